@@ -1,0 +1,42 @@
+"""Farm labels very large image collections with Ultralytics YOLO models, on all the cores and GPUs of a machine.
+
+                     leases (multiprocessing.Queue, one per worker)
+          ┌────────────┐ ───────────────▶ ┌──────────┐  results: Arrow IPC bytes
+ source ─▶│ supervisor │                  │ worker i │ ─────────────┐ (one channel per worker)
+          └────────────┘ ◀─ heartbeats ── └──────────┘              ▼
+             ▲   │          (shared memory)                   ┌───────────┐
+   batches,  │   └── release slot ──────────────────────────▶ │ collector │──▶ parts/*.parquet
+   commits   └──────────────────────────────────────────────  └───────────┘──▶ ring (shared memory)
+
+Where to look:
+
+    errors schema messages summary    what is raised, stored, sent and reported
+    config                            what can be set
+    sources/ decoding models/ rows    images in, predictions out, as rows
+    placement leases restarts keys    decisions, without I/O
+    channel ring heartbeat store      what crosses processes, and what reaches the disk
+    worker collector supervisor       one process each; lister, roster, watch and tally serve the supervisor
+    engines/ api exports/ report/ cli from a config to labels on disk and words on a terminal
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from farm.api import run as run
+    from farm.config import FarmConfig as FarmConfig
+    from farm.errors import FarmError as FarmError
+    from farm.summary import Summary as Summary
+
+__version__ = "0.1.0"
+__all__ = ["FarmConfig", "FarmError", "Summary", "__version__", "run"]
+
+_HOMES = {"run": "farm.api", "FarmConfig": "farm.config", "FarmError": "farm.errors", "Summary": "farm.summary"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are used: `farm --help` must not wait for pyarrow."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'farm' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -1,0 +1,121 @@
+"""The library's front: `run` labels what a config says and returns a Summary. The command line calls it too."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from farm import exports
+from farm.config import FarmConfig, load, validate
+from farm.engines import local
+from farm.engines.local import Hooks
+from farm.errors import EXIT_DONE, EXIT_QUARANTINED
+from farm.exports.base import ExportReport, ExportRequest
+from farm.schema import names_of
+from farm.store import SUMMARY_FILE, RunStore
+from farm.summary import Summary
+from farm.supervisor import Outcome
+from farm.tally import Tally
+
+EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
+
+
+def run(
+    config: str | Path | Mapping[str, Any] | FarmConfig,
+    overrides: Sequence[str] = (),
+    hooks: Hooks | None = None,
+    stdin: BinaryIO | None = None,
+) -> Summary:
+    """Label every image of the source that the run directory does not hold yet; export; say how it went.
+
+    `config` is a YAML file's path, a mapping of the same shape, or a FarmConfig; `overrides` are `section.key=value`.
+    Returns when everything is committed, or when `hooks` stopped it. Raises FarmError where it cannot go on: what
+    was committed by then stays, and the same call continues.
+    """
+    began_s = time.monotonic()
+    prepared = local.prepare(as_config(config, overrides), stdin)
+    store = RunStore.open(prepared.config.output.dir)
+    try:
+        outcome = local.run(prepared, store, hooks or Hooks())
+        finished = outcome.signal is None
+        reports = export_all(store, prepared.config.output.exports) if finished else {}
+        summary = summarise(store, prepared, outcome, reports, time.monotonic() - began_s)
+        store.write_json(SUMMARY_FILE, summary.to_dict())
+        return summary
+    finally:
+        store.close()
+
+
+def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Sequence[str] = ()) -> FarmConfig:
+    """The config in any of the forms that `run` takes."""
+    if isinstance(config, FarmConfig):
+        return config
+    if isinstance(config, Mapping):
+        return validate(config)
+    return load(config, overrides)
+
+
+def export_all(store: RunStore, formats: Sequence[str]) -> dict[str, ExportReport]:
+    """Project the committed parts into each of the formats."""
+    return {name: export(store, name) for name in formats} if store.parts() else {}
+
+
+def export(store: RunStore, name: str, save_conf: bool | None = None) -> ExportReport:
+    """Project the committed parts into one format. `save_conf` defaults to what the run was configured with."""
+    write = exports.load(name)
+    described = store.describe()
+    output = described.get("config", {}).get("output", {})
+    request = ExportRequest(
+        run_dir=store.path,
+        source_root=described.get("source_root"),
+        task=described.get("task") or "detect",
+        names=names_of(store.schema()),
+        save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
+        kpt_shape=None,
+    )
+    return write(request, store.batches())
+
+
+def summarise(
+    store: RunStore, prepared: local.Prepared, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
+) -> Summary:
+    """Counts from the parts, which are the only truth; rates from this session."""
+    tally = Tally()
+    for batch in store.batches(["status", "boxes", "error", "path"]):
+        tally.add(batch)
+    warnings = [*store.problems, *prepared.source.problems]
+    if outcome.repeated:
+        warnings.append(f"{outcome.repeated} images were listed more than once; each was labelled once")
+    warnings += [warning for report in reports.values() for warning in report.warnings]
+    return Summary(
+        run_dir=str(store.path),
+        listed=tally.ok + tally.failed + (outcome.remaining or 0),
+        ok=tally.ok,
+        failed=tally.failed,
+        skipped=tally.ok + tally.failed - outcome.committed,
+        detections=tally.detections,
+        images_per_s=outcome.committed / outcome.labelling_s if outcome.labelling_s else 0.0,
+        wall_s=wall_s,
+        restarts=outcome.restarts,
+        exit_code=_exit_code(outcome, tally),
+        interrupted=_signal_name(outcome.signal),
+        remaining=outcome.remaining,
+        failures=tally.failures(),
+        stage_s=outcome.stage_s,
+        exports={name: report.path for name, report in reports.items()},
+        warnings=tuple(warnings),
+    )
+
+
+def _exit_code(outcome: Outcome, tally: Tally) -> int:
+    if outcome.signal is not None:
+        return EXIT_SIGNAL + outcome.signal
+    return EXIT_QUARANTINED if tally.failed else EXIT_DONE
+
+
+def _signal_name(number: int | None) -> str | None:
+    return None if number is None else signal.Signals(number).name
+

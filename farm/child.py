@@ -1,0 +1,39 @@
+"""What every child process does first: leave signals to the supervisor, and leave when the supervisor is gone.
+
+Runs in workers and in the collector.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import wait
+
+PULSE_S = 0.5  # a child is gone at most this long after its supervisor
+EXIT_ORPHANED = 75  # EX_TEMPFAIL: the run can be continued
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def ignore_signals() -> None:
+    """Ctrl-C and SIGTERM reach the whole process group; only the supervisor decides what they mean.
+
+    The supervisor starts children with these signals blocked, so that none strikes before they are ignored here.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def watch_parent(pulse: Callable[[], None]) -> None:
+    """Start a daemon thread that calls `pulse` every PULSE_S and ends this process when its parent dies."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        while not (parent and wait([parent.sentinel], PULSE_S)):
+            pulse()
+        os._exit(EXIT_ORPHANED)
+
+    threading.Thread(target=watch, name="farm-watch-parent", daemon=True).start()

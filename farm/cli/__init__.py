@@ -1,0 +1,65 @@
+"""The command line: one module per command, each with `configure(parser)` and `execute(args) -> exit code`.
+
+Command modules import what they need inside `execute`, so that `farm --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from farm import __version__
+from farm.errors import EXIT_FATAL, EXIT_SIGINT, EXIT_USAGE, FarmError
+
+COMMANDS = {
+    "run": "label images; continues if the run directory holds earlier work",
+    "check": "validate a config and print the resolved plan; runs nothing",
+    "export": "project a run's parts into another format",
+    "schema": "print the JSON Schema of the config, for editors",
+}
+EPILOG = """\
+exit codes:
+  0 done   1 fatal   2 usage or config   3 finished, some images failed   130/143 interrupted, run again to continue
+
+examples:
+  farm run source=/data/images model=yolo26n.pt output=runs/a
+  farm run config.yaml workers.count=4
+  farm check config.yaml
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code; errors of farm's own are one line on standard error."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return EXIT_USAGE
+    try:
+        return int(import_module(f"farm.cli.{args.command}").execute(args))
+    except FarmError as error:
+        for line in str(error).splitlines():
+            print(f"farm: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("farm: interrupted; run the same command again to continue", file=sys.stderr)
+        return EXIT_SIGINT
+    except BrokenPipeError:
+        return EXIT_FATAL  # what read our output is gone
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="farm",
+        description="Label very large image collections with Ultralytics YOLO models, on all cores and GPUs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"farm {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        import_module(f"farm.cli.{name}").configure(command)
+    return parser

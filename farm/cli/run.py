@@ -1,0 +1,56 @@
+"""`farm run`: label images, showing how it goes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from farm.cli.arguments import add_config, load_config, this_command
+
+if TYPE_CHECKING:
+    from farm.supervisor import Supervisor
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run to the end or to the first signal, then print the summary."""
+    config = load_config(args)
+    from rich.console import Console
+
+    from farm.api import Hooks, run
+    from farm.report.closing import print_summary
+    from farm.report.live import open_view
+
+    console = Console(stderr=True)
+    view = open_view(console, f"labelling {config.source.path} into {config.output.dir}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(view)
+        hooks = Hooks(on_start=lambda s: stack.enter_context(_signals(s)), on_snapshot=view.update)
+        summary = run(config, hooks=hooks, stdin=sys.stdin.buffer)
+    print_summary(Console(), summary, continue_with=this_command())
+    return summary.exit_code
+
+
+@contextlib.contextmanager
+def _signals(supervisor: Supervisor) -> Iterator[None]:
+    """First signal: finish what is in hand and commit. Second: stop now. A closed terminal counts as SIGTERM."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        supervisor.interrupt(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

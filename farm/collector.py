@@ -1,0 +1,226 @@
+"""The collector process: receives every result, writes it to the ring, and commits it to disk.
+
+    owns      the reading ends of all result channels, the free slots of the ring, the part being gathered
+    receives  Results                                            from workers     (one channel each)
+              Attach, Describe, Quarantine, Release, Flush, Stop from the supervisor
+    sends     CollectorReady, Published, Committed, Drained, CollectorFailed    to the supervisor
+
+Nothing a worker does can hold it up: channels are read without waiting, and a dead one shows as its end. While the
+ring has no free slot it reads no worker, so a slow reader slows the farm and loses nothing. An item is acknowledged
+(Committed) when its part is on disk, and never twice: one byte an item remembers what was received.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections import deque
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from farm import child
+from farm.channel import Reader
+from farm.messages import (
+    Attach,
+    CollectorFailed,
+    CollectorReady,
+    Committed,
+    Describe,
+    Drained,
+    Flush,
+    Published,
+    Quarantine,
+    Release,
+    Results,
+    Stop,
+)
+from farm.ring import NO_SLOT, Ring
+from farm.schema import from_ipc, part_metadata, to_ipc
+from farm.store import PartWriter
+
+SUPERVISOR = -1  # the sender of quarantined rows, where workers have their uid
+FRAMES_A_TURN = 8  # read from one worker before the others get theirs
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSpec:
+    """All that the collector is told at its start."""
+
+    parts_dir: str
+    session: int
+    number: int
+    ring: str
+    slots: int
+    slot_bytes: int
+    commit_images: int
+    commit_seconds: float
+    weights_digest: str
+
+
+def main(spec: CollectorSpec, control: Connection) -> None:
+    """Entry point of the process."""
+    child.ignore_signals()
+    child.watch_parent(lambda: None)
+    ring = Ring.attach(spec.ring, spec.slots, spec.slot_bytes)
+    collector = Collector(spec, control, ring)
+    control.send(CollectorReady())
+    try:
+        collector.run()
+    except OSError as error:
+        message = f"results cannot be written to {spec.parts_dir}: {error.strerror or error}"
+        control.send(CollectorFailed(type(error).__name__, message))
+        raise SystemExit(1) from None
+    except EOFError:
+        raise SystemExit(child.EXIT_ORPHANED) from None
+
+
+class Collector:
+    """The loop; `receive` and `commit` can be called without a process."""
+
+    def __init__(self, spec: CollectorSpec, control: Connection, ring: Ring) -> None:
+        self._spec = spec
+        self._control = control
+        self._ring = ring
+        self._writer = PartWriter(spec.parts_dir, spec.session, spec.number)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ, SUPERVISOR)
+        self._channels: dict[int, Reader] = {}
+        self._reading = True
+        self._unpublished: deque[tuple[int, bytes, Any, pa.RecordBatch | None]] = deque()
+        self._seen = np.zeros(1 << 20, bool)
+        self._batches: list[pa.RecordBatch] = []
+        self._seqs: list[bytes] = []
+        self._rows = 0
+        self._since_s = 0.0
+        self._metadata: dict[bytes, bytes] = {}
+        self._stopping = False
+
+    def run(self) -> None:
+        """Receive and commit until Stop, then commit what is left."""
+        while not self._stopping:
+            for key, _ in self._selector.select(self._until_commit()):
+                if key.data == SUPERVISOR:
+                    self._obey(self._control.recv())
+                elif self._reading:
+                    self._read(key.data)
+            if self._rows >= self._spec.commit_images or self._rows and self._until_commit() <= 0:
+                self.commit()
+        self.commit()
+
+    def receive(self, sender: int, seqs: bytes, data: Any) -> None:
+        """One batch: rows that are known are dropped, the rest goes to the ring, then into the part being gathered."""
+        batch = from_ipc(data)
+        fresh = self._fresh(seqs)
+        if not fresh.all():
+            batch = batch.filter(pa.array(fresh))
+            seqs = np.frombuffer(seqs, "<i8")[fresh].tobytes()
+            data = to_ipc(batch) if batch.num_rows else b""
+        if not batch.num_rows:
+            return
+        self._unpublished.append((sender, seqs, data, batch))
+        self._publish()
+
+    def commit(self) -> None:
+        """Make what is gathered a part, durable and acknowledged."""
+        if not self._rows:
+            return
+        began = time.perf_counter()
+        name = self._writer.commit(self._batches, self._metadata)
+        spent = time.perf_counter() - began
+        seqs = b"".join(self._seqs)
+        self._batches, self._seqs, self._rows = [], [], 0
+        self._control.send(Committed(seqs, name, spent))
+
+    def _until_commit(self) -> float | None:
+        """Seconds until the commit is due; None while there is nothing to commit."""
+        if not self._rows:
+            return None
+        return max(0.0, self._since_s + self._spec.commit_seconds - time.monotonic())
+
+    def _obey(self, message: Any) -> None:
+        match message:
+            case Attach(worker):
+                self._attach(worker, recv_handle(self._control))
+            case Describe(task, names):
+                self._metadata = part_metadata(task, names, self._spec.weights_digest)
+            case Quarantine(seqs, batch):
+                self.receive(SUPERVISOR, seqs, batch)
+            case Release(slots):
+                self._ring.release(slots)
+                self._publish()
+            case Flush():
+                self.commit()
+            case Stop():
+                self._stopping = True
+
+    def _attach(self, worker: int, descriptor: int) -> None:
+        self._channels[worker] = Reader(socket.socket(fileno=descriptor))
+        if self._reading:
+            self._selector.register(self._channels[worker], selectors.EVENT_READ, worker)
+
+    def _read(self, worker: int) -> None:
+        channel = self._channels[worker]
+        try:
+            for _ in range(FRAMES_A_TURN):
+                frame = channel.read()
+                if frame is None:
+                    break
+                results = Results.from_frame(memoryview(frame))
+                self.receive(worker, results.seqs, results.batch)
+                if not self._reading:
+                    break
+        except EOFError:
+            self._selector.unregister(channel)
+            channel.close()
+            del self._channels[worker]
+            self._unpublished.append((worker, b"", None, None))
+            self._publish()
+
+    def _fresh(self, seqs: bytes) -> np.ndarray:
+        """Which of the items were never received before; all of them count as received from now on."""
+        numbers = np.frombuffer(seqs, "<i8")
+        if numbers.max(initial=0) >= len(self._seen):
+            self._seen = np.concatenate([self._seen, np.zeros(max(len(self._seen), int(numbers.max())), bool)])
+        fresh: np.ndarray = ~self._seen[numbers]
+        self._seen[numbers] = True
+        return fresh
+
+    def _publish(self) -> None:
+        """Hand over what waits, in order, as far as there are slots; read workers only while nothing waits."""
+        while self._unpublished:
+            worker, seqs, data, batch = self._unpublished[0]
+            if batch is None:
+                self._control.send(Drained(worker))
+            else:
+                slot = self._ring.put(memoryview(data))
+                if slot is None:
+                    break
+                inline = bytes(data) if slot == NO_SLOT else None
+                self._control.send(Published(worker, seqs, slot, len(memoryview(data)), inline))
+                self._gather(seqs, batch)
+            self._unpublished.popleft()
+        self._read_workers(not self._unpublished)
+
+    def _gather(self, seqs: bytes, batch: pa.RecordBatch) -> None:
+        if not self._rows:
+            self._since_s = time.monotonic()
+        self._batches.append(batch)
+        self._seqs.append(seqs)
+        self._rows += batch.num_rows
+
+    def _read_workers(self, wanted: bool) -> None:
+        if wanted == self._reading:
+            return
+        self._reading = wanted
+        for worker, channel in self._channels.items():
+            if wanted:
+                self._selector.register(channel, selectors.EVENT_READ, worker)
+            else:
+                self._selector.unregister(channel)
+

@@ -1,0 +1,403 @@
+"""One image file to pixels, exactly as Ultralytics' own reader gives them; runs in a worker's decoding threads.
+
+    path ──read_bytes──▶ bytes ──header_pixels──▶ width × height ──refuse, or──▶ _pixels ──▶ H×W×C array
+
+What `ultralytics.utils.patches.imread` decodes is decoded here to the same pixels; what it gives up on raises a
+DecodeError that says why. Three things differ on purpose: only regular files are read (a FIFO would hang the thread),
+an image of more than `max_pixels` is refused by its header before memory is taken for it, and nothing is installed.
+
+The header is read here and not by Pillow: of damaged files that OpenCV decodes, Pillow's parsers, which read far more
+than the size, reject about one in two hundred, and these must be labelled too. Each reader below looks where OpenCV's
+decoder looks, so that no file can show a small size here and a large one there.
+
+Thread-safe; OpenCV releases the GIL. Imports neither torch nor ultralytics.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, PpmImagePlugin, SunImagePlugin, UnidentifiedImageError
+
+from farm.errors import DecodeError
+
+Pixels = npt.NDArray[Any]
+
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # any other number of channels: IMREAD_UNCHANGED
+_TIFF_SUFFIXES = (".tiff", ".tif")
+_PILLOW_SUFFIXES = (".avif", ".heic", ".heif")  # Ultralytics decodes these names with Pillow first
+_BYTES_PER_PIXEL = 16  # four float32 samples: no honest file is larger than this for each pixel, plus metadata
+_METADATA_BYTES = 64 << 20
+_ALL_PAGES = 2**31 - 1
+_ZERO_TAIL_BYTES = 512  # fewer zeros than a disk sector at the end of a file say nothing
+
+
+def decode(path: str, max_pixels: int, channels: int = 3) -> Pixels:
+    """Pixels of the image file `path`, H×W×C in BGR order: see `decode_bytes`. Raises DecodeError."""
+    return decode_bytes(read_bytes(path, max_pixels), path, max_pixels, channels)
+
+
+def read_bytes(path: str, max_pixels: int) -> bytes:
+    """The bytes of a regular file. Raises DecodeError with stage `read`; never waits on a FIFO or a device."""
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+        try:
+            data = _read_regular(descriptor, max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
+            raise DecodeError("read", "NotAFile", _kind_of_file(stat.S_IFSOCK)) from None
+        raise DecodeError("read", type(error).__name__, error.strerror or str(error)) from None
+    except (ValueError, MemoryError) as error:  # ValueError: a NUL byte in the path
+        raise DecodeError("read", type(error).__name__, str(error) or "not enough memory to read the file") from None
+    if not data:
+        raise DecodeError("read", "EmptyFile", "the file holds no bytes")
+    return data
+
+
+def _read_regular(descriptor: int, max_bytes: int) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError("read", "NotAFile", _kind_of_file(status.st_mode))
+    if status.st_size > max_bytes:
+        raise DecodeError("read", "TooManyBytes", f"{status.st_size} bytes: too large for an image to label")
+    return io.FileIO(descriptor, closefd=False).readall()
+
+
+def _kind_of_file(mode: int) -> str:
+    kind = "folder" if stat.S_ISDIR(mode) else "FIFO" if stat.S_ISFIFO(mode) else "socket or device"
+    return f"a {kind}, not a regular file"
+
+
+def decode_bytes(data: bytes, name: str, max_pixels: int, channels: int = 3) -> Pixels:
+    """Pixels of an encoded image, H×W×C in BGR order, as Ultralytics' `imread` gives them for a file called `name`.
+
+    C is `channels` for 1 and 3; for other numbers it is what the file holds. uint8, except for a float TIFF, which
+    Ultralytics keeps as it is. Raises DecodeError with stage `decode`.
+    """
+    if not data:
+        raise DecodeError("read", "EmptyFile", "the file holds no bytes")
+    pixels = header_pixels(data)
+    if pixels is None:
+        raise _failure(data, name)
+    if pixels > max_pixels:
+        raise DecodeError("decode", "TooManyPixels", f"{pixels} pixels, and limits.max_pixels is {max_pixels}")
+    try:
+        image = _pixels(data, name, max_pixels, channels)
+    except cv2.error as error:
+        raise DecodeError("decode", "OpenCVError", " ".join(str(error).split())) from None
+    except MemoryError:
+        raise DecodeError("decode", "MemoryError", f"not enough memory for {pixels} pixels") from None
+    if image is None:
+        raise _failure(data, name)
+    return image
+
+
+def _pixels(data: bytes, name: str, max_pixels: int, channels: int) -> Pixels | None:
+    """Ultralytics' `imread`, from bytes; None where it returns None."""
+    flags = _FLAGS.get(channels, cv2.IMREAD_UNCHANGED)
+    suffix = name[-5:].lower()
+    image: Pixels | None = None
+    if flags != cv2.IMREAD_GRAYSCALE and suffix.endswith(_TIFF_SUFFIXES):
+        image = _multi_page(data, max_pixels, channels, flags)
+    if image is None and suffix.endswith(_PILLOW_SUFFIXES):
+        image = _with_pillow(data, flags)
+    if image is None:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is not None and image.dtype == np.uint16:
+        image = np.right_shift(image, 8).astype(np.uint8)
+    return image[..., None] if image is not None and image.ndim == 2 else image
+
+
+def _multi_page(data: bytes, max_pixels: int, channels: int, flags: int) -> Pixels | None:
+    """First page of a colour TIFF, or its gray pages stacked as channels where all bands are asked for; else None.
+
+    All pages are decoded, as Ultralytics does, because damage in a later one changes how it reads the first. Where
+    they would take more memory than `max_pixels` allows, only the first is.
+    """
+    stacks = flags == cv2.IMREAD_UNCHANGED
+    total = sum(_tiff_pages(data)) if data[:2] in (b"II", b"MM") else max_pixels + 1
+    if stacks and total > max_pixels * channels and data[:2] in (b"II", b"MM"):
+        raise DecodeError("decode", "TooManyPixels", f"{total} pixels in all pages; limits.max_pixels is {max_pixels}")
+    window = (0, 1) if total > max_pixels and not stacks else (0, _ALL_PAGES)
+    success, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=window)
+    if not success:
+        return None
+    first = pages[0]
+    if first.ndim == 3:
+        return first if stacks else np.ascontiguousarray(first[..., :3])  # BGR, alpha dropped
+    if stacks and len(pages) > 1 and all(page.shape == first.shape for page in pages):
+        return np.stack(pages, axis=2)
+    return None
+
+
+def _with_pillow(data: bytes, flags: int) -> Pixels | None:
+    """An AVIF or HEIC upright and in BGR (or gray), or None where Pillow cannot."""
+    try:
+        with ImageOps.exif_transpose(_pillow_open(data)) as image:
+            if flags == cv2.IMREAD_GRAYSCALE:
+                return np.asarray(image.convert("L"))
+            return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
+    except Exception:  # noqa: BLE001 - Pillow's plugins raise anything; OpenCV has the next try, as in Ultralytics
+        return None
+
+
+def _pillow_open(data: bytes) -> Image.Image:
+    """Pillow's own `Image.open`: Ultralytics replaces it by one that pip-installs what Pillow cannot identify."""
+    original = getattr(sys.modules.get("ultralytics.utils.patches"), "_image_open", Image.open)
+    try:
+        return original(io.BytesIO(data))
+    except UnidentifiedImageError:
+        from pi_heif import register_heif_opener
+
+        register_heif_opener()
+        return original(io.BytesIO(data))
+
+
+# Size from the header -------------------------------------------------------------------------------------------------
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame: ITU T.81, table B.1
+_ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD8)))  # markers that no length follows
+_ENDS = frozenset((0xD8, 0xD9, 0xDA))  # a second SOI, EOI, SOS: no frame header can follow
+_ENDED = (IndexError, ValueError, struct.error)  # the file ends within its header
+_J2K_SIZ = b"\xff\x4f\xff\x51"
+_ISPE = re.compile(rb"ispe.{4}(.{8})", re.DOTALL)  # image spatial extents: ISO/IEC 23008-12, 6.5.3
+_SAMPLE_ENTRY = re.compile(rb"(?:av01|hvc1|hev1).{24}(.{4})", re.DOTALL)  # ISO/IEC 14496-12, 12.1.3
+_TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+
+
+def header_pixels(data: bytes) -> int | None:
+    """Width times height by the file's header; None where it shows none that OpenCV or Pillow could decode."""
+    try:
+        return _header_pixels(data)
+    except _ENDED:
+        return None
+
+
+def _header_pixels(data: bytes) -> int | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        at = _jpeg_frame(data)
+        return None if at is None else _product(">HH", data, at + 3)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _product(">II", data, 16) if data[12:16] == b"IHDR" else None
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _webp_pixels(data)
+    if data[:4] == b"GIF8":
+        return _product("<HH", data, 6)
+    if data[:2] == b"BM":
+        return _product("<ii", data, 18) if struct.unpack_from("<I", data, 14)[0] >= 36 else _product("<HH", data, 18)
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return next(_tiff_pages(data), None)
+    if data.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", _J2K_SIZ)):
+        return _jpeg2000_pixels(data)
+    if data[4:8] == b"ftyp":
+        return _bmff_pixels(data)
+    return _pillow_pixels(data)
+
+
+def _product(layout: str, data: bytes, at: int) -> int:
+    width, height = struct.unpack_from(layout, data, at)
+    return abs(int(width) * int(height))
+
+
+def _jpeg_frame(data: bytes) -> int | None:
+    """Offset of the frame header's length, found by the marker rules of libjpeg: garbage between segments is skipped."""
+    at = 2
+    while True:
+        at = data.index(b"\xff", at)
+        while data[at] == 0xFF:
+            at += 1
+        marker, at = data[at], at + 1
+        if marker in _SOF:
+            return at
+        if marker in _ENDS:
+            return None
+        if marker not in _ALONE:
+            at += struct.unpack_from(">H", data, at)[0]
+
+
+def _webp_pixels(data: bytes) -> int | None:
+    chunk = data[12:16]
+    if chunk == b"VP8X":  # canvas: three bytes each, less one
+        return (int.from_bytes(data[24:27], "little") + 1) * (int.from_bytes(data[27:30], "little") + 1)
+    if chunk == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        return int(((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1))
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return int((width & 0x3FFF) * (height & 0x3FFF))
+    return None
+
+
+def _tiff_pages(data: bytes) -> Iterator[int]:
+    """Pixels of each page, by tags 256 and 257 of each directory; BigTIFF too."""
+    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
+    offset_layout, count_layout, entry_bytes = ("Q", "Q", 20) if big else ("I", "H", 12)
+    seen = set()
+    at = 8 if big else 4
+    while (offset := _at(order + offset_layout, data, at)) and offset not in seen:
+        seen.add(offset)
+        count = _at(order + count_layout, data, offset) or 0
+        first = offset + struct.calcsize(count_layout)
+        at = first + count * entry_bytes
+        sides: dict[int, int | None] = {}
+        for entry in range(first, min(at, len(data) - entry_bytes + 1), entry_bytes):
+            tag, kind = struct.unpack_from(order + "HH", data, entry)
+            if tag in (256, 257) and kind in _TIFF_INTEGERS:
+                sides.setdefault(
+                    tag, _at(order + _TIFF_INTEGERS[kind], data, entry + 4 + struct.calcsize(offset_layout))
+                )
+        if len(sides) < 2:
+            return
+        yield abs((sides[256] or 0) * (sides[257] or 0))
+
+
+def _at(layout: str, data: bytes, offset: int) -> int | None:
+    """One integer, or None where the file ends before it."""
+    return struct.unpack_from(layout, data, offset)[0] if offset + struct.calcsize(layout) <= len(data) else None
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start and end of the top-level boxes of an ISO media file; the last may end behind the file."""
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if size == 1:
+            size = _at(">Q", data, at + 8) or 0
+        end = at + size if size >= 8 else len(data)
+        yield kind, at, end
+        at = end
+
+
+def _jpeg2000_pixels(data: bytes) -> int | None:
+    """By the codestream, which OpenJPEG believes over the header box: ISO/IEC 15444-1, A.5.1."""
+    codestream = (
+        0 if data.startswith(_J2K_SIZ) else next((at for kind, at, _ in _boxes(data) if kind == b"jp2c"), len(data))
+    )
+    x1, y1, x0, y0 = struct.unpack_from(">4I", data, data.index(_J2K_SIZ, codestream) + 8)
+    return max(0, x1 - x0) * max(0, y1 - y0) or None
+
+
+def _bmff_pixels(data: bytes) -> int | None:
+    """AVIF, HEIC: the largest item of the file, which bounds the one that is shown; sequences: the largest track."""
+    sizes = [0]
+    for kind, start, end in _boxes(data):
+        if kind == b"meta":
+            sizes += [_product(">II", match[1], 0) for match in _ISPE.finditer(data, start, end)]
+        elif kind == b"moov":
+            sizes += [_product(">HH", match[1], 0) for match in _SAMPLE_ENTRY.finditer(data, start, end)]
+    return max(sizes) or None
+
+
+def _pillow_pixels(data: bytes) -> int | None:
+    """The simple formats that OpenCV reads too: PPM and its family, Sun raster."""
+    plugin = PpmImagePlugin.PpmImageFile if data[:1] == b"P" else SunImagePlugin.SunImageFile
+    try:
+        width, height = plugin(io.BytesIO(data)).size
+    except Exception:  # noqa: BLE001 - not of this format; Pillow's plugins raise anything
+        return None
+    return int(width * height)
+
+
+# Why it failed --------------------------------------------------------------------------------------------------------
+_STRANGERS = (
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<?xml", "an XML file"),
+    (b"<svg", "an SVG drawing"),
+    (b"version https://git-lfs", "a Git LFS pointer (fetch the files with `git lfs pull`)"),
+    (b"{", "a JSON text"),
+    (b"%pdf", "a PDF"),
+    (b"pk\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"rar!", "a RAR archive"),
+    (b"8bps", "a Photoshop file"),
+)
+_FORMATS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"RIFF", "WebP"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cjP", "JPEG 2000"),
+    (_J2K_SIZ, "JPEG 2000"),
+)
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _failure(data: bytes, name: str) -> DecodeError:
+    """Why `data` is no image that Ultralytics would read, with what may help its owner."""
+    form = next((form for start, form in _FORMATS if data.startswith(start)), None)
+    if form == "WebP" and data[8:12] != b"WEBP"[: len(data[8:12])]:  # RIFF holds sound and video too
+        form = None
+    if data[4:8] == b"ftyp":
+        if data[8:12] in _HEIC_BRANDS and b"avif" not in data[8:64]:
+            return _heic_failure(name)
+        form = "AVIF" if data[8:12] in (b"avif", b"avis", b"mif1") else None
+    if form is None:
+        return DecodeError("decode", "NotAnImage", _stranger(data, name))
+    if _is_cut(data, form):
+        zeros = len(data) - len(data.rstrip(b"\0"))
+        tail = f", its last {zeros} bytes are zero" if zeros >= _ZERO_TAIL_BYTES else ""
+        reason = f"the {form} data ends early ({len(data)} bytes{tail}): an interrupted copy or download"
+        return DecodeError("decode", "Truncated", reason)
+    return DecodeError("decode", "DecodeFailed", f"the {form} data is damaged, or of a kind that OpenCV cannot decode")
+
+
+def _heic_failure(name: str) -> DecodeError:
+    if not name.lower().endswith(_PILLOW_SUFFIXES):
+        return DecodeError("decode", "DecodeFailed", "HEIC data under another name: rename the file to .heic")
+    try:
+        import pi_heif  # noqa: F401
+    except ImportError:
+        return DecodeError("decode", "MissingPackage", "HEIC images need the package pi-heif: pip install pi-heif")
+    return DecodeError("decode", "DecodeFailed", "the HEIC data is damaged or incomplete")
+
+
+def _stranger(data: bytes, name: str) -> str:
+    if not data.strip(b"\0"):
+        return f"all {len(data)} bytes are zero: an interrupted copy or download"
+    start = data[:256].removeprefix(b"\xef\xbb\xbf").lstrip()
+    kind = next((kind for first, kind in _STRANGERS if start.lower().startswith(first)), None)
+    shown = repr(start[:16])[1:]
+    if kind is None:
+        return f"starts with {shown}: no image format that farm reads"
+    return f"starts with {shown}: {kind} saved as {os.path.splitext(name)[1] or 'an image'}"
+
+
+def _is_cut(data: bytes, form: str) -> bool:
+    """Whether the file lacks its end, as far as its format shows that."""
+    if form == "JPEG":
+        try:
+            frame = _jpeg_frame(data)  # before it, a thumbnail in the metadata has an end of its own
+        except _ENDED:
+            return True
+        return frame is not None and data.find(b"\xff\xd9", frame) < 0
+    if form == "JPEG 2000":
+        return not data.rstrip(b"\0").endswith(b"\xff\xd9")
+    if form == "PNG":
+        return b"IEND" not in data
+    if form == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
+    if form == "WebP":
+        return len(data) < 12 or len(data) < struct.unpack_from("<I", data, 4)[0] + 8
+    if form == "BMP":
+        return len(data) < 18 or len(data) < struct.unpack_from("<I", data, 2)[0]
+    if form == "TIFF":
+        offset = _at(("<" if data[:2] == b"II" else ">") + "I", data, 4)
+        return offset is None or offset >= len(data)
+    return max((end for _, _, end in _boxes(data)), default=0) > len(data)

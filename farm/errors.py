@@ -1,0 +1,96 @@
+"""Every error farm raises on purpose. Imported by all processes; imports nothing of farm.
+
+    FarmError                 root: `exit_code` is what the command line exits with
+    ├── ConfigError           2  a config value, key or file is wrong
+    ├── SourceError           2  the source does not exist, cannot be read or holds no image
+    ├── ModelError            2  the weights do not exist, do not load or do not fit the arguments
+    ├── OutputError           1  the run directory cannot be written, or its disk is full
+    │   ├── RunMismatchError  2  the run directory holds work of another model or other arguments
+    │   ├── RunLockedError    2  another farm is writing to the run directory
+    │   └── PartError         1  a file in parts/ is torn or is not farm's
+    ├── SharedMemoryError     1  /dev/shm has no room for the ring
+    ├── WorkerError           1  workers cannot start, or die faster than they label
+    ├── CollectorError        1  the collector cannot start, or keeps dying
+    ├── TooManyFailures       1  more images failed than limits.max_failed allows
+    └── DecodeError           -  one image cannot be read; always caught and written as a failed row
+
+A message says what is wrong and what to change, in one line.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FATAL = 1
+EXIT_USAGE = 2
+EXIT_QUARANTINED = 3
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class FarmError(Exception):
+    """Root of the errors that farm raises on purpose."""
+
+    exit_code = EXIT_FATAL
+
+
+class ConfigError(FarmError):
+    """A config file, key or value is wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class SourceError(FarmError):
+    """The source does not exist, cannot be read or holds no image."""
+
+    exit_code = EXIT_USAGE
+
+
+class ModelError(FarmError):
+    """The weights do not exist, do not load or do not fit the arguments."""
+
+    exit_code = EXIT_USAGE
+
+
+class OutputError(FarmError):
+    """The run directory cannot be written."""
+
+
+class RunMismatchError(OutputError):
+    """The run directory holds work of another model or other arguments."""
+
+    exit_code = EXIT_USAGE
+
+
+class RunLockedError(OutputError):
+    """Another farm is writing to the run directory."""
+
+    exit_code = EXIT_USAGE
+
+
+class PartError(OutputError):
+    """A file in parts/ is torn or was not written by farm."""
+
+
+class SharedMemoryError(FarmError):
+    """Shared memory has no room for the ring."""
+
+
+class WorkerError(FarmError):
+    """Workers cannot start, or die faster than they label."""
+
+
+class CollectorError(FarmError):
+    """The collector cannot start, or keeps dying."""
+
+
+class TooManyFailures(FarmError):
+    """More images failed than the config allows."""
+
+
+class DecodeError(FarmError):
+    """One image cannot be read. `stage` names where it failed; the row's error type is `kind`."""
+
+    def __init__(self, stage: str, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.kind = kind

@@ -1,0 +1,70 @@
+"""Heartbeats: one row per worker in a small shared-memory segment, written by the worker, read by the supervisor.
+
+The supervisor creates and unlinks the segment. Every field is eight bytes and aligned, so that a reader sees the
+old or the new value, never half of one; no lock is needed, and none can be left locked by a dead worker.
+"""
+
+from __future__ import annotations
+
+import time
+from multiprocessing import shared_memory
+
+import numpy as np
+
+STARTING, IDLE, DECODING, PREDICTING, SENDING = range(5)
+STATES = ("starting", "idle", "decoding", "predicting", "sending")
+STAGES = ("decode", "wait", "predict", "encode", "send")
+NOTHING = -1
+
+ROW = np.dtype(
+    [
+        ("pid", "<i8"),
+        ("state", "<i8"),
+        ("beat_s", "<f8"),  # time.monotonic() of the last sign of life
+        ("oldest_seq", "<i8"),  # the item that has been decoded or predicted longest just now, or NOTHING
+        ("oldest_since_s", "<f8"),  # time.monotonic() when that began
+        ("oldest_together", "<i8"),  # how many items are worked on together with it (its batch)
+        ("started", "<i8"),  # items whose decoding began, in lease order
+        ("images", "<i8"),  # items sent
+        *[(f"{stage}_s", "<f8") for stage in STAGES],
+    ]
+)
+
+
+class Heartbeats:
+    """The segment of all workers. `create` in the supervisor, `attach` in a worker."""
+
+    def __init__(self, segment: shared_memory.SharedMemory, workers: int, owner: bool) -> None:
+        self._segment = segment
+        self._owner = owner
+        self.name = segment.name
+        self._rows: np.ndarray | None = np.frombuffer(segment.buf, dtype=ROW, count=workers)
+
+    @classmethod
+    def create(cls, name: str, workers: int) -> Heartbeats:
+        segment = shared_memory.SharedMemory(name=name, create=True, size=ROW.itemsize * workers)
+        return cls(segment, workers, owner=True)
+
+    @classmethod
+    def attach(cls, name: str, workers: int) -> Heartbeats:
+        return cls(shared_memory.SharedMemory(name=name), workers, owner=False)
+
+    def row(self, worker: int) -> np.void:
+        """The worker's row; reading or setting a field goes straight to shared memory."""
+        assert self._rows is not None
+        return self._rows[worker]
+
+    def reset(self, worker: int) -> None:
+        """Forget the last incarnation, before the next one starts."""
+        row = self.row(worker)
+        for name in ROW.names or ():
+            row[name] = 0
+        row["oldest_seq"] = NOTHING
+        row["beat_s"] = time.monotonic()
+
+    def close(self) -> None:
+        """Detach; the owner also removes the segment."""
+        self._rows = None  # a view into the buffer would keep the mapping from closing
+        self._segment.close()
+        if self._owner:
+            self._segment.unlink()

@@ -1,0 +1,201 @@
+"""Leases: which item is queued, in whose hand, received, committed or quarantined. Pure: no I/O, no clock.
+
+    queued ──grant──▶ in hand ──received──▶ received ──committed──▶ gone
+      ▲                  │                     │
+      │                  │ worker died         │ collector died
+      ├── not started ◀──┤                     │
+      ├── (all of them) ◀──────────────────────┘
+      │                  ▼
+      └── alone ◀── suspects ──last attempt failed──▶ quarantined ──received──▶ received ...
+
+The supervisor owns the one LeaseBook and tells it what happened; the book says what to do next. An item leaves it
+only when it is committed. Blame: when a worker dies with several started items in hand, each of them is leased
+alone next, so that a guilty image is found and its neighbours are charged nothing; the death in the group is
+charged to the guilty one once it is known.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from farm.messages import Item, Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An item given up on after `attempts` tries."""
+
+    item: Item
+    attempts: int
+
+
+@dataclass(slots=True)
+class _Hand:
+    """What one worker holds: items by seq, in lease order, each with its place in that order."""
+
+    items: dict[int, tuple[int, Item]] = field(default_factory=dict)
+    granted: int = 0
+    alone: bool = False
+
+
+class LeaseBook:
+    """State of all items that are listed and not yet committed."""
+
+    def __init__(self, attempts: int) -> None:
+        self._limit = attempts
+        self._queue: deque[Item] = deque()
+        self._alone: deque[Item] = deque()
+        self._hands: dict[int, _Hand] = {}
+        self._received: dict[int, Item] = {}
+        self._failures: dict[int, int] = {}
+        self._suspicions: dict[int, int] = {}
+        self._verdicts: dict[int, Verdict] = {}
+        self.committed_count = 0
+
+    # What there is
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue) + len(self._alone)
+
+    @property
+    def in_hand(self) -> int:
+        return sum(len(hand.items) for hand in self._hands.values())
+
+    @property
+    def received_count(self) -> int:
+        """Items that the collector has and has not committed."""
+        return len(self._received)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is left to label or to commit."""
+        return not (self._queue or self._alone or self._received or any(h.items for h in self._hands.values()))
+
+    def held_by(self, worker: int) -> int:
+        """Items in the worker's hand."""
+        hand = self._hands.get(worker)
+        return len(hand.items) if hand else 0
+
+    def holds(self, worker: int, seq: int) -> bool:
+        hand = self._hands.get(worker)
+        return hand is not None and seq in hand.items
+
+    # What happens
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Newly listed items."""
+        self._queue.extend(items)
+
+    def join(self, worker: int) -> None:
+        """A worker is ready to hold items."""
+        self._hands[worker] = _Hand()
+
+    def grant(self, worker: int, count: int) -> Lease | None:
+        """Up to `count` items for the worker; a single one where it must be tried alone; None where there is nothing.
+
+        A worker that holds an item alone gets no other beside it.
+        """
+        hand = self._hands[worker]
+        if hand.alone and hand.items:
+            return None
+        hand.alone = bool(self._alone) and not hand.items
+        if hand.alone:
+            items = [self._alone.popleft()]
+        else:
+            items = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
+        if not items:
+            return None
+        for item in items:
+            hand.items[item.seq] = (hand.granted, item)
+            hand.granted += 1
+        return Lease(
+            seqs=tuple(item.seq for item in items),
+            keys=b"".join(item.key for item in items),
+            paths=tuple(item.path for item in items),
+            attempt=self._failures.get(items[0].seq, 0) + 1,
+        )
+
+    def received(self, worker: int, seqs: Iterable[int]) -> int:
+        """The collector has the rows of these items. Returns how many were news; others are late and ignored."""
+        hand = self._hands.get(worker)
+        if hand is None:
+            return 0
+        news = 0
+        for seq in seqs:
+            held = hand.items.pop(seq, None)
+            if held is not None:
+                self._received[seq] = held[1]
+                news += 1
+        return news
+
+    def committed(self, seqs: Iterable[int]) -> int:
+        """These rows are on disk. Returns how many were awaited."""
+        news = 0
+        for seq in seqs:
+            if self._received.pop(seq, None) is not None:
+                news += 1
+            for notes in (self._failures, self._suspicions, self._verdicts):
+                if notes:
+                    notes.pop(seq, None)
+        self.committed_count += news
+        return news
+
+    def attempt_failed(self, worker: int, seqs: Iterable[int]) -> list[Verdict]:
+        """The worker survived, but these items raised. Returns those that are quarantined by it."""
+        hand = self._hands.get(worker)
+        held = [hand.items.pop(seq)[1] for seq in seqs if seq in hand.items] if hand else []
+        return [verdict for item in held for verdict in self._charge(item)]
+
+    def worker_died(self, worker: int, started: int, blamed: int | None = None) -> list[Verdict]:
+        """The worker is gone and its pipe is drained. Returns the items that are quarantined by its death.
+
+        `started` is how many of its granted items it had begun, in lease order; `blamed` the seq that is known to be
+        guilty (it ran past its deadline).
+        """
+        hand = self._hands.pop(worker, None)
+        if hand is None:
+            return []
+        suspects = [item for place, item in hand.items.values() if place < started]
+        innocent = [item for place, item in hand.items.values() if place >= started]
+        guilty = [item for item in suspects if item.seq == blamed] or (suspects if len(suspects) == 1 else [])
+        if guilty:
+            innocent = [item for item in suspects if item not in guilty] + innocent
+            suspects = []
+        for item in suspects:
+            self._suspicions[item.seq] = self._suspicions.get(item.seq, 0) + 1
+        self._alone.extend(suspects)
+        self._queue.extendleft(reversed(innocent))
+        return [verdict for item in guilty for verdict in self._charge(item)]
+
+    def worker_left(self, worker: int) -> None:
+        """The worker went as it was told to; what it still holds goes back unblamed."""
+        hand = self._hands.pop(worker, None)
+        if hand is not None:
+            self._queue.extendleft(reversed([item for _, item in hand.items.values()]))
+
+    def collector_died(self) -> list[Verdict]:
+        """Rows that were received are lost. Returns the verdicts that must be written again; the rest is queued."""
+        again = [self._verdicts[seq] for seq in self._received if seq in self._verdicts]
+        lost = [item for seq, item in self._received.items() if seq not in self._verdicts]
+        self._received = {verdict.item.seq: verdict.item for verdict in again}
+        self._queue.extendleft(reversed(lost))
+        return again
+
+    def seqs_of(self, keys: set[bytes]) -> list[int]:
+        """Received items among `keys`, found on disk when the collector died between its commit and its message."""
+        return [seq for seq, item in self._received.items() if item.key in keys]
+
+    def _charge(self, item: Item) -> list[Verdict]:
+        """One more failed attempt; earlier deaths in a group count now. The last one makes a verdict."""
+        failures = self._failures.get(item.seq, 0) + 1 + self._suspicions.pop(item.seq, 0)
+        self._failures[item.seq] = failures
+        if failures < self._limit:
+            self._alone.append(item)
+            return []
+        verdict = Verdict(item, failures)
+        self._verdicts[item.seq] = verdict
+        self._received[item.seq] = item  # its failed row is on its way to the collector
+        return [verdict]

@@ -1,0 +1,196 @@
+"""Everything that crosses a process, frozen, grouped by receiver.
+
+    supervisor ── ToWorker (multiprocessing.Queue) ─────▶ worker
+    worker ────── FromWorker (control pipe) ────────────▶ supervisor
+    worker ────── Results (result pipe) ────────────────▶ collector
+    supervisor ── ToCollector (control pipe) ───────────▶ collector
+    collector ─── FromCollector (control pipe) ─────────▶ supervisor
+
+Lists of items travel as columns (one tuple of paths, one bytes of keys): pickling an object per item would cost
+more than leasing it. `seq` is an item's number within this session, counted from 0 as it was listed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+RESULTS_HEADER = struct.Struct("<I")
+
+
+def pack_seqs(seqs: Iterable[int]) -> bytes:
+    """Item numbers as they travel: little-endian int64."""
+    return np.fromiter(seqs, "<i8").tobytes()
+
+
+def unpack_seqs(data: bytes) -> list[int]:
+    """The item numbers of `pack_seqs`."""
+    return np.frombuffer(data, "<i8").tolist()  # type: ignore[no-any-return]
+
+
+class Item(NamedTuple):
+    """One image to label, as listed. A tuple, because ten thousand a second are made."""
+
+    seq: int
+    key: bytes
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Items handed to one worker. `attempt` counts from 1 and holds for all of them."""
+
+    seqs: tuple[int, ...]
+    keys: bytes
+    paths: tuple[str, ...]
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Finish what came before this message, then leave."""
+
+
+ToWorker = Lease | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker's model is loaded and warm."""
+
+    worker: int
+    task: str
+    names: dict[int, str]
+    start_s: float
+    unique_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class InitFailed:
+    """The worker's initializer raised; it exits after sending this. `permanent`: another try cannot help."""
+
+    worker: int
+    kind: str
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """Items that raised in the worker and may be tried again; the supervisor decides."""
+
+    worker: int
+    seqs: tuple[int, ...]
+    stage: str
+    kind: str
+    message: str
+
+
+FromWorker = Ready | InitFailed | AttemptFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One encoded batch: `seqs` as little-endian int64, `batch` as an Arrow IPC stream with as many rows.
+
+    Sent as a frame of its own, not pickled: a 4-byte count, the seqs, the stream.
+    """
+
+    seqs: bytes
+    batch: Any
+
+    def frame(self) -> tuple[bytes, Any]:
+        """The parts of the frame, to be written one after the other."""
+        return RESULTS_HEADER.pack(len(self.seqs)) + self.seqs, self.batch
+
+    @classmethod
+    def from_frame(cls, data: memoryview) -> Results:
+        """The message in a frame; `batch` borrows its memory."""
+        (size,) = RESULTS_HEADER.unpack_from(data)
+        start = RESULTS_HEADER.size
+        return cls(bytes(data[start : start + size]), data[start + size :])
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """A new worker's result pipe: its read end follows as a file descriptor over the same socket."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """What parts say of the run; sent once, before the first result."""
+
+    task: str
+    names: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Failed rows written by the supervisor for items whose worker cannot speak any more."""
+
+    seqs: bytes
+    batch: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The reader is done with these ring slots."""
+
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Commit what is buffered now."""
+
+
+ToCollector = Attach | Describe | Quarantine | Release | Flush | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorReady:
+    """The collector is attached to the ring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Results of `seqs` lie in ring slot `slot` (`size` bytes), or in `batch` where they did not fit one."""
+
+    worker: int
+    seqs: bytes
+    slot: int
+    size: int
+    batch: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """These items are on disk, in the part named."""
+
+    seqs: bytes
+    part: str
+    write_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The worker's pipe is read to its end; nothing more can come from it."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorFailed:
+    """The collector cannot go on (disk full, output gone); it exits after sending this."""
+
+    kind: str
+    message: str
+
+
+FromCollector = CollectorReady | Published | Committed | Drained | CollectorFailed

@@ -1,0 +1,238 @@
+"""Placement: which worker runs where, with how many threads. Planned by pure functions, applied in the child.
+
+`inspect_machine` (supervisor) reads the machine once; `plan` turns it and the config into one Placement a worker;
+`apply` runs first thing in a worker and pins it. On CPU one worker per physical core with one thread each is both
+the fastest and the reproducible choice: torch's last digits change with its thread count.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from farm.config import WorkersConfig
+from farm.errors import ConfigError
+
+WORKER_BYTES = 600 << 20  # resident memory of one CPU worker with a small model, measured; caps `auto` only
+RESERVED_BYTES = 1 << 30  # left to the supervisor, the collector and the page cache
+WORKERS_PER_DEVICE = 2  # one decodes and postprocesses in Python while the other keeps the device busy
+CUDA_BATCH = 32  # images a forward pass on a device; workers.batch overrides it
+MAX_DECODERS = 8  # beyond this, threads of one process wait for its GIL
+CGROUP = Path("/sys/fs/cgroup")
+PROC_CGROUP = Path("/proc/self/cgroup")
+CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this process may use. `cores`: groups of CPU numbers, one group a physical core."""
+
+    cores: tuple[tuple[int, ...], ...]
+    memory_bytes: int
+    cuda_devices: tuple[str, ...]
+    cpu_quota: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One worker's place: CPUs to pin to (empty: unpinned), torch device, threads, batch, decoding threads."""
+
+    worker: int
+    cpus: tuple[int, ...]
+    device: str
+    threads: int
+    batch: int
+    decoders: int
+
+    @property
+    def pin(self) -> str:
+        """The place as people read it: `cpu 0,1` or `cuda:0`."""
+        if self.device != "cpu":
+            return self.device
+        return "cpu " + ",".join(map(str, self.cpus)) if self.cpus else "cpu"
+
+
+def inspect_machine(cuda: bool = True) -> Machine:
+    """The machine as this process may use it: affinity mask, cgroup limits, CUDA devices (asked of nvidia-smi)."""
+    return Machine(
+        cores=_physical_cores(_allowed_cpus()),
+        memory_bytes=_memory_bytes(),
+        cuda_devices=_cuda_devices() if cuda else (),
+        cpu_quota=_cpu_quota(),
+    )
+
+
+def plan(machine: Machine, config: WorkersConfig) -> tuple[Placement, ...]:
+    """One Placement a worker. Raises ConfigError where the config asks for devices that are not there."""
+    devices = _choose_devices(machine, config)
+    return _plan_cuda(machine, config, devices) if devices else _plan_cpu(machine, config)
+
+
+def apply(placement: Placement) -> None:
+    """Pin the calling process. CPUs that were taken away since the plan are left out; none left means unpinned."""
+    process = psutil.Process()
+    if not placement.cpus or not hasattr(process, "cpu_affinity"):
+        return  # macOS has no affinity
+    allowed = [cpu for cpu in placement.cpus if cpu in process.cpu_affinity()]
+    if allowed:
+        process.cpu_affinity(allowed)
+
+
+def usable_cores(machine: Machine) -> int:
+    """Physical cores this process may keep busy: its affinity mask, cut by the cgroup's CPU quota."""
+    quota = math.inf if machine.cpu_quota is None else max(1, math.floor(machine.cpu_quota + 0.5))
+    return int(max(1, min(len(machine.cores), quota)))
+
+
+def _choose_devices(machine: Machine, config: WorkersConfig) -> tuple[int, ...]:
+    present = range(len(machine.cuda_devices))
+    if config.devices == "cpu":
+        return ()
+    if config.devices == "auto":
+        return tuple(present)
+    missing = [device for device in config.devices if device not in present]
+    if missing:
+        there = ", ".join(f"{i} ({name})" for i, name in enumerate(machine.cuda_devices)) or "none"
+        raise ConfigError(f"workers.devices: no CUDA device {missing[0]}; devices here: {there}; use `cpu` for none")
+    return tuple(dict.fromkeys(config.devices))
+
+
+def _plan_cpu(machine: Machine, config: WorkersConfig) -> tuple[Placement, ...]:
+    cores = machine.cores[: usable_cores(machine)]
+    threads = 1 if config.threads == "auto" else config.threads
+    if config.count == "auto":
+        by_memory = max(1, (machine.memory_bytes - RESERVED_BYTES) // WORKER_BYTES)
+        count = max(1, min(len(cores) // threads, by_memory))
+    else:
+        count = config.count
+    return tuple(
+        Placement(
+            worker=worker,
+            cpus=_cpus_of(cores, worker, threads, count),
+            device="cpu",
+            threads=threads,
+            batch=1 if config.batch == "auto" else config.batch,
+            decoders=1 if config.decoders == "auto" else config.decoders,
+        )
+        for worker in range(count)
+    )
+
+
+def _cpus_of(cores: Sequence[tuple[int, ...]], worker: int, threads: int, count: int) -> tuple[int, ...]:
+    """The CPUs of `threads` whole cores; unpinned where workers ask for more cores than there are."""
+    if count * threads > len(cores):
+        return ()
+    mine = cores[worker * threads : (worker + 1) * threads]
+    return tuple(sorted(cpu for core in mine for cpu in core))
+
+
+def _plan_cuda(machine: Machine, config: WorkersConfig, devices: Sequence[int]) -> tuple[Placement, ...]:
+    """Workers spread over the devices in turn; each device's workers share its part of the cores."""
+    count = WORKERS_PER_DEVICE * len(devices) if config.count == "auto" else config.count
+    cores = machine.cores[: usable_cores(machine)]
+    share = max(1, len(cores) // count)
+    decoders = min(MAX_DECODERS, share) if config.decoders == "auto" else config.decoders
+    return tuple(
+        Placement(
+            worker=worker,
+            cpus=_cpus_of(cores, worker, share, count),
+            device=f"cuda:{devices[worker % len(devices)]}",
+            threads=1 if config.threads == "auto" else config.threads,
+            batch=CUDA_BATCH if config.batch == "auto" else config.batch,
+            decoders=decoders,
+        )
+        for worker in range(count)
+    )
+
+
+def _allowed_cpus() -> tuple[int, ...]:
+    process = psutil.Process()
+    if hasattr(process, "cpu_affinity"):
+        return tuple(sorted(process.cpu_affinity()))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def _physical_cores(cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Allowed CPUs grouped by physical core, in order of their first CPU."""
+    groups: dict[object, list[int]] = {}
+    for cpu in cpus:
+        topology = CPU_TOPOLOGY / f"cpu{cpu}" / "topology"
+        try:
+            core: object = tuple((topology / name).read_text() for name in ("physical_package_id", "core_id"))
+        except OSError:
+            core = cpu
+        groups.setdefault(core, []).append(cpu)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def _memory_bytes() -> int:
+    available = psutil.virtual_memory().available
+    limits = [_read_int(folder / "memory.max") for folder in _cgroup_folders()]
+    limits.append(_read_int(CGROUP / "memory" / "memory.limit_in_bytes"))
+    return min([available, *(limit for limit in limits if limit is not None)])
+
+
+def _cgroup_folders() -> list[Path]:
+    """This process's cgroup (v2) and those above it: a limit on any of them binds."""
+    try:
+        lines = PROC_CGROUP.read_text().splitlines()
+    except OSError:
+        return [CGROUP]
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    folder = CGROUP / own.lstrip("/")
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(CGROUP))]
+
+
+def _cpu_quota() -> float | None:
+    """CPUs' worth of time a second that the cgroup (v2, else v1) grants, or None for no limit."""
+    quotas = [quota for folder in _cgroup_folders() if (quota := _read_cpu_max(folder / "cpu.max")) is not None]
+    if quotas:
+        return min(quotas)
+    quota_us = _read_int(CGROUP / "cpu" / "cpu.cfs_quota_us")
+    period_us = _read_int(CGROUP / "cpu" / "cpu.cfs_period_us")
+    return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
+
+
+def _read_cpu_max(path: Path) -> float | None:
+    try:
+        quota, period = path.read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _read_int(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _cuda_devices() -> tuple[str, ...]:
+    """Names of the CUDA devices that torch would see. nvidia-smi is asked, since importing torch here costs seconds."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return ()
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    rows = [[cell.strip() for cell in line.split(",", 2)] for line in listed.stdout.splitlines() if line.strip()]
+    if visible is None:
+        return tuple(row[2] for row in rows)
+    wanted = [name.strip() for name in visible.split(",")]
+    return tuple(
+        row[2] for name in wanted for row in rows if name == row[0] or (name.startswith("GPU-") and row[1].startswith(name))
+    )

@@ -1,0 +1,108 @@
+"""The ring: a shared-memory segment of fixed slots, each holding one Arrow IPC batch of results.
+
+The supervisor creates and unlinks it and reads batches from it zero-copy; the collector attaches and writes. Who
+may use a slot is said by messages, not by memory: the collector owns the free slots, `Published` hands one to the
+reader, `Release` hands it back. So a slow reader makes the collector wait, and nothing is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Iterable
+from multiprocessing import shared_memory
+from typing import Any
+
+from farm.errors import SharedMemoryError
+
+SLOT_BYTES = 1 << 20  # a batch of 512 images with 30 boxes each; larger ones travel by pipe
+SLOTS = 16  # 16 MiB in all: fits a container's 64 MiB of /dev/shm with room to spare
+NO_SLOT = -1
+SEGMENT_PREFIX = "farm-"
+
+
+class Ring:
+    """Slots over one segment. The writer keeps the list of free slots."""
+
+    def __init__(self, segment: shared_memory.SharedMemory, slots: int, slot_bytes: int, owner: bool) -> None:
+        self._segment = segment
+        self._owner = owner
+        self.name = segment.name
+        self.slots = slots
+        self.slot_bytes = slot_bytes
+        self._free = deque(range(slots))
+
+    @classmethod
+    def create(cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES) -> Ring:
+        """A new segment with all its pages allocated now. Raises SharedMemoryError where there is no room.
+
+        Without the allocation the first write to a page that /dev/shm has no room for would be a SIGBUS.
+        """
+        size = slots * slot_bytes
+        try:
+            segment = shared_memory.SharedMemory(name=name, create=True, size=size)
+        except OSError as error:
+            raise _no_room(size, error) from None
+        try:
+            _allocate(segment, size)
+        except OSError as error:
+            segment.close()
+            segment.unlink()
+            raise _no_room(size, error) from None
+        return cls(segment, slots, slot_bytes, owner=True)
+
+    @classmethod
+    def attach(cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES) -> Ring:
+        """The existing segment, for a child of its owner (they share one resource tracker, so exiting is harmless)."""
+        return cls(shared_memory.SharedMemory(name=name), slots, slot_bytes, owner=False)
+
+    def put(self, data: Any) -> int | None:
+        """Copy `data` (a bytes-like object) into a free slot and return its number.
+
+        NO_SLOT where it is larger than a slot; None where no slot is free now.
+        """
+        size = len(data)
+        if size > self.slot_bytes:
+            return NO_SLOT
+        if not self._free:
+            return None
+        slot = self._free.popleft()
+        start = slot * self.slot_bytes
+        self._segment.buf[start : start + size] = data
+        return slot
+
+    def release(self, slots: Iterable[int]) -> None:
+        """The reader is done with these slots."""
+        self._free.extend(slots)
+
+    @property
+    def has_room(self) -> bool:
+        return bool(self._free)
+
+    def view(self, slot: int, size: int) -> memoryview:
+        """The bytes of a published slot, valid until it is released."""
+        start = slot * self.slot_bytes
+        return self._segment.buf[start : start + size]
+
+    def close(self) -> None:
+        """Detach; the owner also removes the segment. Views still held keep the memory mapped, not the name."""
+        try:
+            self._segment.close()
+        except BufferError:
+            pass  # a reader still holds a view; the mapping goes with the process
+        if self._owner:
+            self._segment.unlink()
+
+
+def _allocate(segment: shared_memory.SharedMemory, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor
+
+
+def _no_room(size: int, error: OSError) -> SharedMemoryError:
+    reason = "has no room" if error.errno in (errno.ENOSPC, errno.ENOMEM) else f"cannot be used ({error.strerror})"
+    return SharedMemoryError(
+        f"shared memory {reason} for the ring of {size >> 20} MiB; free some space in /dev/shm, "
+        f"or start the container with --shm-size=256m"
+    )

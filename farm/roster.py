@@ -1,0 +1,166 @@
+"""The roster: starts, stops and replaces the supervisor's child processes, and knows which are alive.
+
+Mechanics only; what a death means is decided in `supervisor.py`. Every worker has a queue of its own, replaced with
+it: a process that dies while it reads a shared queue leaves the queue's lock taken, and wedges the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import send_handle
+from typing import Any
+
+from farm import collector, worker
+from farm.channel import Reader, channel
+from farm.child import STOP_SIGNALS
+from farm.messages import Attach, Lease, Stop
+
+PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
+PRELOAD_MODEL = ["cv2", "torch", "ultralytics", "farm.models.yolo"]
+JOIN_S = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class WorkerProcess:
+    """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
+
+    spec: worker.WorkerSpec
+    process: BaseProcess
+    leases: Any
+    control: Reader
+    started_s: float
+    ready: bool = False
+    stopping: bool = False
+    dead: bool = False
+    drained: bool = False
+    explained: bool = False
+    blamed: int | None = None
+    late: str = ""
+    lease_items: int = 1
+    leased_s: float = 0.0
+    received: int = 0
+    counted: int = 0
+    rate: float = 0.0
+
+    @property
+    def uid(self) -> int:
+        return self.spec.uid
+
+    def lease(self, lease: Lease) -> None:
+        self.leases.put(lease)
+
+    def stop(self) -> None:
+        """Let it finish what it holds, then leave."""
+        if not self.stopping:
+            self.stopping = True
+            self.leases.put(Stop())
+
+    def kill(self) -> None:
+        if self.process.is_alive():
+            self.process.kill()
+
+    def reap(self) -> None:
+        """Close what led to a process that is gone."""
+        self.process.join(JOIN_S)
+        self.leases.cancel_join_thread()
+        self.leases.close()
+        self.control.close()
+
+    def cause(self) -> str:
+        """What ended the process, in words."""
+        return describe_exit(self.process.exitcode)
+
+
+@dataclass(slots=True, eq=False)
+class CollectorProcess:
+    """One incarnation of the collector."""
+
+    process: BaseProcess
+    control: Connection
+    ready: bool = False
+
+
+class Roster:
+    """Starts children with one start method: forkserver for CPU workers, spawn where CUDA is used."""
+
+    def __init__(self, cuda: bool, environment: Mapping[str, str], preload_model: bool) -> None:
+        self._context: BaseContext = multiprocessing.get_context("spawn" if cuda else "forkserver")
+        self._environment = dict(environment)
+        if not cuda:
+            self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if preload_model else []))
+
+    def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
+        ours, theirs = self._context.Pipe(duplex=True)
+        process = self._start("farm-collector", collector.main, (spec, theirs))
+        theirs.close()
+        return CollectorProcess(process, ours)
+
+    def start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
+        """Start a worker and hand the reading end of its results to the collector."""
+        leases = self._context.Queue()
+        control, control_end = channel()
+        results, results_end = channel()
+        try:
+            name = f"farm-worker-{spec.worker}"
+            process = self._start(name, worker.main, (spec, leases, control_end, results_end))
+        finally:
+            control_end.close()
+            results_end.close()
+        to.control.send(Attach(spec.uid))
+        send_handle(to.control, results.fileno(), to.process.pid)
+        results.close()
+        return WorkerProcess(spec, process, leases, control, time.monotonic())
+
+    def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
+        process = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
+        with _signals_blocked(), _environ(self._environment):
+            process.start()
+        return process  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Children inherit the mask: no signal strikes them before they ignore it themselves."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environ(values: Mapping[str, str]) -> Iterator[None]:
+    """Children, and the fork server that is started with the first of them, inherit these variables."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def describe_exit(code: int | None) -> str:
+    """An exit code of multiprocessing in words: `SIGSEGV`, `SIGKILL, probably out of memory`, `exit code 1`."""
+    if code is None:
+        return "still running"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name}, probably out of memory" if name == "SIGKILL" else name
+

@@ -1,0 +1,101 @@
+"""Rows of the part schema, built in a worker a batch at a time.
+
+Columns that are equal for every row of a batch are made by `pa.repeat`, not row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from farm.messages import Item, Lease
+from farm.schema import ERROR, KEY_BYTES, STATUS_OK, failed_batch, part_schema, path_columns
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image on its way through a worker: letterboxed, with (height, width) of the original; or why there is none."""
+
+    item: Item
+    attempt: int
+    prepared: np.ndarray | None
+    shape: tuple[int, int] | None
+    error: Mapping[str, str] | None
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds an image."""
+
+    decode: Sequence[float] | float
+    predict: float
+    encode: float
+
+
+def ok_rows(
+    task: str, batch: Sequence[Decoded], columns: Mapping[str, pa.Array], worker: int, timings: Timings
+) -> pa.RecordBatch:
+    """Rows of a labelled batch; `columns` has `boxes` and what else the task produces, one entry an image."""
+    known: dict[str, Any] = {
+        "key": _keys(b"".join(d.item.key for d in batch)),
+        "width": [d.shape[1] for d in batch if d.shape],
+        "height": [d.shape[0] for d in batch if d.shape],
+        "attempts": [d.attempt for d in batch],
+    }
+    return _assemble(task, [d.item.path for d in batch], {**known, **columns}, worker, timings)
+
+
+def ok_rows_of_lease(
+    task: str, lease: Lease, columns: Mapping[str, pa.Array], worker: int, predict_ms: float
+) -> pa.RecordBatch:
+    """Rows of a lease whose model looked at no pixels: sizes are null."""
+    known = {"key": _keys(lease.keys), "attempts": lease.attempt, **columns}
+    return _assemble(task, lease.paths, known, worker, Timings(0.0, predict_ms, 0.0))
+
+
+def failed_rows(task: str, decoded: Decoded, worker: int) -> pa.RecordBatch:
+    """The row of an image that cannot be read."""
+    item = decoded.item
+    return failed_batch(
+        task, [item.key], [item.path], [decoded.error or {}],
+        attempts=decoded.attempt, worker=worker, decode_ms=decoded.decode_ms,
+    )  # fmt: skip
+
+
+def _assemble(
+    task: str, paths: Sequence[str], known: Mapping[str, Any], worker: int, timings: Timings
+) -> pa.RecordBatch:
+    count = len(paths)
+    shown, exact = path_columns(paths)
+    values: dict[str, Any] = {
+        "path": shown,
+        "path_bytes": exact,
+        "status": STATUS_OK,
+        "error": pa.nulls(count, ERROR),
+        "task": task,
+        "worker": worker,
+        "decode_ms": timings.decode,
+        "predict_ms": timings.predict,
+        "encode_ms": timings.encode,
+        **known,
+    }
+    schema = part_schema(task)
+    return pa.record_batch([_column(values.get(field.name), field.type, count) for field in schema], schema=schema)
+
+
+def _column(value: Any, kind: pa.DataType, count: int) -> pa.Array:
+    if isinstance(value, pa.Array):
+        return value if value.type == kind else value.cast(kind)
+    if isinstance(value, list):
+        return pa.array(value, kind)
+    return pa.nulls(count, kind) if value is None else pa.repeat(pa.scalar(value, kind), count)
+
+
+def _keys(joined: bytes) -> pa.Array:
+    count = len(joined) // KEY_BYTES
+    return pa.Array.from_buffers(pa.binary(KEY_BYTES), count, [None, pa.py_buffer(joined)])

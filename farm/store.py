@@ -1,0 +1,279 @@
+"""The run directory: its lock, run.json, committed parts and what they say. The set of parts is the only truth.
+
+    supervisor: RunStore.open (lock, compare, number the session) → committed_keys → totals, batches at the end
+    collector:  PartWriter.commit (temporary name, fsync, rename, fsync of the folder)
+
+A part is visible under its name only when it is whole. Parts are named <session>-<number>.parquet, so that in name
+order a later row of the same image is the newer one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError
+from farm.keys import KeySet
+from farm.schema import KEY_BYTES, SCHEMA_VERSION
+
+PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
+TORN_SUFFIX = ".torn"
+TEMPORARY_PREFIX = "."
+RUN_FILE = "run.json"
+SUMMARY_FILE = "summary.json"
+LOCK_FILE = ".lock"
+COMPRESSION = "zstd"
+READ_ROWS = 65_536
+
+
+class RunStore:
+    """The supervisor's side of one run directory, locked for as long as it is open."""
+
+    def __init__(self, path: Path, lock: int | None, session: int) -> None:
+        self.path = path
+        self.parts_dir = path / "parts"
+        self.session = session
+        self.problems: list[str] = []
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunStore:
+        """Create or open the run directory and lock it.
+
+        Raises OutputError where it cannot be written, RunLockedError where another farm is at work in it.
+        """
+        path = Path(path).absolute()
+        try:
+            (path / "parts").mkdir(parents=True, exist_ok=True)
+            lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"output.dir {path} cannot be written: {reason}; choose another folder") from None
+        _take_lock(lock, path)
+        store = cls(path, lock, 0)
+        try:
+            store._sweep()
+            store.session = 1 + max((int(name.split("-")[0]) for name in store._names()), default=0)
+        except OSError as error:
+            os.close(lock)
+            raise OutputError(f"output.dir {path} cannot be written: {error.strerror}; choose another folder") from None
+        return store
+
+    @classmethod
+    def view(cls, path: str | Path) -> RunStore:
+        """An existing run directory, to read. Takes no lock and changes nothing."""
+        path = Path(path).absolute()
+        if not (path / "parts").is_dir():
+            raise OutputError(f"{path} is no run directory: it has no folder parts/")
+        return cls(path, None, 0)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # run.json
+
+    def describe(self) -> dict[str, Any]:
+        """run.json, or an empty mapping where the run has not begun."""
+        try:
+            data = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{self.path / RUN_FILE} cannot be read ({error}); move the folder away") from None
+        return data if isinstance(data, dict) else {}
+
+    def check(self, fingerprint: Mapping[str, Any]) -> None:
+        """Raises RunMismatchError where earlier work in the directory was done with something else."""
+        before = self.describe().get("fingerprint")
+        if before is None:
+            return
+        changed = [
+            f"{name} was {before.get(name)!r}, now {fingerprint.get(name)!r}"
+            for name in sorted({*before, *fingerprint})
+            if before.get(name) != fingerprint.get(name)
+        ]
+        if changed:
+            raise RunMismatchError(
+                f"{self.path} holds work done with other settings: {'; '.join(changed)}. "
+                f"Set them back to continue it, or give another output.dir"
+            )
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write `name` in the run directory, whole or not at all."""
+        write_whole(self.path / name, json.dumps(data, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
+
+    # Parts
+
+    def parts(self) -> list[Path]:
+        """Committed parts, oldest first."""
+        return [self.parts_dir / name for name in self._names()]
+
+    def committed_keys(self) -> KeySet:
+        """Keys of all committed rows. A torn part is set aside under another name: its images are labelled again."""
+        keys = KeySet()
+        keys.add_bulk(self._read_keys())
+        return keys
+
+    def keys_since(self, known: set[str]) -> set[bytes]:
+        """Keys in parts whose names are not in `known`: what a dead collector committed without saying so."""
+        new = [part for part in self.parts() if part.name not in known]
+        return {key for part in new for key in pq.read_table(part, columns=["key"])["key"].to_pylist()}
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The newest row of every image, in batches.
+
+        Only a later session can label an image again, so the parts of a single one stream as they are; several cost
+        17 bytes of memory a row.
+        """
+        keep = self._newest() if len({name.split("-")[0] for name in self._names()}) > 1 else None
+        start = 0
+        for part in self.parts():
+            file = open_part(part)
+            for batch in file.iter_batches(batch_size=READ_ROWS, columns=list(columns) if columns else None):
+                mine = None if keep is None else keep[start : start + batch.num_rows]
+                start += batch.num_rows
+                yield batch if mine is None or mine.all() else batch.filter(pa.array(mine))
+
+    def schema(self) -> pa.Schema:
+        """Schema and metadata of the newest part; an empty schema where there is none."""
+        parts = self.parts()
+        return open_part(parts[-1]).schema_arrow if parts else pa.schema([])
+
+    def _names(self) -> list[str]:
+        names = [name for name in os.listdir(self.parts_dir) if PART_NAME.match(name)]
+        return sorted(names, key=lambda name: [int(n) for n in PART_NAME.match(name).groups()])  # type: ignore[union-attr]
+
+    def _read_keys(self) -> Iterator[memoryview]:
+        for part in self.parts():
+            try:
+                column = open_part(part).read(columns=["key"])["key"]
+            except PartError as error:
+                self.problems.append(f"{error}; set aside as {part.name}{TORN_SUFFIX}, its images are labelled again")
+                part.rename(part.with_name(part.name + TORN_SUFFIX))
+                continue
+            for chunk in column.chunks:
+                data = chunk.buffers()[1]
+                first = chunk.offset * KEY_BYTES
+                yield memoryview(data)[first : first + len(chunk) * KEY_BYTES]
+
+    def _newest(self) -> np.ndarray:
+        """For every row over all parts in order: is it the newest of its path?"""
+        hashes = [_path_hashes(batch) for part in self.parts() for batch in _path_batches(part)]
+        if not hashes:
+            return np.zeros(0, bool)
+        rows = np.concatenate(hashes)[::-1]
+        keep = np.zeros(len(rows), bool)
+        keep[np.unique(rows, return_index=True)[1]] = True
+        return keep[::-1]
+
+    def _sweep(self) -> None:
+        """Remove temporary files of a commit that died; they were never visible as parts."""
+        for name in os.listdir(self.parts_dir):
+            if name.startswith(TEMPORARY_PREFIX):
+                os.unlink(self.parts_dir / name)
+
+
+class PartWriter:
+    """The collector's side: makes record batches a committed part."""
+
+    def __init__(self, parts_dir: str | Path, session: int, number: int = 1) -> None:
+        self._dir = Path(parts_dir)
+        self._session = session
+        self._number = number
+
+    def commit(self, batches: Sequence[pa.RecordBatch], metadata: Mapping[bytes, bytes]) -> str:
+        """Write one part and make it durable. Returns its name; raises OSError where the disk refuses."""
+        table = pa.Table.from_batches(batches).replace_schema_metadata(metadata)
+        name = f"{self._session:04d}-{self._number:06d}.parquet"
+        temporary = self._dir / f"{TEMPORARY_PREFIX}{name}.{os.getpid()}"
+        try:
+            with open(temporary, "wb") as file:
+                pq.write_table(table, file, compression=COMPRESSION, compression_level=1, use_dictionary=["status", "task"])
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, self._dir / name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        fsync_dir(self._dir)
+        self._number += 1
+        return name
+
+
+def part_number(name: str, session: int) -> int:
+    """The number of a part of this session; 0 for another session's."""
+    match = PART_NAME.match(name)
+    return int(match[2]) if match and int(match[1]) == session else 0
+
+
+def open_part(path: Path) -> pq.ParquetFile:
+    """A part of farm's. Raises PartError where it is torn or not farm's."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise PartError(f"part {path.name} is torn ({' '.join(str(error).split())[:120]})") from None
+    if (file.schema_arrow.metadata or {}).get(b"farm.schema_version") != SCHEMA_VERSION.encode():
+        raise PartError(f"part {path.name} was not written by this version of farm")
+    return file
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, durably, so that a reader sees the old or the new content."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_dir(path.parent)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def fsync_dir(path: Path) -> None:
+    """Make a rename in the folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take_lock(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip() or "another process"
+        os.close(lock)
+        raise RunLockedError(f"{path} is being written by {holder}; wait for it, or give another output.dir") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+
+
+def _path_batches(part: Path) -> Iterator[pa.RecordBatch]:
+    yield from open_part(part).iter_batches(batch_size=READ_ROWS, columns=["path", "path_bytes"])
+
+
+def _path_hashes(batch: pa.RecordBatch) -> np.ndarray:
+    """Sixteen bytes of identity a row: blake2b of the path's bytes."""
+    from hashlib import blake2b
+
+    paths = batch["path"].cast(pa.binary()).to_pylist()
+    if batch["path_bytes"].null_count < batch.num_rows:
+        paths = [exact if exact is not None else path for path, exact in zip(paths, batch["path_bytes"].to_pylist(), strict=True)]
+    joined = b"".join([blake2b(path, digest_size=KEY_BYTES).digest() for path in paths])
+    return np.frombuffer(joined, dtype=f"V{KEY_BYTES}").view([("a", "<u8"), ("b", "<u8")])

@@ -1,0 +1,85 @@
+"""What a run says of itself: `Snapshot` while it goes on, `Summary` at its end. Plain data, no I/O.
+
+The supervisor makes both; the live view, `summary.json` and callers of `farm.run` read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One kind of failure: how often it was seen, and the first image it was seen on."""
+
+    stage: str
+    type: str
+    count: int
+    example: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """One worker at this moment. `state`: starting, idle, decoding, predicting, sending, dead or stopped."""
+
+    worker: int
+    pin: str
+    state: str
+    images: int
+    images_per_s: float
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run at this moment. `total` is None until the source is counted; `done` = ok + failed, earlier runs left out.
+
+    `skipped` items were committed by an earlier run into the same directory. Rates are over the last few seconds.
+    """
+
+    elapsed_s: float
+    total: int | None
+    skipped: int
+    ok: int
+    failed: int
+    detections: int
+    images_per_s: float
+    committed: int
+    workers: tuple[WorkerSnapshot, ...]
+    note: str = ""
+
+    @property
+    def done(self) -> int:
+        return self.ok + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended. Counts cover the whole run directory; `images_per_s` and `wall_s` this session alone.
+
+    listed = ok + failed when the run is complete; `interrupted` names the signal that stopped it early, and
+    `remaining` is then what a rerun would still have to do (None where the source was not listed to its end).
+    """
+
+    run_dir: str
+    listed: int
+    ok: int
+    failed: int
+    skipped: int
+    detections: int
+    images_per_s: float
+    wall_s: float
+    restarts: int
+    exit_code: int
+    interrupted: str | None = None
+    remaining: int | None = 0
+    failures: tuple[Failure, ...] = ()
+    stage_s: dict[str, float] = field(default_factory=dict)
+    exports: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as JSON-able values, as `summary.json` holds it."""
+        return asdict(self)

@@ -1,0 +1,607 @@
+"""The supervisor: the parent process of a run. It leases items, watches children, and decides what a death means.
+
+    owns      the lease book, both shared-memory segments, all child processes, the reading side of the ring
+    receives  Ready, InitFailed, AttemptFailed                               from workers (control channels)
+              CollectorReady, Published, Committed, Drained, CollectorFailed from the collector
+              chunks of items                                                from the lister thread
+    sends     Lease, Stop                                                    to workers (a queue each)
+              Attach, Describe, Quarantine, Release, Flush, Stop             to the collector
+
+One loop, one wait over channels and sentinels with a timeout. A dead worker's channel is drained by the collector
+to its end (Drained) before anything it held is leased again, so that no image is labelled twice. A dead collector
+takes the workers with it: what it had not committed is queued again, and all of them start anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from farm.collector import CollectorSpec
+from farm.config import FarmConfig
+from farm.errors import FarmError, OutputError
+from farm.heartbeat import NOTHING, STAGES, STATES, Heartbeats
+from farm.leases import LeaseBook, Verdict
+from farm.keys import KeySet
+from farm.lister import Lister
+from farm.messages import (
+    AttemptFailed,
+    CollectorFailed,
+    CollectorReady,
+    Committed,
+    Describe,
+    Drained,
+    Flush,
+    InitFailed,
+    Published,
+    Quarantine,
+    Ready,
+    Release,
+    Stop,
+    pack_seqs,
+    unpack_seqs,
+)
+from farm.placement import Placement
+from farm.restarts import RestartPolicy
+from farm.ring import NO_SLOT, SEGMENT_PREFIX, Ring
+from farm.roster import CollectorProcess, Roster, WorkerProcess, describe_exit
+from farm.schema import failed_batch, from_ipc, to_ipc
+from farm.sources.base import Entry, Source
+from farm.store import RunStore, part_number
+from farm.summary import Snapshot, WorkerSnapshot
+from farm.tally import Tally
+from farm.watch import Watch
+from farm.worker import WorkerSpec
+
+TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
+CHECK_S = 0.5  # between looks at deadlines and rates
+SHOW_S = 0.1
+LEASE_S = 0.5  # work in one lease: short, so that a dead worker holds little; long beside the cost of a lease
+LEASE_ITEMS = 512
+LEASES_AHEAD = 2  # one being worked on, one waiting, so that no worker ever waits for the supervisor
+READ_AHEAD_BATCHES = 4  # what a worker decodes ahead; it must be granted at least that much
+START_TIMEOUT_S = 900.0  # loading weights over a slow mount, or building an engine
+STOP_TIMEOUT_S = 30.0
+SUSPENDED_S = 5.0  # a longer turn means that this process itself was stopped: no deadline counts then
+RATE_MEMORY = 0.7  # share of the old rate kept at each check
+KILL_NOW = 2  # signals
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be run: everything decided before the first process starts."""
+
+    config: FarmConfig
+    placements: tuple[Placement, ...]
+    root: str
+    weights_digest: str
+    environment: dict[str, str]
+    skipped: int
+    names_known: Callable[[str, dict[int, str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the loop ended. `remaining` is None where the source was not listed to its end."""
+
+    signal: int | None
+    committed: int
+    restarts: int
+    repeated: int
+    remaining: int | None
+    labelling_s: float
+    stage_s: dict[str, float]
+
+
+class Supervisor:
+    """The loop. `run` returns when every listed item is committed, or when it was interrupted."""
+
+    def __init__(
+        self,
+        job: Job,
+        store: RunStore,
+        source: Source,
+        entries: Iterator[Entry],
+        known: KeySet,
+        on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None,
+        on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None,
+    ) -> None:
+        self._job = job
+        self._limits = job.config.limits
+        self._store = store
+        self._watch = Watch()
+        self._lister = Lister(source, entries, known, self._watch.wake)
+        self._on_snapshot = on_snapshot
+        self._on_batch = on_batch
+        cuda = any(placement.device != "cpu" for placement in job.placements)
+        self._roster = Roster(cuda, job.environment, preload_model=job.config.model.weights is not None)
+        self._book = LeaseBook(self._limits.attempts)
+        self._policy = RestartPolicy(self._limits.max_restarts)
+        self._tally = Tally()
+        self._collector: CollectorProcess | None = None
+        self._workers: dict[int, WorkerProcess] = {}
+        self._vacant: dict[int, float] = {}
+        self._restarts = [0] * len(job.placements)
+        self._uids = itertools.count()
+        self._errors: dict[int, dict[str, str]] = {}
+        self._stage_s: Counter[str] = Counter()
+        self._task: str | None = None
+        self._names: dict[int, str] = {}
+        self._parts: set[str] = set()
+        self._repeated = 0
+        self._signals: list[int] = []
+        self._draining = False
+        self._ending = False
+        self._fatal: FarmError | None = None
+        self._flushed = False
+        self._ready_s = self._last_commit_s = 0.0
+
+    # From outside: signal handlers and other threads
+
+    def interrupt(self, number: int) -> None:
+        """Once: no new leases, finish what is in hand, commit. Twice: stop now. Safe in a signal handler."""
+        self._signals.append(number)
+        self._watch.wake()
+
+    # The run
+
+    def run(self) -> Outcome:
+        """Label everything the lister lists. Raises FarmError where that cannot go on."""
+        try:
+            self._open()
+            while not self._done():
+                self._turn()
+            if self._fatal:
+                raise self._fatal
+            return self._outcome()
+        finally:
+            self._close()
+
+    def _open(self) -> None:
+        token = f"{SEGMENT_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        self._ring = Ring.create(f"{token}-ring")
+        self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements))
+        self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
+        self._grace_until_s = 0.0
+        self._parts = {part.name for part in self._store.parts()}
+        self._lister.start()
+
+    def _start(self) -> None:
+        """Called with the first item that is to be labelled: where all is done already, nothing is started."""
+        self._start_collector()
+        for worker in range(len(self._job.placements)):
+            self._start_worker(worker)
+
+    def _turn(self) -> None:
+        self._watch.turn(TURN_S)
+        now = time.monotonic()
+        if self._signals and not self._draining:
+            self._drain()
+        self._list()
+        if self._collector is None and self._book.queued and not self._draining:
+            self._start()
+        self._replace(now)
+        self._feed(now)
+        if now - self._checked_s >= CHECK_S:
+            self._check(now)
+        if now - self._shown_s >= SHOW_S:
+            self._show(now)
+
+    def _done(self) -> bool:
+        """All is committed; or all that was in hand is, after an interrupt."""
+        if len(self._signals) >= KILL_NOW:
+            return True
+        listed = self._draining or (self._lister.exhausted and not self._book.queued)
+        if not listed or self._book.in_hand or any(worker.dead for worker in self._workers.values()):
+            return False
+        if self._book.received_count:
+            if not self._flushed:
+                self._tell(Flush())
+                self._flushed = True
+            return False
+        return True
+
+    # What children say
+
+    def _on_control(self, worker: WorkerProcess) -> None:
+        """A message of a worker; its end is left to the sentinel."""
+        try:
+            while (message := worker.control.read_message()) is not None:
+                self._obey(worker, message)
+        except EOFError:
+            self._watch.drop(worker.control)
+
+    def _obey(self, worker: WorkerProcess, message: Any) -> None:
+        match message:
+            case Ready(_, task, names):
+                worker.ready = True
+                self._ready_s = self._ready_s or time.monotonic()
+                self._policy.ready()
+                self._book.join(worker.uid)
+                self._describe(task, names)
+                if self._draining:
+                    worker.stop()
+            case InitFailed(_, kind, text, permanent):
+                worker.explained = True
+                self._policy.init_failed(kind, text, permanent)
+            case AttemptFailed(_, seqs, stage, kind, text):
+                error = {"stage": stage, "type": kind, "message": text}
+                self._quarantine(self._book.attempt_failed(worker.uid, seqs), error, worker.spec.worker)
+
+    def _on_collector(self) -> None:
+        try:
+            message = self._collector.control.recv()
+        except (EOFError, OSError):
+            self._watch.drop(self._collector.control)
+            return
+        self._hear_collector(message)
+
+    def _hear_collector(self, message: Any) -> None:
+        match message:
+            case CollectorReady():
+                self._collector.ready = True
+            case Published(sender, seqs, slot, size, inline):
+                self._read_batch(slot, size, inline)
+                if sender in self._workers:
+                    self._workers[sender].received += self._book.received(sender, unpack_seqs(seqs))
+            case Committed(seqs, part, write_s):
+                self._parts.add(part)
+                self._last_commit_s = time.monotonic()
+                self._stage_s["commit"] += write_s
+                numbers = unpack_seqs(seqs)
+                self._book.committed(numbers)
+                for seq in numbers if self._errors else ():
+                    self._errors.pop(seq, None)
+                self._flushed = False
+            case Drained(uid):
+                if uid in self._workers:
+                    self._workers[uid].drained = True
+                    self._bury_if_gone(self._workers[uid])
+            case CollectorFailed(_, text):
+                raise OutputError(f"{text}; make room or mend it, then run the same command to continue")
+
+    def _read_batch(self, slot: int, size: int, inline: bytes | None) -> None:
+        """Count a batch, straight from the ring; hand it on; free its slot."""
+        view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
+        batch = from_ipc(view)
+        if self._tally.add(batch):
+            self._policy.labelled()
+        self._on_batch(batch)
+        if slot != NO_SLOT:
+            self._tell(Release((slot,)))
+
+    def _describe(self, task: str, names: dict[int, str]) -> None:
+        """The first worker that is ready says what parts are about."""
+        if self._task is None:
+            self._task, self._names = task, names
+            self._job.names_known(task, names)
+            self._tell(Describe(task, names))
+
+    def _tell(self, message: Any) -> None:
+        """Send to the collector. Where it has just died its sentinel will say so, and everything is leased again."""
+        assert self._collector is not None
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._collector.control.send(message)
+
+    # Deaths
+
+    def _on_death(self, worker: WorkerProcess) -> None:
+        """A worker's sentinel: read its last words, then wait for the collector to drain its results."""
+        self._on_control(worker)
+        self._watch.drop(worker.process.sentinel)
+        self._watch.drop(worker.control)
+        worker.dead = True
+        self._bury_if_gone(worker)
+
+    def _bury_if_gone(self, worker: WorkerProcess) -> None:
+        if not (worker.dead and worker.drained):
+            return
+        del self._workers[worker.uid]
+        worker.reap()
+        place = worker.spec.worker
+        row = self._beats.row(place)
+        self._stage_s.update({stage: float(row[f"{stage}_s"]) for stage in STAGES})
+        if self._draining or (worker.stopping and worker.process.exitcode == 0):
+            self._book.worker_left(worker.uid)
+            self._vacant[place] = 0.0
+            return
+        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.blamed)
+        self._quarantine(verdicts, self._death_of(worker), place)
+        delay_s = 1.0 if worker.explained else self._policy.died(f"worker {place}", worker.cause())
+        self._restarts[place] += 1
+        self._vacant[place] = time.monotonic() + delay_s
+
+    def _death_of(self, worker: WorkerProcess) -> dict[str, str]:
+        """What a death says of the item that caused it."""
+        state = STATES[int(self._beats.row(worker.spec.worker)["state"])]
+        stage = {"decoding": "decode", "sending": "send"}.get(state, "predict")
+        if worker.late:
+            message = f"took longer than limits.item_timeout_s = {self._limits.item_timeout_s:g} s; its worker was killed"
+            return {"stage": worker.late, "type": "Timeout", "message": message}
+        cause = worker.cause()
+        return {"stage": stage, "type": cause.partition(",")[0], "message": f"its worker died: {cause}"}
+
+    def _quarantine(self, verdicts: list[Verdict], error: dict[str, str], worker: int) -> None:
+        """Write failed rows for items that were given up on."""
+        if not verdicts or self._task is None:
+            return
+        seqs = [verdict.item.seq for verdict in verdicts]
+        self._errors.update(dict.fromkeys(seqs, error))
+        batch = failed_batch(
+            self._task,
+            [verdict.item.key for verdict in verdicts],
+            [verdict.item.path for verdict in verdicts],
+            [self._errors[seq] for seq in seqs],
+            attempts=[verdict.attempts for verdict in verdicts],
+            worker=worker,
+        )
+        self._tell(Quarantine(pack_seqs(seqs), to_ipc(batch).to_pybytes()))
+
+    def _on_collector_death(self) -> None:
+        """Everything starts anew: what the dead collector had not committed is queued again."""
+        self._watch.drop(self._collector.process.sentinel)
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._hear_collector(self._collector.control.recv())
+        self._watch.drop(self._collector.control)
+        self._collector.process.join(STOP_TIMEOUT_S)
+        cause = describe_exit(self._collector.process.exitcode)
+        self._kill_workers()
+        if self._ending:
+            return
+        self._book.committed(self._book.seqs_of(self._store.keys_since(self._parts)))
+        self._parts = {part.name for part in self._store.parts()}
+        again = self._book.collector_died()
+        time.sleep(self._policy.died("collector", cause))
+        self._flushed = False
+        self._start_collector()
+        if self._task is not None:
+            self._tell(Describe(self._task, self._names))
+        for verdict in again:
+            self._quarantine([verdict], self._errors[verdict.item.seq], 0)
+
+    def _kill_workers(self) -> None:
+        """Kill all of them; what they held is queued, unblamed."""
+        for worker in self._workers.values():
+            worker.kill()
+        for worker in self._workers.values():
+            self._watch.drop(worker.process.sentinel)
+            self._watch.drop(worker.control)
+            worker.reap()
+            self._book.worker_left(worker.uid)
+            self._vacant[worker.spec.worker] = 0.0
+        self._workers.clear()
+
+    # What the supervisor does
+
+    def _start_collector(self) -> None:
+        commit = self._job.config.commit
+        numbers = [part_number(name, self._store.session) for name in self._parts]
+        spec = CollectorSpec(
+            parts_dir=str(self._store.parts_dir),
+            session=self._store.session,
+            number=1 + max(numbers, default=0),
+            ring=self._ring.name,
+            slots=self._ring.slots,
+            slot_bytes=self._ring.slot_bytes,
+            commit_images=commit.images,
+            commit_seconds=commit.seconds,
+            weights_digest=self._job.weights_digest,
+        )
+        self._collector = self._roster.start_collector(spec)
+        self._watch.add(self._collector.control, self._on_collector)
+        self._watch.add(self._collector.process.sentinel, self._on_collector_death)
+
+    def _start_worker(self, place: int) -> None:
+        self._vacant.pop(place, None)
+        self._beats.reset(place)
+        config = self._job.config
+        spec = WorkerSpec(
+            uid=next(self._uids),
+            worker=place,
+            workers=len(self._job.placements),
+            placement=self._job.placements[place],
+            model=config.model,
+            root=self._job.root,
+            max_pixels=config.limits.max_pixels,
+            heartbeats=self._beats.name,
+            environment=self._job.environment,
+        )
+        try:
+            worker = self._roster.start_worker(spec, self._collector)
+        except (BrokenPipeError, ConnectionResetError):  # the collector has just died; its sentinel will say so
+            self._vacant[place] = time.monotonic() + CHECK_S
+            return
+        self._workers[worker.uid] = worker
+        self._watch.add(worker.control, functools.partial(self._on_control, worker))
+        self._watch.add(worker.process.sentinel, functools.partial(self._on_death, worker))
+
+    def _drain(self) -> None:
+        """No new leases: workers finish what they hold, and leave."""
+        self._draining = True
+        self._lister.stop()
+        for worker in self._workers.values():
+            worker.stop() if worker.ready else worker.kill()
+
+    def _list(self) -> None:
+        """Keep enough items queued."""
+        if self._lister.error and not self._draining:
+            self._fatal = self._lister.error
+            self._drain()
+        low = 2 * LEASES_AHEAD * LEASE_ITEMS * max(1, len(self._workers))
+        while not self._draining and self._book.queued < low and (chunk := self._lister.take()):
+            self._repeated += chunk.repeated
+            self._book.add(chunk.items)
+
+    def _replace(self, now: float) -> None:
+        """Start successors that are due, unless nothing is left for them."""
+        if self._draining or not self._vacant:
+            return
+        if self._lister.exhausted and not self._book.queued and not self._book.in_hand:
+            return
+        for place in [place for place, due_s in self._vacant.items() if due_s <= now]:
+            self._start_worker(place)
+
+    def _feed(self, now: float) -> None:
+        """Lease items to whoever runs short."""
+        if self._draining or not self._book.queued:
+            return
+        for worker in self._workers.values():
+            if not worker.ready or worker.stopping or worker.dead:
+                continue
+            while self._book.held_by(worker.uid) <= worker.lease_items * (LEASES_AHEAD - 1):
+                lease = self._book.grant(worker.uid, self._lease_size(worker, now))
+                if lease is None:
+                    break
+                worker.lease(lease)
+
+    def _lease_size(self, worker: WorkerProcess, now: float) -> int:
+        """About LEASE_S of work, found by doubling and halving; less when the queue runs out."""
+        since_s, worker.leased_s = now - worker.leased_s, now
+        batch = worker.spec.placement.batch
+        if since_s < LEASE_S / 2:
+            worker.lease_items *= 2
+        elif since_s > LEASE_S * 2:
+            worker.lease_items //= 2
+        least = max(1, batch * READ_AHEAD_BATCHES // LEASES_AHEAD)
+        worker.lease_items = size = min(LEASE_ITEMS, max(least, worker.lease_items))
+        if self._lister.exhausted:
+            size = min(size, max(batch, self._book.queued // (LEASES_AHEAD * len(self._job.placements))))
+        return size
+
+    def _check(self, now: float) -> None:
+        """Deadlines and rates."""
+        elapsed = now - self._checked_s
+        self._checked_s = now
+        if elapsed > SUSPENDED_S:
+            self._grace_until_s = now + self._limits.item_timeout_s
+        recycle = self._job.config.workers.recycle_after
+        for worker in self._workers.values():
+            done = worker.received - worker.counted
+            worker.counted = worker.received
+            worker.rate = RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
+            if recycle and worker.ready and worker.received >= recycle:
+                worker.stop()
+            if now >= self._grace_until_s and not worker.dead:
+                self._check_deadline(worker, now)
+
+    def _check_deadline(self, worker: WorkerProcess, now: float) -> None:
+        """Kill a worker that is stuck on an item, frozen, or never gets ready."""
+        row = self._beats.row(worker.spec.worker)
+        limit_s = self._limits.item_timeout_s
+        if not worker.ready:
+            if now - worker.started_s > START_TIMEOUT_S:
+                worker.kill()
+            return
+        if not self._book.held_by(worker.uid):
+            return
+        seq, since_s, together = int(row["oldest_seq"]), float(row["oldest_since_s"]), int(row["oldest_together"])
+        late = seq != NOTHING and now - since_s > limit_s * max(1, together)
+        if not late and now - float(row["beat_s"]) <= limit_s:
+            return
+        worker.blamed = seq if seq != NOTHING and together == 1 else None
+        worker.late = "decode" if STATES[int(row["state"])] == "decoding" else "predict"
+        worker.kill()
+
+    def _show(self, now: float) -> None:
+        self._shown_s = now
+        self._on_snapshot(self.snapshot(now))
+
+    def snapshot(self, now: float) -> Snapshot:
+        """The run at this moment."""
+        workers = {worker.spec.worker: worker for worker in self._workers.values()}
+        places = range(len(self._job.placements))
+        return Snapshot(
+            elapsed_s=now - self._began_s,
+            total=self._lister.total,
+            skipped=self._job.skipped,
+            ok=self._tally.ok,
+            failed=self._tally.failed,
+            detections=self._tally.detections,
+            images_per_s=sum(worker.rate for worker in self._workers.values()),
+            committed=self._book.committed_count,
+            workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
+            note="stopping: finishing what is in hand" if self._draining else "",
+        )
+
+    def _worker_snapshot(self, place: int, worker: WorkerProcess | None) -> WorkerSnapshot:
+        row = self._beats.row(place)
+        pin = self._job.placements[place].pin
+        if worker is None:
+            state = "stopped" if self._draining else "restarting"
+        else:
+            state = "dead" if worker.dead else STATES[int(row["state"])] if worker.ready else "starting"
+        return WorkerSnapshot(
+            place, pin, state, int(row["images"]), worker.rate if worker else 0.0, self._restarts[place]
+        )
+
+    # The end
+
+    def _outcome(self) -> Outcome:
+        labelling_s = self._last_commit_s - self._ready_s if self._ready_s else 0.0
+        listed = self._lister.exhausted
+        self._stop_children()
+        return Outcome(
+            signal=self._signals[0] if self._signals else None,
+            committed=self._book.committed_count,
+            restarts=self._policy.restarts,
+            repeated=self._repeated,
+            remaining=self._book.queued + self._book.in_hand if listed else None,
+            labelling_s=labelling_s,
+            stage_s=dict(self._stage_s),
+        )
+
+    def _stop_children(self) -> None:
+        """Let workers leave, then the collector; whoever does not is killed by `_close`."""
+        if len(self._signals) >= KILL_NOW:
+            return
+        for worker in self._workers.values():
+            worker.stop() if worker.ready else worker.kill()
+        self._draining = self._ending = True
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while self._workers and time.monotonic() < deadline:
+            self._watch.turn(TURN_S)
+
+    def _close(self) -> None:
+        """Nothing is left behind: no process, no segment."""
+        self._lister.stop()
+        for worker in self._workers.values():
+            worker.kill()
+        if self._collector is not None:
+            self._stop_collector(self._collector)
+        for worker in self._workers.values():
+            worker.reap()
+        self._workers.clear()
+        for segment in ("_ring", "_beats"):
+            if hasattr(self, segment):
+                getattr(self, segment).close()
+        self._watch.close()
+
+    def _stop_collector(self, collector: CollectorProcess) -> None:
+        """It commits what it has and leaves; after a second signal it is killed."""
+        if len(self._signals) < KILL_NOW:
+            with contextlib.suppress(OSError):
+                collector.control.send(Stop())
+            self._hear_last_words(collector)
+        if collector.process.is_alive():
+            collector.process.kill()
+            collector.process.join(STOP_TIMEOUT_S)
+        collector.control.close()
+
+    def _hear_last_words(self, collector: CollectorProcess) -> None:
+        """Read on while it commits: a full pipe would keep it from leaving."""
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        with contextlib.suppress(EOFError, OSError, OutputError):
+            while time.monotonic() < deadline and (collector.control.poll(TURN_S) or collector.process.is_alive()):
+                if collector.control.poll(0):
+                    self._hear_collector(collector.control.recv())

@@ -1,0 +1,46 @@
+"""Counts of what was labelled, read from result batches without making an object per row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from farm.schema import STATUS_FAILED, STATUS_OK
+from farm.summary import Failure
+
+KINDS_KEPT = 50  # different kinds of failure told apart; the rest counts as one
+
+
+class Tally:
+    """ok, failed, detections, and failures by stage and type with their first example."""
+
+    def __init__(self) -> None:
+        self.ok = 0
+        self.failed = 0
+        self.detections = 0
+        self._kinds: dict[tuple[str, str], list[Any]] = {}
+
+    def add(self, batch: pa.RecordBatch) -> int:
+        """Count a batch (columns status, boxes, error, path). Returns how many of its rows are ok."""
+        ok = pc.sum(pc.equal(batch["status"], STATUS_OK)).as_py() or 0
+        self.ok += ok
+        self.failed += batch.num_rows - ok
+        self.detections += pc.sum(pc.list_value_length(batch["boxes"])).as_py() or 0
+        if ok < batch.num_rows:
+            self._add_failures(batch)
+        return ok
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Kinds of failure, the most frequent first."""
+        found = [Failure(stage, kind, *rest) for (stage, kind), rest in self._kinds.items()]
+        return tuple(sorted(found, key=lambda failure: -failure.count))
+
+    def _add_failures(self, batch: pa.RecordBatch) -> None:
+        failed = batch.filter(pc.equal(batch["status"], STATUS_FAILED))
+        for error, path in zip(failed["error"].to_pylist(), failed["path"].to_pylist(), strict=True):
+            kind = (error["stage"], error["type"])
+            if kind not in self._kinds and len(self._kinds) >= KINDS_KEPT:
+                kind = ("other", "other")
+            self._kinds.setdefault(kind, [0, path, error["message"]])[0] += 1

@@ -1,0 +1,57 @@
+"""One wait over everything the supervisor hears from: channels, pipes and the sentinels of its children."""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections.abc import Callable
+from typing import Any
+
+Handler = Callable[[], None]
+WAKE_BYTES = 4096
+
+
+class Watch:
+    """Calls the handler of whatever is ready. A handler may stop watching others, whose events are then dropped.
+
+    `wake` may be called from signal handlers and other threads: it ends the current wait.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._handlers: dict[Any, Handler] = {}
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self.add(self._wake_read, self._woken)
+
+    def add(self, waitable: Any, handler: Handler) -> None:
+        """Call `handler` whenever `waitable` (a descriptor, or what has a fileno) is ready to be read."""
+        self._selector.register(waitable, selectors.EVENT_READ, waitable)
+        self._handlers[waitable] = handler
+
+    def drop(self, waitable: Any) -> None:
+        """Stop watching; no harm where it is not watched."""
+        if self._handlers.pop(waitable, None) is not None:
+            self._selector.unregister(waitable)
+
+    def turn(self, timeout_s: float) -> None:
+        """Wait at most so long, then handle all that is ready."""
+        for key, _ in self._selector.select(timeout_s):
+            handler = self._handlers.get(key.data)
+            if handler is not None:
+                handler()
+
+    def wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"!")
+        except (BlockingIOError, OSError):
+            pass  # full: it will wake anyway; closed: nobody waits any more
+
+    def close(self) -> None:
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _woken(self) -> None:
+        os.read(self._wake_read, WAKE_BYTES)

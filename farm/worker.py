@@ -1,0 +1,312 @@
+"""The worker process: decode → batch → predict → encode, with its own model, pinned to its own place.
+
+    owns      one model, a small pool of decoding threads, its row of the heartbeats
+    receives  Lease, Stop            from the supervisor   (its own multiprocessing.Queue)
+    sends     Ready, InitFailed,
+              AttemptFailed          to the supervisor     (its control channel)
+              Results                to the collector      (its result channel)
+
+Images that cannot be read become failed rows here; what raises while predicting goes back to the supervisor, which
+decides about another attempt. Batches hold images of one letterboxed shape only, so that batching changes nothing
+but speed.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+from farm import child, heartbeat, placement
+from farm.channel import Writer
+from farm.config import ModelConfig
+from farm.decoding import decode
+from farm.errors import DecodeError, ModelError
+from farm.heartbeat import Heartbeats
+from farm.keys import split
+from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Results, Stop, pack_seqs
+from farm.models import load_model
+from farm.models.base import Model, is_out_of_memory
+from farm.rows import Decoded, Timings, failed_rows, ok_rows, ok_rows_of_lease
+from farm.schema import to_ipc
+
+QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
+READ_AHEAD_BATCHES = 4  # decoded images kept ready, so that shapes find company and the model never waits
+MESSAGE_CHARS = 2000  # of an exception's text; some carry whole tensors
+TRANSIENT = {"OSError", "TimeoutError", "BlockingIOError", "InterruptedError", "MemoryError", "ConnectionError"}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that a worker is told at its start. `uid` is unique in the run; `worker` is its place, kept by successors."""
+
+    uid: int
+    worker: int
+    workers: int
+    placement: placement.Placement
+    model: ModelConfig
+    root: str
+    max_pixels: int
+    heartbeats: str
+    environment: dict[str, str]
+
+
+def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
+    """Entry point of the process."""
+    child.ignore_signals()
+    started_s = time.monotonic()
+    os.environ.update(spec.environment)
+    pulse = Pulse(Heartbeats.attach(spec.heartbeats, spec.workers), spec.worker)
+    child.watch_parent(pulse.beat)
+    to_supervisor, to_collector = Writer(control), Writer(results)
+    try:
+        placement.apply(spec.placement)
+        model = load_model(spec.model, spec.placement.device, spec.placement.threads)
+        model.restore_threads()
+    except Exception as error:
+        permanent = isinstance(error, ModelError)
+        message = str(error) if permanent else f"{error} ({_where(error)})"
+        to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
+        raise SystemExit(1) from None
+    unique = psutil.Process().memory_full_info().uss
+    to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), time.monotonic() - started_s, unique))
+    try:
+        Worker(spec, model, leases, pulse, to_supervisor, to_collector).run()
+    except (BrokenPipeError, ConnectionResetError):
+        raise SystemExit(1) from None  # the collector is gone; the supervisor replaces both
+
+
+class Pulse:
+    """The worker's row of the heartbeats: its state, its oldest item, and where its time goes."""
+
+    def __init__(self, heartbeats: Heartbeats, worker: int) -> None:
+        self._heartbeats = heartbeats  # keeps the mapping alive
+        self._row = heartbeats.row(worker)
+        self._lock = threading.Lock()
+        self._active: dict[int, tuple[float, int]] = {}
+        self._row["pid"] = os.getpid()
+        self.beat()
+
+    def beat(self) -> None:
+        self._row["beat_s"] = time.monotonic()
+
+    def state(self, state: int) -> None:
+        self._row["state"] = state
+
+    def begin(self, seqs: Sequence[int], first: bool) -> None:
+        """Work on these items begins now, together; `first`: for the first time, so that they become suspects."""
+        with self._lock:
+            entry = (time.monotonic(), len(seqs))
+            self._active.update(dict.fromkeys(seqs, entry))
+            if first:
+                self._row["started"] += len(seqs)
+            self._show_oldest()
+
+    def pause(self, seqs: Sequence[int]) -> None:
+        """Nothing works on these items any more; their deadline stands still."""
+        with self._lock:
+            for seq in seqs:
+                self._active.pop(seq, None)
+            self._show_oldest()
+
+    def sent(self, count: int) -> None:
+        with self._lock:
+            self._row["images"] += count
+
+    def spent(self, stage: str, seconds: float) -> None:
+        with self._lock:
+            self._row[f"{stage}_s"] += seconds
+
+    def _show_oldest(self) -> None:
+        seq, (since, together) = next(iter(self._active.items()), (heartbeat.NOTHING, (0.0, 0)))
+        self._row["oldest_since_s"] = since
+        self._row["oldest_together"] = together
+        self._row["oldest_seq"] = seq
+
+
+class Worker:
+    """The loop around one model. `step` does one thing; `run` repeats it until Stop."""
+
+    def __init__(
+        self, spec: WorkerSpec, model: Model, leases: Any, pulse: Pulse, to_supervisor: Writer, to_collector: Writer
+    ) -> None:
+        self._spec = spec
+        self._model = model
+        self._leases = leases
+        self._pulse = pulse
+        self._to_supervisor = to_supervisor
+        self._to_collector = to_collector
+        self._batch = spec.placement.batch
+        self._items: deque[tuple[Item, int]] = deque()
+        self._decoding: deque[Future[Decoded]] = deque()
+        self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
+        self._waiting = 0
+        self._stopping = False
+
+    def run(self) -> None:
+        """Work until the queue says Stop and everything before it is sent."""
+        with ThreadPoolExecutor(self._spec.placement.decoders, thread_name_prefix="farm-decode") as pool:
+            while not (self._stopping and self._idle):
+                self._take_leases()
+                self._start_decoding(pool)
+                self._step()
+
+    @property
+    def _idle(self) -> bool:
+        return not (self._items or self._decoding or self._waiting)
+
+    def _take_leases(self) -> None:
+        """Everything that lies in the queue; waits only where there is nothing else to do."""
+        while not self._stopping:
+            try:
+                if self._idle:
+                    self._pulse.state(heartbeat.IDLE)
+                    message = self._leases.get(timeout=QUEUE_WAIT_S)
+                else:
+                    message = self._leases.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(message, Stop):
+                self._stopping = True
+            elif not self._model.needs_pixels:
+                self._label_unseen(message)
+            else:
+                keys = split(message.keys)
+                items = zip(message.seqs, keys, message.paths, strict=True)
+                self._items.extend((Item(*item), message.attempt) for item in items)
+
+    def _start_decoding(self, pool: ThreadPoolExecutor) -> None:
+        ahead = self._batch * READ_AHEAD_BATCHES + self._spec.placement.decoders
+        while self._items and len(self._decoding) + self._waiting < ahead:
+            self._decoding.append(pool.submit(self._decode, *self._items.popleft()))
+
+    def _decode(self, item: Item, attempt: int) -> Decoded:
+        """Runs in a decoding thread: the image, letterboxed, or why it cannot be had."""
+        self._pulse.begin((item.seq,), first=True)
+        began = time.perf_counter()
+        try:
+            path = os.path.join(self._spec.root, item.path)
+            image = decode(path, self._spec.max_pixels, self._model.channels)
+            prepared = self._model.prepare(image)
+            error = None
+        except DecodeError as failure:
+            image = prepared = None
+            error = {"stage": failure.stage, "type": failure.kind, "message": str(failure)}
+        except Exception as failure:  # a bug or a full memory: the image may be fine, another attempt will tell
+            image = prepared = None
+            error = {"stage": "decode", "type": type(failure).__name__, "message": str(failure)}
+        spent = time.perf_counter() - began
+        self._pulse.pause((item.seq,))
+        self._pulse.spent("decode", spent)
+        shape = image.shape[:2] if image is not None else None
+        return Decoded(item, attempt, prepared, shape, error, spent * 1e3)
+
+    def _step(self) -> None:
+        """Collect the next decoded image; predict a batch that is full, or the fullest one where none can be."""
+        if self._decoding:
+            self._pulse.state(heartbeat.DECODING)
+            began = time.perf_counter()
+            decoded = self._decoding.popleft().result()
+            self._pulse.spent("wait", time.perf_counter() - began)
+            if decoded.error is not None:
+                self._fail(decoded)
+                return
+            bucket = self._buckets.setdefault(decoded.prepared.shape, [])
+            bucket.append(decoded)
+            self._waiting += 1
+            if len(bucket) >= self._batch:
+                self._label(decoded.prepared.shape)
+            return
+        if self._waiting and not self._items:
+            self._label(max(self._buckets, key=lambda shape: len(self._buckets[shape])))
+        elif self._waiting >= self._batch * READ_AHEAD_BATCHES:
+            self._label(max(self._buckets, key=lambda shape: len(self._buckets[shape])))
+
+    def _label(self, shape: tuple[int, ...]) -> None:
+        """Predict, encode and send one batch of equal shape."""
+        batch = self._buckets.pop(shape)
+        self._waiting -= len(batch)
+        while batch:
+            part, batch = batch[: self._batch], batch[self._batch :]
+            self._predict(part)
+
+    def _predict(self, batch: list[Decoded]) -> None:
+        self._pulse.state(heartbeat.PREDICTING)
+        seqs = [d.item.seq for d in batch]
+        self._pulse.begin(seqs, first=False)
+        began = time.perf_counter()
+        try:
+            predictions = self._model.predict([d.prepared for d in batch], [d.shape for d in batch])
+            predicted = time.perf_counter()
+            columns = self._model.encode(predictions)
+        except Exception as error:
+            self._pulse.pause(seqs)
+            self._retry(batch, error)
+            return
+        self._pulse.pause(seqs)
+        encoded = time.perf_counter()
+        self._pulse.spent("predict", predicted - began)
+        self._pulse.spent("encode", encoded - predicted)
+        each = 1e3 / len(batch)
+        decode_ms = [d.decode_ms for d in batch]
+        timings = Timings(decode_ms, (predicted - began) * each, (encoded - predicted) * each)
+        rows = ok_rows(self._model.task, batch, columns, self._spec.worker, timings)
+        self._send(seqs, rows)
+
+    def _retry(self, batch: list[Decoded], error: Exception) -> None:
+        """A batch that raised: halved when memory is short, image by image otherwise, so that one cannot fail others."""
+        if len(batch) == 1:
+            self._give_back(batch[0], "predict", type(error).__name__, f"{error} ({_where(error)})")
+            return
+        if is_out_of_memory(error):
+            self._batch = max(1, len(batch) // 2)
+        size = self._batch if is_out_of_memory(error) else 1
+        for start in range(0, len(batch), size):
+            self._predict(batch[start : start + size])
+
+    def _fail(self, decoded: Decoded) -> None:
+        """A failed row where another attempt cannot help; back to the supervisor otherwise."""
+        error = decoded.error or {}
+        if error["type"] in TRANSIENT or error["stage"] not in ("read", "decode"):
+            self._give_back(decoded, error["stage"], error["type"], error["message"])
+        else:
+            self._send([decoded.item.seq], failed_rows(self._model.task, decoded, self._spec.worker))
+
+    def _give_back(self, decoded: Decoded, stage: str, kind: str, message: str) -> None:
+        seq = decoded.item.seq
+        self._to_supervisor.send(AttemptFailed(self._spec.uid, (seq,), stage, kind, message[:MESSAGE_CHARS]))
+
+    def _label_unseen(self, lease: Lease) -> None:
+        """A model that looks at no pixels labels a whole lease at once; nothing is read."""
+        self._pulse.state(heartbeat.PREDICTING)
+        self._pulse.begin(lease.seqs, first=True)
+        began = time.perf_counter()
+        columns = self._model.encode(self._model.predict([], [(0, 0)] * len(lease.seqs)))
+        each_ms = (time.perf_counter() - began) * 1e3 / len(lease.seqs)
+        self._pulse.spent("predict", time.perf_counter() - began)
+        self._pulse.pause(lease.seqs)
+        self._send(lease.seqs, ok_rows_of_lease(self._model.task, lease, columns, self._spec.worker, each_ms))
+
+    def _send(self, seqs: Sequence[int], rows: pa.RecordBatch) -> None:
+        self._pulse.state(heartbeat.SENDING)
+        began = time.perf_counter()
+        self._to_collector.send_frame(*Results(pack_seqs(seqs), to_ipc(rows)).frame())
+        self._pulse.spent("send", time.perf_counter() - began)
+        self._pulse.sent(len(seqs))
+
+
+def _where(error: BaseException) -> str:
+    """The innermost place of a traceback, as `file:line`."""
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    return f"{os.path.basename(frame[0].filename)}:{frame[0].lineno}" if frame else "no traceback"
