@@ -15,6 +15,7 @@ from farm.engines.local import Hooks
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED
 from farm.exports.base import ExportReport, ExportRequest
 from farm.schema import names_of
+from farm.sources.base import Source
 from farm.store import SUMMARY_FILE, RunStore
 from farm.summary import Summary
 from farm.supervisor import Outcome
@@ -28,15 +29,17 @@ def run(
     overrides: Sequence[str] = (),
     hooks: Hooks | None = None,
     stdin: BinaryIO | None = None,
+    source: Source | None = None,
 ) -> Summary:
     """Label every image of the source that the run directory does not hold yet; export; say how it went.
 
     `config` is a YAML file's path, a mapping of the same shape, or a FarmConfig; `overrides` are `section.key=value`.
+    `stdin` is read where `source.path` is `-`; a `source` object lists items of your own instead of `source.path`.
     Returns when everything is committed, or when `hooks` stopped it. Raises FarmError where it cannot go on: what
     was committed by then stays, and the same call continues.
     """
     began_s = time.monotonic()
-    prepared = local.prepare(as_config(config, overrides), stdin)
+    prepared = local.prepare(as_config(config, overrides), stdin, source)
     store = RunStore.open(prepared.config.output.dir)
     try:
         outcome = local.run(prepared, store, hooks or Hooks())
@@ -105,6 +108,7 @@ def summarise(
         remaining=outcome.remaining,
         failures=tally.failures(),
         stage_s=outcome.stage_s,
+        starts=outcome.starts,
         exports={name: report.path for name, report in reports.items()},
         warnings=tuple(warnings),
     )

@@ -66,6 +66,7 @@ class CollectorSpec:
 def main(spec: CollectorSpec, control: Connection) -> None:
     """Entry point of the process."""
     child.ignore_signals()
+    child.name_process("farm-collector")
     child.watch_parent(lambda: None)
     ring = Ring.attach(spec.ring, spec.slots, spec.slot_bytes)
     collector = Collector(spec, control, ring)

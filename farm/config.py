@@ -77,6 +77,9 @@ class WorkersConfig(Section):
     """Who labels. `auto` values come from the machine; `farm check` prints what they resolve to."""
 
     kind: Literal["process"] = Field("process", description="process: isolated, its own model")
+    start: Literal["auto", "forkserver", "spawn"] = Field(
+        "auto", description="how processes start; auto: forkserver on CPU, spawn with CUDA"
+    )
     count: Positive | Auto = Field("auto", description="workers; auto: one per physical core, or per CUDA device")
     devices: Auto | Literal["cpu"] | list[Annotated[int, Field(ge=0)]] = Field(
         "auto", description="auto, cpu, or a list of CUDA device numbers"

@@ -65,6 +65,9 @@ class Heartbeats:
     def close(self) -> None:
         """Detach; the owner also removes the segment."""
         self._rows = None  # a view into the buffer would keep the mapping from closing
-        self._segment.close()
+        try:
+            self._segment.close()
+        except BufferError:
+            pass  # somebody still holds a row; the mapping goes with the process
         if self._owner:
             self._segment.unlink()

@@ -167,26 +167,32 @@ class LeaseBook:
         for item in suspects:
             self._suspicions[item.seq] = self._suspicions.get(item.seq, 0) + 1
         self._alone.extend(suspects)
-        self._queue.extendleft(reversed(innocent))
+        self._put_back(innocent)
         return [verdict for item in guilty for verdict in self._charge(item)]
 
     def worker_left(self, worker: int) -> None:
         """The worker went as it was told to; what it still holds goes back unblamed."""
         hand = self._hands.pop(worker, None)
         if hand is not None:
-            self._queue.extendleft(reversed([item for _, item in hand.items.values()]))
+            self._put_back([item for _, item in hand.items.values()])
 
     def collector_died(self) -> list[Verdict]:
         """Rows that were received are lost. Returns the verdicts that must be written again; the rest is queued."""
         again = [self._verdicts[seq] for seq in self._received if seq in self._verdicts]
         lost = [item for seq, item in self._received.items() if seq not in self._verdicts]
         self._received = {verdict.item.seq: verdict.item for verdict in again}
-        self._queue.extendleft(reversed(lost))
+        self._put_back(lost)
         return again
 
     def seqs_of(self, keys: set[bytes]) -> list[int]:
         """Received items among `keys`, found on disk when the collector died between its commit and its message."""
         return [seq for seq, item in self._received.items() if item.key in keys]
+
+    def _put_back(self, items: list[Item]) -> None:
+        """To the front of the queue; what had to be tried alone still has to."""
+        for item in reversed(items):
+            alone = item.seq in self._failures or item.seq in self._suspicions
+            (self._alone if alone else self._queue).appendleft(item)
 
     def _charge(self, item: Item) -> list[Verdict]:
         """One more failed attempt; earlier deaths in a group count now. The last one makes a verdict."""

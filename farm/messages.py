@@ -65,8 +65,7 @@ class Ready:
     worker: int
     task: str
     names: dict[int, str]
-    start_s: float
-    unique_bytes: int
+    own_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

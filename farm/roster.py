@@ -27,6 +27,7 @@ from farm.messages import Attach, Lease, Stop
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
 PRELOAD_MODEL = ["cv2", "torch", "ultralytics", "farm.models.yolo"]
 JOIN_S = 5.0
+FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
 
 @dataclass(slots=True, eq=False)
@@ -65,8 +66,7 @@ class WorkerProcess:
             self.leases.put(Stop())
 
     def kill(self) -> None:
-        if self.process.is_alive():
-            self.process.kill()
+        kill(self.process)
 
     def reap(self) -> None:
         """Close what led to a process that is gone."""
@@ -90,12 +90,12 @@ class CollectorProcess:
 
 
 class Roster:
-    """Starts children with one start method: forkserver for CPU workers, spawn where CUDA is used."""
+    """Starts children with one start method: `forkserver`, with torch imported but not used yet, or `spawn`."""
 
-    def __init__(self, cuda: bool, environment: Mapping[str, str], preload_model: bool) -> None:
-        self._context: BaseContext = multiprocessing.get_context("spawn" if cuda else "forkserver")
+    def __init__(self, method: str, environment: Mapping[str, str], preload_model: bool) -> None:
+        self._context: BaseContext = multiprocessing.get_context(method)
         self._environment = dict(environment)
-        if not cuda:
+        if method == "forkserver":
             self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if preload_model else []))
 
     def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
@@ -123,7 +123,11 @@ class Roster:
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
         process = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
         with _signals_blocked(), _environ(self._environment):
-            process.start()
+            try:
+                process.start()
+            except (EOFError, ConnectionError):  # the fork server was killed; the next start starts a new one
+                process = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
+                process.start()
         return process  # type: ignore[no-any-return]
 
 
@@ -150,6 +154,13 @@ def _environ(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def kill(process: BaseProcess) -> None:
+    """SIGKILL, also where multiprocessing believes it dead because the fork server that could tell has died."""
+    if process.exitcode is None or process.exitcode == FORK_SERVER_GONE:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid or 0, signal.SIGKILL)
 
 
 def describe_exit(code: int | None) -> str:

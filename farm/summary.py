@@ -56,6 +56,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """One start of a worker: seconds from its process to its readiness, and memory that no other process shares."""
+
+    worker: int
+    ready_s: float
+    own_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """How a run ended. Counts cover the whole run directory; `images_per_s` and `wall_s` this session alone.
 
@@ -77,6 +86,7 @@ class Summary:
     remaining: int | None = 0
     failures: tuple[Failure, ...] = ()
     stage_s: dict[str, float] = field(default_factory=dict)
+    starts: tuple[WorkerStart, ...] = ()
     exports: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

@@ -54,11 +54,11 @@ from farm.messages import (
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, SEGMENT_PREFIX, Ring
-from farm.roster import CollectorProcess, Roster, WorkerProcess, describe_exit
+from farm.roster import CollectorProcess, Roster, WorkerProcess, describe_exit, kill
 from farm.schema import failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, part_number
-from farm.summary import Snapshot, WorkerSnapshot
+from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
 from farm.tally import Tally
 from farm.watch import Watch
 from farm.worker import WorkerSpec
@@ -72,6 +72,7 @@ LEASES_AHEAD = 2  # one being worked on, one waiting, so that no worker ever wai
 READ_AHEAD_BATCHES = 4  # what a worker decodes ahead; it must be granted at least that much
 START_TIMEOUT_S = 900.0  # loading weights over a slow mount, or building an engine
 STOP_TIMEOUT_S = 30.0
+INIT_RETRY_S = 1.0
 SUSPENDED_S = 5.0  # a longer turn means that this process itself was stopped: no deadline counts then
 RATE_MEMORY = 0.7  # share of the old rate kept at each check
 KILL_NOW = 2  # signals
@@ -90,6 +91,13 @@ class Job:
     names_known: Callable[[str, dict[int, str]], None]
 
 
+def start_method(job: Job) -> str:
+    """How children are started: CUDA cannot live in a forked process, not even one forked from a clean server."""
+    if job.config.workers.start != "auto":
+        return job.config.workers.start
+    return "spawn" if any(placement.device != "cpu" for placement in job.placements) else "forkserver"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How the loop ended. `remaining` is None where the source was not listed to its end."""
@@ -100,6 +108,7 @@ class Outcome:
     repeated: int
     remaining: int | None
     labelling_s: float
+    starts: tuple[WorkerStart, ...]
     stage_s: dict[str, float]
 
 
@@ -123,8 +132,7 @@ class Supervisor:
         self._lister = Lister(source, entries, known, self._watch.wake)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
-        cuda = any(placement.device != "cpu" for placement in job.placements)
-        self._roster = Roster(cuda, job.environment, preload_model=job.config.model.weights is not None)
+        self._roster = Roster(start_method(job), job.environment, preload_model=job.config.model.weights is not None)
         self._book = LeaseBook(self._limits.attempts)
         self._policy = RestartPolicy(self._limits.max_restarts)
         self._tally = Tally()
@@ -143,6 +151,7 @@ class Supervisor:
         self._draining = False
         self._ending = False
         self._fatal: FarmError | None = None
+        self._starts: list[WorkerStart] = []
         self._flushed = False
         self._ready_s = self._last_commit_s = 0.0
 
@@ -223,8 +232,9 @@ class Supervisor:
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:
-            case Ready(_, task, names):
+            case Ready(_, task, names, own_bytes):
                 worker.ready = True
+                self._starts.append(WorkerStart(worker.spec.worker, time.monotonic() - worker.started_s, own_bytes))
                 self._ready_s = self._ready_s or time.monotonic()
                 self._policy.ready()
                 self._book.join(worker.uid)
@@ -301,6 +311,7 @@ class Supervisor:
         self._watch.drop(worker.process.sentinel)
         self._watch.drop(worker.control)
         worker.dead = True
+        worker.kill()
         self._bury_if_gone(worker)
 
     def _bury_if_gone(self, worker: WorkerProcess) -> None:
@@ -317,9 +328,18 @@ class Supervisor:
             return
         verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.blamed)
         self._quarantine(verdicts, self._death_of(worker), place)
-        delay_s = 1.0 if worker.explained else self._policy.died(f"worker {place}", worker.cause())
+        delay_s = self._delay_after(worker)
         self._restarts[place] += 1
         self._vacant[place] = time.monotonic() + delay_s
+
+    def _delay_after(self, worker: WorkerProcess) -> float:
+        """Seconds until the successor of a dead worker starts. Raises where the policy says that it is enough."""
+        if worker.explained:
+            return INIT_RETRY_S
+        if not worker.ready and (worker.process.exitcode or 0) > 0:
+            self._policy.init_failed("WorkerError", f"the process left with {worker.cause()} while starting", False)
+            return INIT_RETRY_S
+        return self._policy.died(f"worker {worker.spec.worker}", worker.cause())
 
     def _death_of(self, worker: WorkerProcess) -> dict[str, str]:
         """What a death says of the item that caused it."""
@@ -354,6 +374,7 @@ class Supervisor:
             while True:
                 self._hear_collector(self._collector.control.recv())
         self._watch.drop(self._collector.control)
+        kill(self._collector.process)
         self._collector.process.join(STOP_TIMEOUT_S)
         cause = describe_exit(self._collector.process.exitcode)
         self._kill_workers()
@@ -558,6 +579,7 @@ class Supervisor:
             repeated=self._repeated,
             remaining=self._book.queued + self._book.in_hand if listed else None,
             labelling_s=labelling_s,
+            starts=tuple(self._starts),
             stage_s=dict(self._stage_s),
         )
 
@@ -594,7 +616,7 @@ class Supervisor:
                 collector.control.send(Stop())
             self._hear_last_words(collector)
         if collector.process.is_alive():
-            collector.process.kill()
+            kill(collector.process)
             collector.process.join(STOP_TIMEOUT_S)
         collector.control.close()
 

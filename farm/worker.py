@@ -65,7 +65,7 @@ class WorkerSpec:
 def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
     """Entry point of the process."""
     child.ignore_signals()
-    started_s = time.monotonic()
+    child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)
     pulse = Pulse(Heartbeats.attach(spec.heartbeats, spec.workers), spec.worker)
     child.watch_parent(pulse.beat)
@@ -79,8 +79,8 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
         message = str(error) if permanent else f"{error} ({_where(error)})"
         to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
         raise SystemExit(1) from None
-    unique = psutil.Process().memory_full_info().uss
-    to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), time.monotonic() - started_s, unique))
+    own_bytes = psutil.Process().memory_full_info().uss
+    to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes))
     try:
         Worker(spec, model, leases, pulse, to_supervisor, to_collector).run()
     except (BrokenPipeError, ConnectionResetError):

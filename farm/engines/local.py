@@ -50,10 +50,18 @@ class Prepared:
     fingerprint: dict[str, Any]
 
 
-def prepare(config: FarmConfig, stdin: BinaryIO | None = None, machine: Machine | None = None) -> Prepared:
-    """Resolve and check all that can be known without a process. Raises the FarmError that says what to change."""
+def prepare(
+    config: FarmConfig,
+    stdin: BinaryIO | None = None,
+    source: Source | None = None,
+    machine: Machine | None = None,
+) -> Prepared:
+    """Resolve and check all that can be known without a process. Raises the FarmError that says what to change.
+
+    `stdin` is read where `source.path` is `-`; `source` replaces what the config names; `machine` what is found.
+    """
     config, digest = _with_weights(config)
-    source = open_source(config.source, stdin)
+    source = source or open_source(config.source, stdin)
     placements = plan(machine or inspect_machine(cuda=config.workers.devices != "cpu"), config.workers)
     return Prepared(config, source, placements, digest, fingerprint(config, source.root, digest, placements))
 

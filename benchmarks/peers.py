@@ -1,0 +1,207 @@
+"""images/s of farm beside what people use today, on the same real images, in one run.
+
+Every way labels the same folder with the same weights and arguments and keeps its boxes; rounds are interleaved, so
+that what the machine does meanwhile meets all of them alike. Two rates: `whole` counts from the call to its return,
+`steady` from the first image labelled to the last, without the start of processes and the loading of models.
+
+    python -m benchmarks.peers --rounds 3
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import farm
+from benchmarks.record import parser, report
+from farm.api import Hooks
+
+Way = Callable[[list[str], str, int], tuple[float, float, int]]  # → whole seconds, steady images/s, boxes
+
+
+class Clock:
+    """Time of every labelled image, and boxes."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.times: list[float] = []
+        self.boxes = 0
+
+    def tick(self, boxes: int) -> None:
+        self.times.append(time.perf_counter())
+        self.boxes += boxes
+
+    def result(self) -> tuple[float, float, int]:
+        whole = time.perf_counter() - self.began
+        times = sorted(self.times)
+        return whole, (len(times) - 1) / (times[-1] - times[0]), self.boxes
+
+
+def yolo_predict(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
+    """`YOLO(weights).predict(folder, stream=True)`: one process."""
+    from ultralytics import YOLO
+
+    clock = Clock()
+    for result in YOLO(weights).predict(images, stream=True, verbose=False, device="cpu"):
+        clock.tick(len(result.boxes))
+    return clock.result()
+
+
+def threads(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
+    """One model per thread, as Ultralytics' guide to thread-safe inference has it."""
+    import torch
+    from ultralytics import YOLO
+
+    clock, waiting = Clock(), SimpleQueue[str]()
+    for image in images:
+        waiting.put(image)
+
+    def label() -> None:
+        model = YOLO(weights)
+        while True:
+            try:
+                image = waiting.get_nowait()
+            except Empty:
+                return
+            clock.tick(len(model.predict(image, verbose=False, device="cpu")[0].boxes))
+            torch.set_num_threads(1)
+
+    team = [threading.Thread(target=label) for _ in range(workers)]
+    for member in team:
+        member.start()
+    for member in team:
+        member.join()
+    return clock.result()
+
+
+_model: Any = None
+
+
+def _initialize(weights: str, cores: Any) -> None:
+    """What a careful user of a pool writes: a pinned process with its own model and one thread."""
+    global _model
+    import psutil
+    import torch
+    from ultralytics import YOLO
+
+    psutil.Process().cpu_affinity([cores.get()])
+    _model = YOLO(weights)
+    torch.set_num_threads(1)
+
+
+def _label(image: str) -> int:
+    return len(_model.predict(image, verbose=False, device="cpu")[0].boxes)
+
+
+def _cores(context: Any, workers: int) -> Any:
+    cores = context.Queue()
+    for cpu in sorted(os.sched_getaffinity(0)) * workers:
+        cores.put(cpu)
+    return cores
+
+
+def pool(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
+    """`multiprocessing.Pool` with an initializer, spawned."""
+    context, clock = get_context("spawn"), Clock()
+    with context.Pool(workers, _initialize, (weights, _cores(context, workers))) as members:
+        for boxes in members.imap_unordered(_label, images):
+            clock.tick(boxes)
+    return clock.result()
+
+
+def executor(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
+    """`ProcessPoolExecutor` with an initializer, spawned."""
+    context, clock = get_context("spawn"), Clock()
+    with ProcessPoolExecutor(workers, context, _initialize, (weights, _cores(context, workers))) as members:
+        for boxes in members.map(_label, images):
+            clock.tick(boxes)
+    return clock.result()
+
+
+def farm_run(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
+    """`farm.run`, committing to disk; the only one here that writes its results."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "list.txt"
+        listed.write_text("\n".join(images))
+        config = {
+            "source": str(listed),
+            "model": {"weights": weights},
+            "workers": {"count": workers, "devices": "cpu"},
+            "output": {"dir": f"{folder}/run", "exports": []},
+        }
+
+        def on_batch(batch: Any) -> None:
+            for boxes in batch["boxes"]:
+                clock.tick(len(boxes))
+
+        farm.run(config, hooks=Hooks(on_batch=on_batch))
+    return clock.result()
+
+
+WAYS: dict[str, Way] = {
+    "YOLO.predict(stream=True)": yolo_predict,
+    "a model per thread": threads,
+    "multiprocessing.Pool": pool,
+    "ProcessPoolExecutor": executor,
+    "farm": farm_run,
+}
+
+
+def rounds(images: list[str], weights: str, workers: int, count: int) -> Iterator[tuple[str, float, float, int]]:
+    for number in range(count):
+        names = list(WAYS)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            whole, steady, boxes = WAYS[name](images, weights, workers)
+            print(f"round {number + 1}: {name}: {len(images) / whole:.1f} whole, {steady:.1f} steady images/s", flush=True)
+            yield name, len(images) / whole, steady, boxes
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--repeat", type=int, default=1, help="list every image so many times, under links")
+    args = arguments.parse_args()
+    images = sorted(map(str, (args.data / "coco" / "images").glob("*.jpg")))
+    weights = str(args.data / "models" / "yolo11n-coco.pt")
+    seen: dict[str, list[tuple[float, float, int]]] = {name: [] for name in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, *numbers in rounds(_repeat(images, args.repeat, folder), weights, args.workers, args.rounds):
+            seen[name].append(tuple(numbers))  # type: ignore[arg-type]
+    whole = {name: statistics.median(n[0] for n in found) for name, found in seen.items()}
+    steady = {name: statistics.median(n[1] for n in found) for name, found in seen.items()}
+    rows = [
+        [name, f"{whole[name]:.1f}", f"{steady[name]:.1f}", f"{steady['farm'] / steady[name]:.2f}", str(seen[name][0][2])]
+        for name in WAYS
+    ]
+    command = f"python -m benchmarks.peers --rounds {args.rounds} --workers {args.workers} --repeat {args.repeat}"
+    notes = [f"{len(images) * args.repeat} COCO images, yolo11n, imgsz 640, CPU; medians of {args.rounds} interleaved rounds; `{command}`"]
+    header = ["way", "images/s whole", "images/s steady", "farm ÷ it, steady", "boxes"]
+    report("Peers: the same images, the same weights", header, rows, notes, args.save)
+
+
+def _repeat(images: list[str], times: int, folder: str) -> list[str]:
+    """Every image under `times` names."""
+    if times == 1:
+        return images
+    links = []
+    for number in range(times):
+        for image in images:
+            link = os.path.join(folder, f"{number:03d}-{os.path.basename(image)}")
+            os.symlink(image, link)
+            links.append(link)
+    return links
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Models: what labels images, behind one small protocol (base.py). Loaded in the worker that uses them.
+
+base.py      the protocol a worker drives
+yolo.py      anything that Ultralytics' YOLO() loads
+encode.py    Ultralytics' Results as Arrow columns
+fake.py      a model that needs no weights, for tests and for measuring farm itself
+weights.py   the supervisor's side: where weights are, their digest, the environment they are loaded in
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from farm.config import ModelConfig
+from farm.errors import ModelError
+from farm.models.base import MODEL_MEMBERS, Model
+
+
+def load_model(config: ModelConfig, device: str, threads: int) -> Model:
+    """The config's model, loaded and warm. Runs in a worker; raises ModelError where another try cannot help."""
+    if config.factory is not None:
+        return _from_factory(config)
+    from farm.models.yolo import YoloModel
+
+    return YoloModel(config, device, threads)
+
+
+def _from_factory(config: ModelConfig) -> Model:
+    """Call the user's function. What it raises itself is passed on: it may be a passing trouble."""
+    module_name, _, function_name = str(config.factory).partition(":")
+    try:
+        make = getattr(import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"model.factory {config.factory} cannot be imported: {error}") from None
+    model = make(**config.args)
+    missing = [name for name in MODEL_MEMBERS if not hasattr(model, name)]
+    if missing:
+        raise ModelError(f"model.factory {config.factory} made a {type(model).__name__} without {', '.join(missing)}")
+    return model  # type: ignore[no-any-return]

@@ -1,0 +1,48 @@
+"""What a worker needs of a model. Lives in the worker's process; one instance, never shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+
+class Model(Protocol):
+    """The worker calls `prepare` in its decoding threads, and everything else from one thread.
+
+    task          one of schema.TASKS
+    names         class names by id
+    channels      3: images come as BGR, 1: as grey, else: as the file has them
+    needs_pixels  False: nothing is read or decoded, `predict` gets no images
+    """
+
+    task: str
+    names: Mapping[int, str]
+    channels: int
+    needs_pixels: bool
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """One decoded image (H, W, C) uint8 as it enters a batch. Images of equal prepared shape may share a batch."""
+        ...
+
+    def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+        """Predictions of a batch; `shapes` are (height, width) of the originals. Handed to `encode` as they are."""
+        ...
+
+    def encode(self, predictions: Any) -> Mapping[str, pa.Array]:
+        """Columns `boxes` and those of the task (schema.TASK_COLUMNS), one entry an image."""
+        ...
+
+    def restore_threads(self) -> None:
+        """Apply the thread budget again, where loading a model may have changed it."""
+        ...
+
+
+MODEL_MEMBERS = ("task", "names", "channels", "needs_pixels", "prepare", "predict", "encode", "restore_threads")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Did the device (or the host) run out of memory? Known by name: torch is not imported for the question."""
+    return isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError")

@@ -1,0 +1,94 @@
+"""A model without weights, for tests (yours too) and for measuring farm itself.
+
+    model: {factory: "farm.models.fake:make", args: {boxes: 10, sleep_ms: 20}}
+
+Every image gets the same boxes. With `pixels: true` images are read and decoded, and the first box is as large as the
+image, so that a wrong image shows. Faults, for testing what a farm does with them, are chosen by an image's first
+pixel (blue value), which needs `pixels: true`: `kill_on` ends the process with SIGSEGV, `hang_on` never returns,
+`raise_on` raises.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from farm.schema import BOX
+
+HANG_S = 3600.0
+
+
+@dataclass(slots=True)
+class FakeModel:
+    """Satisfies `farm.models.base.Model`."""
+
+    boxes: int = 10
+    sleep_ms: float = 0.0
+    pixels: bool = False
+    load_s: float = 0.0
+    fail_init: str = ""
+    kill_on: int | None = None
+    hang_on: int | None = None
+    raise_on: int | None = None
+    task: str = "detect"
+    names: Mapping[int, str] = field(default_factory=lambda: {0: "thing", 1: "other"})
+    channels: int = 3
+    needs_pixels: bool = False
+    _columns: dict[int, pa.Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        time.sleep(self.load_s)
+        if self.fail_init:
+            raise RuntimeError(self.fail_init)
+        self.needs_pixels = self.pixels
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        return image[:1, :1].copy()
+
+    def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+        time.sleep(self.sleep_ms * len(shapes) / 1e3)
+        for image in prepared:
+            self._misbehave(int(image[0, 0, 0]))
+        return shapes
+
+    def encode(self, predictions: Sequence[tuple[int, int]]) -> Mapping[str, pa.Array]:
+        if self.pixels:
+            return {"boxes": _boxes(len(predictions), self.boxes, predictions)}
+        count = len(predictions)
+        if count not in self._columns:
+            self._columns[count] = _boxes(count, self.boxes, ())
+        return {"boxes": self._columns[count]}
+
+    def restore_threads(self) -> None:
+        pass
+
+    def _misbehave(self, blue: int) -> None:
+        if blue == self.kill_on:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if blue == self.hang_on:
+            time.sleep(HANG_S)
+        if blue == self.raise_on:
+            raise RuntimeError(f"an image whose first pixel is {blue}")
+
+
+def make(**args: Any) -> FakeModel:
+    """What `model.factory` names; `args` are FakeModel's fields."""
+    return FakeModel(**args)
+
+
+def _boxes(images: int, each: int, shapes: Sequence[tuple[int, int]]) -> pa.Array:
+    """`each` boxes an image; with shapes the first one covers the image."""
+    number = np.tile(np.arange(each, dtype=np.float32), images)
+    x2, y2 = number + 10, number + 20
+    if shapes and each:
+        y2[::each], x2[::each] = np.array(shapes, np.float32).T
+    columns = [number.astype(np.int32) % 2, np.full(len(number), 0.5, np.float32), number * 0, number * 0, x2, y2]
+    structs = pa.StructArray.from_arrays([pa.array(column) for column in columns], fields=list(BOX))
+    return pa.ListArray.from_arrays(pa.array(np.arange(images + 1, dtype=np.int32) * each), structs)

@@ -1,0 +1,128 @@
+"""The supervisor's side of a model: where its weights are, their digest, and the environment they are loaded in.
+
+Nothing here imports torch. A model that is named and not here is fetched once, by a process of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from farm.config import ModelConfig
+from farm.errors import ModelError
+
+CHUNK_BYTES = 1 << 20
+DOWNLOAD_TIMEOUT_S = 1800
+DOWNLOAD_SUFFIXES = (".pt",)
+DOWNLOAD = """
+import sys
+from ultralytics.utils.downloads import attempt_download_asset
+attempt_download_asset(sys.argv[1])
+"""
+
+
+def environment(config: ModelConfig) -> dict[str, str]:
+    """Variables under which Ultralytics is imported: no code from weights, no pip, no network, no chatter."""
+    return {
+        "ULTRALYTICS_SAFE_LOAD": str(config.safe_load).lower(),
+        "YOLO_AUTOINSTALL": str(config.autoinstall).lower(),
+        "YOLO_OFFLINE": "true",
+        "YOLO_VERBOSE": "false",
+    }
+
+
+def resolve_weights(weights: str, cache: Path | None = None) -> str:
+    """The weights as an existing path, or the name of a model YAML that Ultralytics ships.
+
+    A bare name like yolo26n.pt that is no file here is downloaded into `cache` (~/.cache/farm/weights). Raises
+    ModelError with what is there instead.
+    """
+    if os.path.exists(weights):
+        return os.path.abspath(weights)
+    path = Path(weights)
+    bare = path.name == weights
+    if bare and path.suffix in (".yaml", ".yml"):
+        if _shipped_yaml(weights):
+            return weights
+    elif bare and path.suffix in DOWNLOAD_SUFFIXES:
+        return _download(weights, cache or Path("~/.cache/farm/weights").expanduser())
+    raise ModelError(f"model.weights {weights} do not exist{_nearest(path)}")
+
+
+def weights_digest(weights: str) -> str:
+    """SHA-256 (hex) of a weights file, or of a folder's files with their names, or of a shipped model YAML."""
+    path = Path(weights)
+    if not path.exists():
+        path = _shipped_yaml(weights) or path
+    digest = hashlib.sha256()
+    try:
+        for file in _files(path):
+            if file != path:
+                digest.update(str(file.relative_to(path)).encode() + b"\0")
+            with open(file, "rb") as data:
+                while chunk := data.read(CHUNK_BYTES):
+                    digest.update(chunk)
+    except OSError as error:
+        raise ModelError(f"model.weights {weights} cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        yield path
+
+
+def _shipped_yaml(name: str) -> Path | None:
+    """A model YAML of the installed Ultralytics. Its size letter is part of the name: yolo11n.yaml is yolo11.yaml."""
+    spec = importlib.util.find_spec("ultralytics")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "cfg" / "models"
+    stem = Path(name).stem
+    for size in ("", "n", "s", "m", "l", "x"):
+        family, _, task = stem.partition("-")
+        if size and not family.endswith(size):
+            continue
+        wanted = family.removesuffix(size) + (f"-{task}" if task else "") + ".yaml"
+        found = next(folder.rglob(wanted), None)
+        if found:
+            return found
+    return None
+
+
+def _download(name: str, cache: Path) -> str:
+    """Fetch a model that Ultralytics publishes. In a process of its own: this one never imports torch."""
+    target = cache / name
+    if target.exists():
+        return str(target)
+    cache.mkdir(parents=True, exist_ok=True)
+    environ = {**os.environ, "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", DOWNLOAD, name], cwd=cache, env=environ, capture_output=True, text=True,
+        timeout=DOWNLOAD_TIMEOUT_S, check=False,
+    )  # fmt: skip
+    if target.exists():
+        return str(target)
+    reason = (done.stderr.strip().splitlines() or ["no such model is published"])[-1]
+    raise ModelError(
+        f"model.weights {name} is no file here and could not be downloaded ({reason[:200]}); "
+        f"give the path of a file, or copy it to {target}"
+    )
+
+
+def _nearest(path: Path) -> str:
+    """The files beside it with a similar name."""
+    try:
+        there = [entry.name for entry in os.scandir(path.parent)]
+    except OSError:
+        return f": there is no folder {path.parent}"
+    near = difflib.get_close_matches(path.name, there, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else f" in {path.parent.absolute()}"

@@ -1,0 +1,89 @@
+"""What a source of images is, and the key of an item; runs in the supervisor's process.
+
+A source lists lazily: ten million paths are never in memory together. It never opens an image. What cannot be read or
+is no image at all (a dangling link, a FIFO, a URL in a list) is listed like any other entry, so that it becomes a
+failed row and is counted; only a folder that cannot be listed is a problem of the source.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import chain
+from typing import NamedTuple
+
+from farm.errors import SourceError
+
+# Ultralytics' IMG_FORMATS, and gif, of which the first frame is labelled
+IMAGE_EXTENSIONS = frozenset(
+    ("avif", "bmp", "dng", "gif", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
+)
+KEY_BYTES = 16
+MAX_PROBLEMS = 100  # a tree without permissions must not fill memory with its complaints
+
+
+class Entry(NamedTuple):
+    """One file as listed. `path` joins to the source's root; `size` -1 and `mtime_ns` 0 where it cannot be examined.
+
+    Bytes of a path that are not UTF-8 are kept as surrogates (PEP 383).
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+class Source(ABC):
+    """Lists entries. An entry's file is `os.path.join(source.root, entry.path)`."""
+
+    def __init__(self, name: str, root: str, may_repeat: bool) -> None:
+        """`name`: as the user wrote it. `may_repeat`: whether one path could be listed twice."""
+        self.name = name
+        self.root = root
+        self.may_repeat = may_repeat
+        self.problems: list[str] = []
+
+    @abstractmethod
+    def entries(self) -> Iterator[Entry]:
+        """Every image, lazily. Notes in `problems` what could not be listed; raises SourceError where nothing can be."""
+
+    @abstractmethod
+    def count(self) -> int | None:
+        """How many entries there are, without examining them; None where only listing tells. For another thread."""
+
+    def note(self, problem: str) -> None:
+        """Keep a problem for the user, once, and at most MAX_PROBLEMS of them."""
+        if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
+            self.problems.append(problem)
+
+
+def examine(file: str, path: str) -> Entry:
+    """The entry `path` of a file that may not exist, or whose name is no path at all (a URL, a NUL byte)."""
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return Entry(path, -1, 0)
+    return Entry(path, status.st_size, status.st_mtime_ns)
+
+
+def has_image_extension(name: str) -> bool:
+    _, dot, extension = name.rpartition(".")
+    return bool(dot) and extension.lower() in IMAGE_EXTENSIONS
+
+
+def first_entry_or_raise(source: Source) -> Iterator[Entry]:
+    """All entries, after making sure that there is one. Raises SourceError that says what was looked for."""
+    entries = source.entries()
+    for first in entries:
+        return chain((first,), entries)
+    why = f"; {source.problems[0]}" if source.problems else ""
+    wanted = ", ".join(sorted(IMAGE_EXTENSIONS))
+    raise SourceError(f"no image found in {source.name}; looked for extensions {wanted}{why}")
+
+
+def item_key(path: str, size: int, mtime_ns: int) -> bytes:
+    """16-byte BLAKE2b of an entry. The two numbers come first, each closed by a colon, so no two entries read alike."""
+    framed = b"%d:%d:%b" % (size, mtime_ns, path.encode("utf-8", "surrogateescape"))
+    return blake2b(framed, digest_size=KEY_BYTES).digest()

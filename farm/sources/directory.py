@@ -1,0 +1,129 @@
+"""A folder of images, and the tree walk that globs share; runs in the supervisor's process.
+
+Hidden files and folders (names that begin with a dot) are left out, as glob does: `._x.jpg` beside `x.jpg` is what
+macOS keeps about it, no image. Links to folders are followed, except back to a folder that the walk is inside of.
+
+Names are sorted within a folder, so a run lists the same order again and reads neighbours on the disk together; in
+blocks, so a single folder of ten million images needs the memory of one block. Only names are kept: sorting directory
+entries, with their status, costs more than asking for the status afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
+
+from farm.errors import SourceError
+from farm.sources.base import Entry, Source, examine, has_image_extension
+
+BLOCK = 65_536  # names sorted together: about 5 MB
+
+State = TypeVar("State")
+
+
+class Ancestors(NamedTuple):
+    """The folders that the walk is inside of, innermost first."""
+
+    device: int
+    inode: int
+    outer: Ancestors | None
+
+    def holds(self, device: int, inode: int) -> bool:
+        here: Ancestors | None = self
+        while here is not None:
+            if here.inode == inode and here.device == device:
+                return True
+            here = here.outer
+        return False
+
+
+class Block(NamedTuple, Generic[State]):
+    """Names in a folder that are no folders. `prefix` is the folder's path below the root with a slash, or empty."""
+
+    prefix: str
+    state: State
+    names: list[str]
+
+
+def walk(
+    root: str, state: State, enter: Callable[[str, State], State | None], note: Callable[[str], None] | None
+) -> Iterator[Block[State]]:
+    """Depth first, every folder below `root` that `enter(name, state)` wants: it gives that folder's state, or None.
+
+    A folder that cannot be listed is noted and left out.
+    """
+    stack: list[tuple[str, State, Ancestors | None]] = [("", state, None)]
+    while stack:
+        prefix, state, outer = stack.pop()
+        folder = os.path.join(root, prefix)
+        subfolders: list[str] = []
+        try:
+            status = os.stat(folder)
+            if outer is not None and outer.holds(status.st_dev, status.st_ino):
+                continue
+            for names in _blocks(folder, subfolders):
+                yield Block(prefix, state, names)
+        except OSError as error:
+            if note is not None:
+                note(f"folder {folder!r} cannot be listed: {error.strerror or error}")
+        here = Ancestors(status.st_dev, status.st_ino, outer) if subfolders else None
+        for name in sorted(subfolders, reverse=True):
+            inner = enter(name, state)
+            if inner is not None:
+                stack.append((f"{prefix}{name}/", inner, here))
+
+
+def _blocks(folder: str, subfolders: list[str]) -> Iterator[list[str]]:
+    """The names of one folder's files in sorted blocks; its folders are added to `subfolders`."""
+    with os.scandir(folder) as entries:
+        while block := list(islice(entries, BLOCK)):
+            names: list[str] = []
+            for entry in block:
+                (subfolders if _is_folder(entry) else names).append(entry.name)
+            del block  # not kept while the names are worked off
+            names.sort()
+            yield names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that points at itself
+        return False
+
+
+def check_folder(folder: str, name: str) -> None:
+    """Raises SourceError where `folder` cannot be listed."""
+    try:
+        os.scandir(folder).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"source {name}: folder {folder} cannot be listed: {reason}") from None
+
+
+class DirectorySource(Source):
+    """Image files of a folder, by extension, and of the folders below it when `recursive`."""
+
+    def __init__(self, folder: str, recursive: bool, name: str | None = None) -> None:
+        super().__init__(name or folder, folder, may_repeat=False)
+        check_folder(folder, self.name)
+        self._recursive = recursive
+
+    def entries(self) -> Iterator[Entry]:
+        for prefix, _, names in walk(self.root, True, self._enter, self.note):
+            folder = os.path.join(self.root, prefix)
+            for name in names:
+                if _is_image(name):
+                    yield examine(folder + name, prefix + name)
+
+    def count(self) -> int:
+        return sum(_is_image(name) for block in walk(self.root, True, self._enter, None) for name in block.names)
+
+    def _enter(self, name: str, _: bool) -> bool | None:
+        return True if self._recursive and name[0] != "." else None
+
+
+def _is_image(name: str) -> bool:
+    return name[0] != "." and has_image_extension(name)

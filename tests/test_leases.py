@@ -1,0 +1,269 @@
+"""The lease book under random interleavings of grants, results, deaths of every role, and commits."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+
+from farm.leases import LeaseBook
+from farm.messages import Item
+
+ATTEMPTS = 3
+
+
+def item(seq: int) -> Item:
+    return Item(seq, seq.to_bytes(16, "little"), f"{seq}.jpg")
+
+
+def book_with(count: int, attempts: int = ATTEMPTS) -> LeaseBook:
+    book = LeaseBook(attempts)
+    book.add(item(seq) for seq in range(count))
+    return book
+
+
+def test_a_lease_carries_its_items_as_columns():
+    book = book_with(3)
+    book.join(0)
+    lease = book.grant(0, 2)
+    assert (lease.seqs, lease.paths, lease.attempt) == ((0, 1), ("0.jpg", "1.jpg"), 1)
+    assert lease.keys == item(0).key + item(1).key
+    assert book.grant(0, 5).seqs == (2,)
+    assert book.grant(0, 5) is None
+
+
+def test_items_not_begun_are_leased_again_unblamed():
+    book = book_with(4)
+    book.join(0)
+    book.grant(0, 4)
+    assert book.worker_died(0, started=0) == []
+    book.join(1)
+    assert book.grant(1, 4).seqs == (0, 1, 2, 3)
+
+
+def test_a_poison_image_costs_its_attempts_and_its_neighbours_nothing():
+    book = book_with(16)
+    deaths, verdicts, done, worker = 0, [], set(), 0
+    book.join(worker)
+    while not book.empty and deaths < 10:
+        lease = book.grant(worker, 16)
+        if lease is None:
+            break
+        if 7 in lease.seqs:
+            verdicts += book.worker_died(worker, started=16)
+            deaths += 1
+            worker += 1
+            book.join(worker)
+        else:
+            assert lease.attempt == 1
+            assert book.received(worker, lease.seqs) == len(lease.seqs)
+            done.update(lease.seqs)
+    assert deaths == ATTEMPTS
+    assert [(v.item.seq, v.attempts) for v in verdicts] == [(7, ATTEMPTS)]
+    assert done == set(range(16)) - {7}
+
+
+def test_a_single_started_item_is_guilty():
+    book = book_with(3, attempts=1)
+    book.join(0)
+    book.grant(0, 3)
+    assert [v.item.seq for v in book.worker_died(0, started=1)] == [0]
+
+
+def test_a_blamed_item_is_guilty_and_the_others_are_not():
+    book = book_with(3, attempts=1)
+    book.join(0)
+    book.grant(0, 3)
+    assert [v.item.seq for v in book.worker_died(0, started=3, blamed=1)] == [1]
+    book.join(1)
+    assert book.grant(1, 3).seqs == (0, 2)
+
+
+def test_a_suspect_is_leased_alone_and_nothing_beside_it():
+    book = book_with(4)
+    book.join(0)
+    book.grant(0, 2)
+    book.worker_died(0, started=2)
+    book.join(1)
+    assert book.grant(1, 4).seqs == (0,)
+    assert book.grant(1, 4) is None
+
+
+def test_late_results_are_ignored():
+    book = book_with(2)
+    book.join(0)
+    lease = book.grant(0, 2)
+    book.worker_died(0, started=0)
+    assert book.received(0, lease.seqs) == 0
+    book.join(1)
+    book.grant(1, 2)
+    assert book.received(1, lease.seqs) == 2
+    assert book.received(1, lease.seqs) == 0
+
+
+def test_rows_found_on_disk_after_a_collector_death_are_not_labelled_again():
+    book = book_with(2)
+    book.join(0)
+    lease = book.grant(0, 2)
+    book.received(0, lease.seqs)
+    assert book.committed(book.seqs_of({item(0).key})) == 1
+    assert book.collector_died() == []
+    book.worker_left(0)
+    book.join(1)
+    assert book.grant(1, 2).seqs == (1,)
+
+
+class Farm(RuleBasedStateMachine):
+    """A farm of perfect chaos. `committed` and `quarantined` are what a disk would hold."""
+
+    workers = Bundle("workers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = LeaseBook(ATTEMPTS)
+        self.listed = 0
+        self.next_worker = 0
+        self.hands: dict[int, list[int]] = {}
+        self.collector: list[int] = []
+        self.committed: list[int] = []
+        self.verdict_attempts: dict[int, int] = {}
+        self.lone_failures: dict[int, int] = {}
+
+    @initialize(count=st.integers(1, 30))
+    def list_some(self, count):
+        self.list_more(count)
+
+    @rule(count=st.integers(1, 20))
+    def list_more(self, count):
+        self.book.add(item(seq) for seq in range(self.listed, self.listed + count))
+        self.listed += count
+
+    @rule(target=workers)
+    def worker_starts(self):
+        worker, self.next_worker = self.next_worker, self.next_worker + 1
+        self.book.join(worker)
+        self.hands[worker] = []
+        return worker
+
+    @rule(worker=workers, count=st.integers(1, 10))
+    def grant(self, worker, count):
+        held = list(self.hands[worker])
+        lease = self.book.grant(worker, count)
+        if lease is not None:
+            assert 1 <= lease.attempt <= ATTEMPTS
+            assert len(lease.seqs) <= count
+            if lease.attempt > 1:
+                assert not held, "a retry must be alone"
+                assert len(lease.seqs) == 1
+            self.hands[worker] += lease.seqs
+
+    @rule(worker=workers, data=st.data())
+    def results_arrive(self, worker, data):
+        mine = self.hands[worker]
+        if mine:
+            some = data.draw(st.lists(st.sampled_from(mine), unique=True))
+            assert self.book.received(worker, some) == len(some)
+            self.hands[worker] = [seq for seq in mine if seq not in some]
+            self.collector += some
+
+    @rule(worker=workers, seqs=st.lists(st.integers(0, 60), max_size=5))
+    def late_results_are_dropped(self, worker, seqs):
+        foreign = [seq for seq in seqs if seq not in self.hands[worker]]
+        assert self.book.received(worker, foreign) == 0
+        assert self.book.received(-7, seqs) == 0
+
+    @rule(worker=consumes(workers), data=st.data())
+    def worker_dies(self, worker, data):
+        mine = self.hands.pop(worker)
+        granted = self.book._hands[worker].granted
+        started = data.draw(st.integers(granted - len(mine), granted))
+        blamed = data.draw(st.sampled_from([*mine, None])) if mine else None
+        self._judge(self.book.worker_died(worker, started, blamed))
+
+    @rule(worker=consumes(workers))
+    def worker_leaves(self, worker):
+        self.hands.pop(worker)
+        self.book.worker_left(worker)
+
+    @rule(worker=workers, data=st.data())
+    def attempt_fails(self, worker, data):
+        mine = self.hands[worker]
+        if mine:
+            seq = data.draw(st.sampled_from(mine))
+            self.hands[worker] = [other for other in mine if other != seq]
+            self._judge(self.book.attempt_failed(worker, [seq]))
+
+    @precondition(lambda self: self.collector)
+    @rule(data=st.data())
+    def commit(self, data):
+        cut = data.draw(st.integers(1, len(self.collector)))
+        part, self.collector = self.collector[:cut], self.collector[cut:]
+        assert self.book.committed(part) == len(part)
+        assert self.book.committed(part) == 0
+        self.committed += part
+
+    @rule(committed_unsaid=st.integers(0, 5))
+    def collector_dies(self, committed_unsaid):
+        """What it had is lost, but for a part that was renamed and never announced."""
+        found, lost = self.collector[:committed_unsaid], self.collector[committed_unsaid:]
+        self.book.committed(self.book.seqs_of({item(seq).key for seq in found}))
+        self.committed += found
+        again = {verdict.item.seq for verdict in self.book.collector_died()}
+        assert again == {seq for seq in lost if seq in self.verdict_attempts}
+        self.collector = [seq for seq in lost if seq in again]
+
+    def _judge(self, verdicts):
+        for verdict in verdicts:
+            assert verdict.attempts >= ATTEMPTS, "given up too early"
+            assert verdict.item.seq not in self.verdict_attempts, "judged twice"
+            self.verdict_attempts[verdict.item.seq] = verdict.attempts
+            self.collector.append(verdict.item.seq)
+
+    @invariant()
+    def nothing_committed_twice(self):
+        assert len(self.committed) == len(set(self.committed)) == self.book.committed_count
+
+    @invariant()
+    def nothing_forgotten_and_no_lease_without_an_owner(self):
+        assert self.book.in_hand == sum(map(len, self.hands.values()))
+        assert self.book.received_count == len(self.collector)
+        assert self.book.queued + self.book.in_hand + self.book.received_count + len(self.committed) == self.listed
+
+    def teardown(self):
+        """Whatever happened, one healthy worker finishes the rest."""
+        for worker in list(self.hands):
+            self.book.worker_left(worker)
+        self.book.join(-1)
+        while (lease := self.book.grant(-1, 7)) is not None:
+            assert self.book.received(-1, lease.seqs) == len(lease.seqs)
+            self.collector += lease.seqs
+        self.committed += self.collector
+        self.book.committed(self.collector)
+        assert self.book.empty
+        assert sorted(self.committed) == list(range(self.listed))
+
+
+TestFarm = Farm.TestCase
+TestFarm.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+
+
+def test_attempts_are_bounded():
+    book = book_with(1)
+    tries = 0
+    while not book.received_count:
+        book.join(tries)
+        book.grant(tries, 1)
+        tries += 1
+        book.worker_died(tries - 1, started=1)
+    assert tries == ATTEMPTS
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_an_item_that_raises_is_tried_alone_until_its_last_attempt(attempts):
+    book = book_with(1, attempts)
+    book.join(0)
+    for attempt in range(1, attempts + 1):
+        lease = book.grant(0, 4)
+        assert lease.attempt == attempt
+        verdicts = book.attempt_failed(0, lease.seqs)
+    assert [v.attempts for v in verdicts] == [attempts]
+    assert book.grant(0, 4) is None

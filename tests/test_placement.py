@@ -1,0 +1,113 @@
+"""Placement is planned by pure functions: machines of every kind are described here, not needed."""
+
+import os
+
+import psutil
+import pytest
+
+from farm import placement
+from farm.config import WorkersConfig
+from farm.errors import ConfigError
+from farm.placement import Machine, Placement, inspect_machine, plan, usable_cores
+
+GIB = 1 << 30
+
+
+def machine(cores=8, siblings=2, memory_gib=64, cuda=(), quota=None):
+    """Cores with their hyper-threads numbered as Linux does: core i holds CPUs i and i + cores."""
+    groups = tuple(tuple(i + cores * n for n in range(siblings)) for i in range(cores))
+    return Machine(groups, memory_gib * GIB, tuple(cuda), quota)
+
+
+def test_a_worker_a_physical_core_with_one_thread_each():
+    places = plan(machine(cores=4, siblings=2), WorkersConfig())
+    assert [place.cpus for place in places] == [(0, 4), (1, 5), (2, 6), (3, 7)]
+    assert {(place.threads, place.batch, place.device) for place in places} == {(1, 1, "cpu")}
+
+
+def test_memory_bounds_the_count():
+    assert len(plan(machine(cores=64, memory_gib=4), WorkersConfig())) == 5
+    assert len(plan(machine(cores=64, memory_gib=0), WorkersConfig())) == 1
+
+
+@pytest.mark.parametrize(("quota", "count"), [(None, 8), (2.0, 2), (0.5, 1), (3.6, 4)])
+def test_a_cgroup_quota_bounds_the_count(quota, count):
+    assert len(plan(machine(quota=quota), WorkersConfig())) == count
+    assert usable_cores(machine(quota=quota)) == count
+
+
+def test_threads_share_out_the_cores():
+    places = plan(machine(cores=8, siblings=1), WorkersConfig(threads=3))
+    assert [place.cpus for place in places] == [(0, 1, 2), (3, 4, 5)]
+
+
+def test_more_workers_than_cores_are_not_pinned():
+    places = plan(machine(cores=2), WorkersConfig(count=3))
+    assert [place.cpus for place in places] == [(), (), ()]
+    assert places[0].pin == "cpu"
+
+
+def test_two_workers_a_cuda_device_sharing_its_cores():
+    places = plan(machine(cores=16, siblings=1, cuda=["H100", "H100"]), WorkersConfig())
+    assert [place.device for place in places] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert [len(place.cpus) for place in places] == [4, 4, 4, 4]
+    assert len({cpu for place in places for cpu in place.cpus}) == 16
+    assert places[0].decoders == 4
+
+
+def test_devices_can_be_chosen():
+    gpus = machine(cuda=["A", "B"])
+    assert {p.device for p in plan(gpus, WorkersConfig(devices=[1]))} == {"cuda:1"}
+    assert {p.device for p in plan(gpus, WorkersConfig(devices="cpu"))} == {"cpu"}
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(ConfigError, match=r"no CUDA device 2; devices here: 0 \(A\)"):
+        plan(machine(cuda=["A"]), WorkersConfig(devices=[0, 2]))
+
+
+def test_this_machine_respects_its_affinity_mask():
+    cpus = psutil.Process().cpu_affinity()
+    found = inspect_machine(cuda=False)
+    assert sorted(cpu for core in found.cores for cpu in core) == sorted(cpus)
+    assert found.memory_bytes > 0
+
+
+def test_limits_of_a_parent_cgroup_bind(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
+    (tmp_path / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "a" / "memory.max").write_text("1000\n")
+    (tmp_path / "own").write_text("0::/a/b\n")
+    monkeypatch.setattr(placement, "CGROUP", tmp_path)
+    monkeypatch.setattr(placement, "PROC_CGROUP", tmp_path / "own")
+    found = inspect_machine(cuda=False)
+    assert (found.cpu_quota, found.memory_bytes) == (1.5, 1000)
+
+
+def test_apply_pins_this_process():
+    process = psutil.Process()
+    before = process.cpu_affinity()
+    try:
+        placement.apply(Placement(0, (before[0], 100_000), "cpu", 1, 1, 1))
+        assert process.cpu_affinity() == [before[0]]
+        placement.apply(Placement(0, (100_000,), "cpu", 1, 1, 1))
+        assert process.cpu_affinity() == [before[0]]
+    finally:
+        process.cpu_affinity(before)
+
+
+def test_no_cuda_device_where_none_is_visible(monkeypatch):
+    monkeypatch.setitem(os.environ, "CUDA_VISIBLE_DEVICES", "")
+    assert inspect_machine().cuda_devices == ()
+
+
+def test_visible_devices_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA A'\necho '1, GPU-bbb, NVIDIA B'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert inspect_machine().cuda_devices == ("NVIDIA A", "NVIDIA B")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-aaa")
+    assert inspect_machine().cuda_devices == ("NVIDIA B", "NVIDIA A")

@@ -1,0 +1,150 @@
+"""The run directory: commits are whole or not there, resume reads what was committed, mistakes are refused."""
+
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError
+from farm.schema import failed_batch, names_of, part_metadata
+from farm.store import PartWriter, RunStore, open_part, part_number, write_whole
+
+METADATA = part_metadata("detect", {0: "cat", 1: "dog"}, "digest")
+
+
+def rows(*paths, stamp=0):
+    keys = [f"{path}{stamp}".encode().ljust(16, b"\0")[:16] for path in paths]
+    error = {"stage": "read", "type": "FileNotFoundError", "message": "gone"}
+    return failed_batch("detect", keys, list(paths), [error] * len(paths), attempts=1, worker=0)
+
+
+def paths_in(store):
+    return sorted(path for batch in store.batches(["path"]) for path in batch["path"].to_pylist())
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = RunStore.open(tmp_path / "run")
+    yield store
+    store.close()
+
+
+def test_a_part_is_read_without_farm(store):
+    name = PartWriter(store.parts_dir, 1).commit([rows("a.jpg"), rows("b.jpg")], METADATA)
+    table = pq.read_table(store.parts_dir / name)
+    assert table["path"].to_pylist() == ["a.jpg", "b.jpg"]
+    assert names_of(table.schema) == {0: "cat", 1: "dog"}
+    assert names_of(store.schema()) == {0: "cat", 1: "dog"}
+    assert os.listdir(store.parts_dir) == [name]
+
+
+def test_sessions_are_numbered_and_parts_sorted_by_number(tmp_path):
+    for session in range(1, 4):
+        store = RunStore.open(tmp_path / "run")
+        assert store.session == session
+        writer = PartWriter(store.parts_dir, store.session)
+        for n in range(2):
+            writer.commit([rows(f"{session}-{n}.jpg")], METADATA)
+        store.close()
+    names = [part.name for part in RunStore.view(tmp_path / "run").parts()]
+    assert names == [f"{s:04d}-{n:06d}.parquet" for s in (1, 2, 3) for n in (1, 2)]
+    assert part_number(names[1], 1) == 2
+    assert part_number(names[1], 2) == 0
+
+
+def test_committed_keys_are_found_again(store):
+    writer = PartWriter(store.parts_dir, 1)
+    writer.commit([rows("a.jpg", "b.jpg")], METADATA)
+    writer.commit([rows("c.jpg")], METADATA)
+    keys = store.committed_keys()
+    known = rows("a.jpg", "b.jpg", "c.jpg")["key"].to_pylist()
+    assert keys.contains([*known, b"x" * 16]) == [True, True, True, False]
+    assert len(keys) == 3
+
+
+def test_the_newer_row_of_an_image_replaces_the_older(store):
+    PartWriter(store.parts_dir, 1).commit([rows("a.jpg", "b.jpg")], METADATA)
+    PartWriter(store.parts_dir, 2).commit([rows("b.jpg", "c.jpg", stamp=1)], METADATA)
+    assert paths_in(store) == ["a.jpg", "b.jpg", "c.jpg"]
+    kept = {row["path"]: row["key"] for batch in store.batches(["path", "key"]) for row in batch.to_pylist()}
+    assert kept["b.jpg"] == rows("b.jpg", stamp=1)["key"][0].as_py()
+
+
+def test_keys_since_are_those_of_parts_not_yet_announced(store):
+    writer = PartWriter(store.parts_dir, 1)
+    known = {writer.commit([rows("a.jpg")], METADATA)}
+    writer.commit([rows("b.jpg")], METADATA)
+    assert store.keys_since(known) == {rows("b.jpg")["key"][0].as_py()}
+
+
+def test_temporary_files_of_a_dead_commit_are_swept(tmp_path):
+    store = RunStore.open(tmp_path / "run")
+    store.close()
+    torn = store.parts_dir / ".0001-000001.parquet.123"
+    torn.write_bytes(b"PAR1 half")
+    RunStore.open(tmp_path / "run").close()
+    assert not torn.exists()
+
+
+@pytest.mark.parametrize("cut", [0, 4, 100, -1])
+def test_a_torn_part_is_set_aside_and_its_images_are_not_counted(tmp_path, cut):
+    store = RunStore.open(tmp_path / "run")
+    writer = PartWriter(store.parts_dir, 1)
+    torn = store.parts_dir / writer.commit([rows("a.jpg")], METADATA)
+    writer.commit([rows("b.jpg")], METADATA)
+    torn.write_bytes(torn.read_bytes()[:cut])
+    assert len(store.committed_keys()) == 1
+    assert "torn" in store.problems[0]
+    assert paths_in(store) == ["b.jpg"]
+    store.close()
+
+
+def test_a_foreign_parquet_file_is_no_part(store):
+    import pyarrow as pa
+
+    path = store.parts_dir / "0001-000001.parquet"
+    pq.write_table(pa.table({"x": [1]}), path)
+    with pytest.raises(PartError, match="not written by"):
+        open_part(path)
+
+
+def test_a_failed_commit_leaves_nothing(store, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError):
+        PartWriter(store.parts_dir, 1).commit([rows("a.jpg")], METADATA)
+    assert os.listdir(store.parts_dir) == []
+
+
+def test_other_settings_are_refused_and_named(store):
+    store.check({"model.conf": 0.25})
+    store.write_json("run.json", {"fingerprint": {"model.conf": 0.25, "weights digest": "a"}})
+    store.check({"model.conf": 0.25, "weights digest": "a"})
+    with pytest.raises(RunMismatchError, match=r"model\.conf was 0\.25, now 0\.5"):
+        store.check({"model.conf": 0.5, "weights digest": "a"})
+
+
+def test_a_second_farm_in_the_same_directory_is_refused(store):
+    code = f"from farm.store import RunStore; RunStore.open({str(store.path)!r})"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert RunLockedError.__name__ in other.stderr
+    assert f"process {os.getpid()}" in other.stderr
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"output\.dir .*file/run cannot be written"):
+        RunStore.open(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(OutputError, match="no run directory"):
+        RunStore.view(tmp_path)
+
+
+def test_write_whole_replaces(tmp_path):
+    write_whole(tmp_path / "x", b"old")
+    write_whole(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["x"]
