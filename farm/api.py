@@ -73,13 +73,12 @@ def export(store: RunStore, name: str, save_conf: bool | None = None) -> ExportR
     output = described.get("config", {}).get("output", {})
     request = ExportRequest(
         run_dir=store.path,
-        source_root=described.get("source_root"),
+        source_root=described.get("source_root") or "/",
         task=described.get("task") or "detect",
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
-        kpt_shape=None,
     )
-    return write(request, store.batches())
+    return write(request, store.batches)
 
 
 def summarise(

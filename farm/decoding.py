@@ -126,13 +126,14 @@ def _multi_page(data: bytes, max_pixels: int, channels: int, flags: int) -> Pixe
     """First page of a colour TIFF, or its gray pages stacked as channels where all bands are asked for; else None.
 
     All pages are decoded, as Ultralytics does, because damage in a later one changes how it reads the first. Where
-    they would take more memory than `max_pixels` allows, only the first is.
+    they would take more memory than `max_pixels` allows, and of an animation called .tif, only the first is.
     """
     stacks = flags == cv2.IMREAD_UNCHANGED
-    total = sum(_tiff_pages(data)) if data[:2] in (b"II", b"MM") else max_pixels + 1
-    if stacks and total > max_pixels * channels and data[:2] in (b"II", b"MM"):
+    is_tiff = data[:2] in (b"II", b"MM")
+    total = sum(_tiff_pages(data)) if is_tiff else 0
+    if stacks and total > max_pixels * channels:
         raise DecodeError("decode", "TooManyPixels", f"{total} pixels in all pages; limits.max_pixels is {max_pixels}")
-    window = (0, 1) if total > max_pixels and not stacks else (0, _ALL_PAGES)
+    window = (0, _ALL_PAGES) if is_tiff and (stacks or total <= max_pixels) else (0, 1)
     success, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=window)
     if not success:
         return None

@@ -1,0 +1,33 @@
+# Farm's commands. They need python3 (3.11 or newer, with pip and venv) and make.
+#
+#   make demo     label 200 drawn pictures with the bundled model, and show where the labels are
+#   make test     run every test (ARGS="-k name" for some)
+#   make lint     ruff, mypy, import-linter
+#
+# Dependencies live in an environment shared by all clones with the same pyproject.toml (see .ci/environment.py);
+# the code that runs is always this clone's own.
+
+PYTHON ?= python3
+ENV = $$($(PYTHON) .ci/environment.py)
+RUN = set -e; env="$(ENV)"; export PYTHONPATH="$(CURDIR)"; export PATH="$$env/bin:$$PATH";
+
+.PHONY: help env demo test lint clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+env:
+	@$(PYTHON) .ci/environment.py
+
+demo:
+	@$(RUN) python -m farm.demo $(ARGS)
+
+test:
+	@$(RUN) python -m pytest $(ARGS)
+
+lint:
+	@$(RUN) ruff check . && ruff format --check . && mypy && lint-imports
+
+clean:
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

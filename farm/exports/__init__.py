@@ -1,0 +1,29 @@
+"""Exports: projections of a run's parts into other formats. One module each, imported when it is asked for.
+
+yolo.py            labels/**/*.txt and what makes the run directory a dataset
+label_lines.py       rows of a batch as the lines Ultralytics would have written
+label_tree.py        a tree of small files that appears whole, in place of the old one
+dataset_files.py     images link, images.txt, data.yaml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+
+import pyarrow as pa
+
+from farm.errors import ConfigError
+from farm.exports.base import ExportReport, ExportRequest
+
+EXPORTS = {"yolo": "farm.exports.yolo"}
+
+Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+Export = Callable[[ExportRequest, Batches], ExportReport]
+
+
+def load(name: str) -> Export:
+    """The export of that name. Raises ConfigError that lists the valid ones."""
+    if name not in EXPORTS:
+        raise ConfigError(f"no export {name!r}; there are: {', '.join(EXPORTS)}")
+    return import_module(EXPORTS[name]).export  # type: ignore[no-any-return]

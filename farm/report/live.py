@@ -1,0 +1,165 @@
+"""The run while it goes on: a bar and a row per worker on a terminal, a plain line every ten seconds elsewhere.
+
+The supervisor calls `update` about ten times a second; a view draws as seldom as it sees fit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from farm.report.text import duration, printable, rate, time_left
+from farm.summary import Snapshot, WorkerSnapshot
+
+REDRAW_S = 0.25
+PLAIN_S = 10.0
+WORKERS_SHOWN = 16
+RATE_OVER_S = 10.0
+STATE_STYLES = {"dead": "red", "restarting": "red", "starting": "yellow", "idle": "dim", "stopped": "dim"}
+
+
+class View:
+    """What both views do: the rate over the last seconds, smooth enough to be read."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._drawn_s = float("-inf")
+        self._history: list[tuple[float, int]] = []
+        self.rate = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Take note of the run at this moment; show it when it is time."""
+        now = self._clock()
+        if now - self._drawn_s < self.every_s or not self.wanted(snapshot):
+            return
+        self._drawn_s = now
+        self._history = [(t, n) for t, n in self._history if now - t <= RATE_OVER_S] + [(now, snapshot.done)]
+        (since_s, before), (_, done) = self._history[0], self._history[-1]
+        self.rate = (done - before) / (now - since_s) if now > since_s else snapshot.images_per_s
+        self.draw(snapshot)
+
+    every_s = REDRAW_S
+
+    def wanted(self, snapshot: Snapshot) -> bool:
+        return True
+
+    def draw(self, snapshot: Snapshot) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not draw")
+
+
+class LiveView(View):
+    """On a terminal: redrawn in place."""
+
+    def __init__(self, console: Console, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._title = title
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._live.stop()
+
+    def draw(self, snapshot: Snapshot) -> None:
+        self._live.update(self.render(snapshot), refresh=True)
+
+    def render(self, snapshot: Snapshot) -> RenderableType:
+        parts = [Text(printable(self._title), style="bold", no_wrap=True, overflow="ellipsis"), self._bar(snapshot)]
+        parts += [self._counts(snapshot), _workers(snapshot.workers)]
+        if snapshot.note:
+            parts.append(Text(snapshot.note, style="yellow"))
+        return Group(*parts)
+
+    def _bar(self, snapshot: Snapshot) -> RenderableType:
+        """Work that earlier runs did counts as done; the time left knows only this session's rate."""
+        done = snapshot.skipped + snapshot.done
+        line = Table.grid(padding=(0, 2), expand=True)
+        line.add_column(ratio=1)
+        for _ in range(3):
+            line.add_column(justify="right", no_wrap=True)
+        total = f"/{snapshot.total:,}" if snapshot.total is not None else ""
+        left = time_left(snapshot.total, done, self.rate)
+        line.add_row(
+            ProgressBar(total=snapshot.total or None, completed=done, pulse=snapshot.total is None),
+            f"{done:,}{total}",
+            f"{rate(self.rate)} images/s",
+            f"{left} left" if left != "-" else duration(snapshot.elapsed_s),
+        )
+        return line
+
+    def _counts(self, snapshot: Snapshot) -> Text:
+        text = Text(f"{snapshot.ok:,} labelled", style="green")
+        text.append(f"  {snapshot.failed:,} failed", style="red" if snapshot.failed else "dim")
+        text.append(f"  {snapshot.detections:,} detections  {snapshot.committed:,} committed", style="dim")
+        if snapshot.skipped:
+            text.append(f"  {snapshot.skipped:,} done earlier", style="dim")
+        return text
+
+
+def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("worker", justify="right")
+    for name in ("pin", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("images", "images/s", "restarts"):
+        table.add_column(name, justify="right")
+    for worker in workers[:WORKERS_SHOWN]:
+        restarts = Text(str(worker.restarts), style="red" if worker.restarts else "dim")
+        state = Text(worker.state, style=STATE_STYLES.get(worker.state, ""))
+        table.add_row(str(worker.worker), worker.pin, state, f"{worker.images:,}", rate(worker.images_per_s), restarts)
+    rest = workers[WORKERS_SHOWN:]
+    if rest:
+        busy = sum(worker.state not in ("dead", "restarting", "starting") for worker in rest)
+        sums = (sum(worker.images for worker in rest), sum(worker.images_per_s for worker in rest))
+        restarts = Text(str(sum(worker.restarts for worker in rest)))
+        table.add_row(f"+{len(rest)}", "", f"{busy} working", f"{sums[0]:,}", rate(sums[1]), restarts)
+    return table
+
+
+class PlainView(View):
+    """Into a file or a log: a line every ten seconds, the first with the first image."""
+
+    every_s = PLAIN_S
+
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._stream = stream
+
+    def wanted(self, snapshot: Snapshot) -> bool:
+        return snapshot.done > 0 or snapshot.elapsed_s >= PLAIN_S
+
+    def draw(self, snapshot: Snapshot) -> None:
+        done = snapshot.skipped + snapshot.done
+        share = f"/{snapshot.total:,} ({done / snapshot.total:.1%})" if snapshot.total else ""
+        working = sum(worker.state not in ("dead", "restarting", "starting") for worker in snapshot.workers)
+        parts = [
+            duration(snapshot.elapsed_s),
+            f"{done:,}{share}",
+            f"{rate(self.rate)} images/s",
+            f"{snapshot.failed:,} failed",
+            f"{working}/{len(snapshot.workers)} workers",
+            f"{time_left(snapshot.total, done, self.rate)} left",
+            snapshot.note,
+        ]
+        print("  ".join(part for part in parts if part), file=self._stream, flush=True)
+
+
+def open_view(console: Console, title: str) -> LiveView | PlainView:
+    """The view that fits where the console writes to."""
+    return LiveView(console, title) if console.is_terminal else PlainView(console.file)
