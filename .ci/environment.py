@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 - said before tomllib is missed
     sys.exit(f"farm needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
 
 import tomllib
@@ -58,7 +58,9 @@ def main() -> None:
                 try:
                     build(folder, wanted)
                 except subprocess.CalledProcessError as error:
-                    sys.exit(f"farm: cannot make the environment: {' '.join(map(str, error.cmd[:4]))} failed (see above)")
+                    sys.exit(
+                        f"farm: cannot make the environment: {' '.join(map(str, error.cmd[:4]))} failed (see above)"
+                    )
     print(folder)
 
 

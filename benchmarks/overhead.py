@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from typing import ClassVar
 
 import psutil
 
@@ -27,7 +28,7 @@ class Numbers:
 
     root = "/"
     may_repeat = False
-    problems: list[str] = []
+    problems: ClassVar[list[str]] = []
 
     def __init__(self, images: int) -> None:
         self._images = images
@@ -85,7 +86,8 @@ def main() -> None:
     measure(20_000, args.workers)  # the first run pays for cold caches
     rows = [measure(images, args.workers) for images in args.images]
     header = ["images", "images/s", "µs an image", "supervisor MiB", "collector MiB", "commit s"]
-    notes = [f"{BOXES} boxes an image, {args.workers} workers; `python -m benchmarks.overhead --images {' '.join(map(str, args.images))}`"]
+    command = f"python -m benchmarks.overhead --images {' '.join(map(str, args.images))}"
+    notes = [f"{BOXES} boxes an image, {args.workers} workers; `{command}`"]
     report("Overhead: farm without a model", header, rows, notes, args.save)
 
 

@@ -162,7 +162,9 @@ def rounds(images: list[str], weights: str, workers: int, count: int) -> Iterato
         names = list(WAYS)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             whole, steady, boxes = WAYS[name](images, weights, workers)
-            print(f"round {number + 1}: {name}: {len(images) / whole:.1f} whole, {steady:.1f} steady images/s", flush=True)
+            print(
+                f"round {number + 1}: {name}: {len(images) / whole:.1f} whole, {steady:.1f} steady images/s", flush=True
+            )
             yield name, len(images) / whole, steady, boxes
 
 
@@ -181,11 +183,18 @@ def main() -> None:
     whole = {name: statistics.median(n[0] for n in found) for name, found in seen.items()}
     steady = {name: statistics.median(n[1] for n in found) for name, found in seen.items()}
     rows = [
-        [name, f"{whole[name]:.1f}", f"{steady[name]:.1f}", f"{steady['farm'] / steady[name]:.2f}", str(seen[name][0][2])]
+        [
+            name,
+            f"{whole[name]:.1f}",
+            f"{steady[name]:.1f}",
+            f"{steady['farm'] / steady[name]:.2f}",
+            str(seen[name][0][2]),
+        ]
         for name in WAYS
     ]
     command = f"python -m benchmarks.peers --rounds {args.rounds} --workers {args.workers} --repeat {args.repeat}"
-    notes = [f"{len(images) * args.repeat} COCO images, yolo11n, imgsz 640, CPU; medians of {args.rounds} interleaved rounds; `{command}`"]
+    setting = f"{len(images) * args.repeat} COCO images, yolo11n, imgsz 640, CPU"
+    notes = [f"{setting}; medians of {args.rounds} interleaved rounds; `{command}`"]
     header = ["way", "images/s whole", "images/s steady", "farm ÷ it, steady", "boxes"]
     report("Peers: the same images, the same weights", header, rows, notes, args.save)
 

@@ -41,7 +41,8 @@ def main() -> None:
         own = statistics.median(start.own_bytes for start in starts) / 2**20
         rows.append([method, f"{statistics.median(start.ready_s for start in starts):.2f}", f"{own:.0f}"])
     header = ["start method", "s to ready", "own memory MiB"]
-    notes = [f"{args.workers} workers, yolo11n, medians of {args.rounds} runs; `python -m benchmarks.start --rounds {args.rounds}`"]
+    command = f"python -m benchmarks.start --rounds {args.rounds}"
+    notes = [f"{args.workers} workers, yolo11n, medians of {args.rounds} runs; `{command}`"]
     report("Start: forkserver beside spawn", header, rows, notes, args.save)
 
 

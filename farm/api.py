@@ -121,4 +121,3 @@ def _exit_code(outcome: Outcome, tally: Tally) -> int:
 
 def _signal_name(number: int | None) -> str | None:
     return None if number is None else signal.Signals(number).name
-

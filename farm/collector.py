@@ -110,7 +110,7 @@ class Collector:
                     self._obey(self._control.recv())
                 elif self._reading:
                     self._read(key.data)
-            if self._rows >= self._spec.commit_images or self._rows and self._until_commit() <= 0:
+            if self._rows >= self._spec.commit_images or self._until_commit() == 0:
                 self.commit()
         self.commit()
 
@@ -224,4 +224,3 @@ class Collector:
                 self._selector.register(channel, selectors.EVENT_READ, worker)
             else:
                 self._selector.unregister(channel)
-

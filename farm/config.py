@@ -43,7 +43,9 @@ class ModelConfig(Section):
     """What labels the images, and the arguments that change labels; names and defaults as in `yolo predict`."""
 
     weights: str | None = Field(None, description="anything YOLO() loads: .pt, .onnx, an OpenVINO folder, a model YAML")
-    factory: str | None = Field(None, description="package.module:function that makes a model of your own, in the worker")
+    factory: str | None = Field(
+        None, description="package.module:function that makes a model of your own, in the worker"
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
     task: Literal["detect", "segment", "pose", "obb", "classify"] | None = Field(
         None, description="only where the weights do not say it"
@@ -108,21 +110,25 @@ class LimitsConfig(Section):
     attempts: Positive = Field(3, description="tries before an image is quarantined")
     item_timeout_s: Annotated[float, Field(gt=0)] = Field(60, description="longest time one image may take, in seconds")
     max_pixels: Positive = Field(178_956_970, description="larger images are refused before decoding (Pillow's limit)")
-    max_restarts: Positive = Field(20, description="worker deaths in a row, without one labelled image between, that end the run")
+    max_restarts: Positive = Field(
+        20, description="worker deaths in a row, without one labelled image between, that end the run"
+    )
 
 
 class CommitConfig(Section):
     """When results go to disk: after so many images or seconds, whichever comes first."""
 
     images: Positive = Field(2048, description="images per part at most")
-    seconds: Annotated[float, Field(gt=0)] = Field(5, description="longest time a result waits for its commit, in seconds")
+    seconds: Annotated[float, Field(gt=0)] = Field(
+        5, description="longest time a result waits for its commit, in seconds"
+    )
 
 
 class OutputConfig(Section):
     """Where results go."""
 
     dir: str = Field(description="the run directory; labelling into it again continues")
-    exports: list[Literal["yolo"]] = Field(default_factory=lambda: ["yolo"], description="formats written at the end")
+    exports: list[Literal["yolo"]] = Field(["yolo"], description="formats written at the end")
     save_conf: bool = Field(
         False, description="sixth column with the confidence; Ultralytics rejects it in training labels"
     )
@@ -280,7 +286,7 @@ def _keys_only(loc: tuple[int | str, ...]) -> tuple[str, ...]:
     """The location as config keys: pydantic adds the branch of a union (`int`, `literal['auto']`)."""
     keys: list[str] = []
     for part in loc:
-        if isinstance(part, int) or _annotation([*keys, part]) is None and keys and not _is_section(keys):
+        if isinstance(part, int) or (_annotation([*keys, part]) is None and keys and not _is_section(keys)):
             break
         keys.append(part)
     return tuple(keys)
@@ -311,7 +317,9 @@ def _takes(loc: tuple[str, ...]) -> str:
     if get_origin(annotation) is Literal:
         return "must be one of " + ", ".join(map(str, get_args(annotation)))
     if get_origin(annotation) in (Union, types.UnionType) and Auto in get_args(annotation):
-        return "must be `auto` or " + ("cpu or a list of device numbers" if loc[-1] == "devices" else "a whole number above 0")
+        return "must be `auto` or " + (
+            "cpu or a list of device numbers" if loc[-1] == "devices" else "a whole number above 0"
+        )
     if loc[-1:] == ("imgsz",):
         return "must be a whole number of pixels above 0, or [height, width]"
     return ""

@@ -152,7 +152,7 @@ def _with_pillow(data: bytes, flags: int) -> Pixels | None:
             if flags == cv2.IMREAD_GRAYSCALE:
                 return np.asarray(image.convert("L"))
             return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except Exception:  # noqa: BLE001 - Pillow's plugins raise anything; OpenCV has the next try, as in Ultralytics
+    except Exception:
         return None
 
 
@@ -214,7 +214,7 @@ def _product(layout: str, data: bytes, at: int) -> int:
 
 
 def _jpeg_frame(data: bytes) -> int | None:
-    """Offset of the frame header's length, found by the marker rules of libjpeg: garbage between segments is skipped."""
+    """Offset of the frame header's length, by the marker rules of libjpeg: garbage between segments is skipped."""
     at = 2
     while True:
         at = data.index(b"\xff", at)
@@ -307,7 +307,7 @@ def _pillow_pixels(data: bytes) -> int | None:
     plugin = PpmImagePlugin.PpmImageFile if data[:1] == b"P" else SunImagePlugin.SunImageFile
     try:
         width, height = plugin(io.BytesIO(data)).size
-    except Exception:  # noqa: BLE001 - not of this format; Pillow's plugins raise anything
+    except Exception:
         return None
     return int(width * height)
 

@@ -38,7 +38,7 @@ class Heartbeats:
         self._segment = segment
         self._owner = owner
         self.name = segment.name
-        self._rows: np.ndarray | None = np.frombuffer(segment.buf, dtype=ROW, count=workers)
+        self._rows: np.ndarray | None = np.ndarray(workers, ROW, buffer=segment.buf)
 
     @classmethod
     def create(cls, name: str, workers: int) -> Heartbeats:

@@ -78,7 +78,9 @@ class Lister:
         except FarmError as error:
             self.error = error
         except OSError as error:
-            self.error = SourceError(f"the source cannot be listed any further: {error}; mend it and run again to continue")
+            self.error = SourceError(
+                f"the source cannot be listed any further: {error}; mend it and run again to continue"
+            )
         self._ended = True
         self._wake()
 
@@ -113,4 +115,3 @@ class Lister:
             self.total = self._source.count()
         except (OSError, FarmError):
             self.total = None
-

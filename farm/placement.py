@@ -234,5 +234,8 @@ def _cuda_devices() -> tuple[str, ...]:
         return tuple(row[2] for row in rows)
     wanted = [name.strip() for name in visible.split(",")]
     return tuple(
-        row[2] for name in wanted for row in rows if name == row[0] or (name.startswith("GPU-") and row[1].startswith(name))
+        row[2]
+        for name in wanted
+        for row in rows
+        if name == row[0] or (name.startswith("GPU-") and row[1].startswith(name))
     )

@@ -50,5 +50,6 @@ class RestartPolicy:
         kind = CollectorError if who == "collector" else WorkerError
         return kind(
             f"{self._deaths} processes died in a row without one labelled image between (limits.max_restarts is "
-            f"{self._limit}); the last was the {who}: {cause}. Mend the cause, or use fewer workers where memory is short"
+            f"{self._limit}); the last was the {who}: {cause}. "
+            f"Mend the cause, or use fewer workers where memory is short"
         )

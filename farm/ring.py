@@ -27,6 +27,7 @@ class Ring:
 
     def __init__(self, segment: shared_memory.SharedMemory, slots: int, slot_bytes: int, owner: bool) -> None:
         self._segment = segment
+        self._memory: memoryview = segment.buf  # type: ignore[assignment]  # None only after close
         self._owner = owner
         self.name = segment.name
         self.slots = slots
@@ -69,7 +70,7 @@ class Ring:
             return None
         slot = self._free.popleft()
         start = slot * self.slot_bytes
-        self._segment.buf[start : start + size] = data
+        self._memory[start : start + size] = data
         return slot
 
     def release(self, slots: Iterable[int]) -> None:
@@ -83,10 +84,11 @@ class Ring:
     def view(self, slot: int, size: int) -> memoryview:
         """The bytes of a published slot, valid until it is released."""
         start = slot * self.slot_bytes
-        return self._segment.buf[start : start + size]
+        return self._memory[start : start + size]
 
     def close(self) -> None:
         """Detach; the owner also removes the segment. Views still held keep the memory mapped, not the name."""
+        self._memory = memoryview(b"")
         try:
             self._segment.close()
         except BufferError:

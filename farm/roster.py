@@ -22,6 +22,7 @@ from typing import Any
 from farm import collector, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
+from farm.deadlines import Late
 from farm.messages import Attach, Lease, Stop
 
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
@@ -44,8 +45,7 @@ class WorkerProcess:
     dead: bool = False
     drained: bool = False
     explained: bool = False
-    blamed: int | None = None
-    late: str = ""
+    late: Late | None = None
     lease_items: int = 1
     leased_s: float = 0.0
     received: int = 0
@@ -86,7 +86,6 @@ class CollectorProcess:
 
     process: BaseProcess
     control: Connection
-    ready: bool = False
 
 
 class Roster:
@@ -174,4 +173,3 @@ def describe_exit(code: int | None) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"{name}, probably out of memory" if name == "SIGKILL" else name
-

@@ -18,13 +18,22 @@ from farm.schema import ERROR, KEY_BYTES, STATUS_OK, failed_batch, part_schema, 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image on its way through a worker: letterboxed, with (height, width) of the original; or why there is none."""
+    """An image on its way through a worker: letterboxed, with (height, width) of the original."""
 
     item: Item
     attempt: int
-    prepared: np.ndarray | None
-    shape: tuple[int, int] | None
-    error: Mapping[str, str] | None
+    prepared: np.ndarray
+    shape: tuple[int, int]
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An image that could not be decoded: stage, type and message of why."""
+
+    item: Item
+    attempt: int
+    error: Mapping[str, str]
     decode_ms: float
 
 
@@ -43,8 +52,8 @@ def ok_rows(
     """Rows of a labelled batch; `columns` has `boxes` and what else the task produces, one entry an image."""
     known: dict[str, Any] = {
         "key": _keys(b"".join(d.item.key for d in batch)),
-        "width": [d.shape[1] for d in batch if d.shape],
-        "height": [d.shape[0] for d in batch if d.shape],
+        "width": [d.shape[1] for d in batch],
+        "height": [d.shape[0] for d in batch],
         "attempts": [d.attempt for d in batch],
     }
     return _assemble(task, [d.item.path for d in batch], {**known, **columns}, worker, timings)
@@ -58,12 +67,12 @@ def ok_rows_of_lease(
     return _assemble(task, lease.paths, known, worker, Timings(0.0, predict_ms, 0.0))
 
 
-def failed_rows(task: str, decoded: Decoded, worker: int) -> pa.RecordBatch:
+def failed_rows(task: str, unread: Unread, worker: int) -> pa.RecordBatch:
     """The row of an image that cannot be read."""
-    item = decoded.item
+    item = unread.item
     return failed_batch(
-        task, [item.key], [item.path], [decoded.error or {}],
-        attempts=decoded.attempt, worker=worker, decode_ms=decoded.decode_ms,
+        task, [item.key], [item.path], [unread.error],
+        attempts=unread.attempt, worker=worker, decode_ms=unread.decode_ms,
     )  # fmt: skip
 
 

@@ -141,7 +141,9 @@ def failed_batch(
         known[name] = value if isinstance(value, list) else [value] * len(keys)
     schema = part_schema(task)
     arrays = [
-        known[f.name] if isinstance(known.get(f.name), pa.Array) else pa.array(known.get(f.name, [None] * len(keys)), f.type)
+        known[f.name]
+        if isinstance(known.get(f.name), pa.Array)
+        else pa.array(known.get(f.name, [None] * len(keys)), f.type)
         for f in schema
     ]
     return pa.record_batch(arrays, schema=schema)

@@ -200,7 +200,9 @@ class PartWriter:
         temporary = self._dir / f"{TEMPORARY_PREFIX}{name}.{os.getpid()}"
         try:
             with open(temporary, "wb") as file:
-                pq.write_table(table, file, compression=COMPRESSION, compression_level=1, use_dictionary=["status", "task"])
+                pq.write_table(
+                    table, file, compression=COMPRESSION, compression_level=1, use_dictionary=["status", "task"]
+                )
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(temporary, self._dir / name)
@@ -274,6 +276,9 @@ def _path_hashes(batch: pa.RecordBatch) -> np.ndarray:
 
     paths = batch["path"].cast(pa.binary()).to_pylist()
     if batch["path_bytes"].null_count < batch.num_rows:
-        paths = [exact if exact is not None else path for path, exact in zip(paths, batch["path_bytes"].to_pylist(), strict=True)]
+        paths = [
+            exact if exact is not None else path
+            for path, exact in zip(paths, batch["path_bytes"].to_pylist(), strict=True)
+        ]
     joined = b"".join([blake2b(path, digest_size=KEY_BYTES).digest() for path in paths])
     return np.frombuffer(joined, dtype=f"V{KEY_BYTES}").view([("a", "<u8"), ("b", "<u8")])

@@ -20,7 +20,7 @@ import itertools
 import os
 import secrets
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +29,12 @@ import pyarrow as pa
 
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
+from farm.deadlines import START_TIMEOUT_S, late, stage_of
 from farm.errors import FarmError, OutputError
-from farm.heartbeat import NOTHING, STAGES, STATES, Heartbeats
-from farm.leases import LeaseBook, Verdict
+from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases, lease_items
+from farm.heartbeat import STAGES, STATES, Heartbeats
 from farm.keys import KeySet
+from farm.leases import LeaseBook, Verdict
 from farm.lister import Lister
 from farm.messages import (
     AttemptFailed,
@@ -66,11 +68,6 @@ from farm.worker import WorkerSpec
 TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
 CHECK_S = 0.5  # between looks at deadlines and rates
 SHOW_S = 0.1
-LEASE_S = 0.5  # work in one lease: short, so that a dead worker holds little; long beside the cost of a lease
-LEASE_ITEMS = 512
-LEASES_AHEAD = 2  # one being worked on, one waiting, so that no worker ever waits for the supervisor
-READ_AHEAD_BATCHES = 4  # what a worker decodes ahead; it must be granted at least that much
-START_TIMEOUT_S = 900.0  # loading weights over a slow mount, or building an engine
 STOP_TIMEOUT_S = 30.0
 INIT_RETRY_S = 1.0
 SUSPENDED_S = 5.0  # a longer turn means that this process itself was stopped: no deadline counts then
@@ -142,7 +139,7 @@ class Supervisor:
         self._restarts = [0] * len(job.placements)
         self._uids = itertools.count()
         self._errors: dict[int, dict[str, str]] = {}
-        self._stage_s: Counter[str] = Counter()
+        self._stage_s: defaultdict[str, float] = defaultdict(float)
         self._task: str | None = None
         self._names: dict[int, str] = {}
         self._parts: set[str] = set()
@@ -248,18 +245,18 @@ class Supervisor:
                 error = {"stage": stage, "type": kind, "message": text}
                 self._quarantine(self._book.attempt_failed(worker.uid, seqs), error, worker.spec.worker)
 
-    def _on_collector(self) -> None:
+    def _on_collector(self, collector: CollectorProcess) -> None:
         try:
-            message = self._collector.control.recv()
+            message = collector.control.recv()
         except (EOFError, OSError):
-            self._watch.drop(self._collector.control)
+            self._watch.drop(collector.control)
             return
         self._hear_collector(message)
 
     def _hear_collector(self, message: Any) -> None:
         match message:
             case CollectorReady():
-                self._collector.ready = True
+                pass  # messages to it wait in its pipe until it is
             case Published(sender, seqs, slot, size, inline):
                 self._read_batch(slot, size, inline)
                 if sender in self._workers:
@@ -321,12 +318,13 @@ class Supervisor:
         worker.reap()
         place = worker.spec.worker
         row = self._beats.row(place)
-        self._stage_s.update({stage: float(row[f"{stage}_s"]) for stage in STAGES})
+        for stage in STAGES:
+            self._stage_s[stage] += float(row[f"{stage}_s"])
         if self._draining or (worker.stopping and worker.process.exitcode == 0):
             self._book.worker_left(worker.uid)
             self._vacant[place] = 0.0
             return
-        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.blamed)
+        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
         self._quarantine(verdicts, self._death_of(worker), place)
         delay_s = self._delay_after(worker)
         self._restarts[place] += 1
@@ -343,12 +341,11 @@ class Supervisor:
 
     def _death_of(self, worker: WorkerProcess) -> dict[str, str]:
         """What a death says of the item that caused it."""
-        state = STATES[int(self._beats.row(worker.spec.worker)["state"])]
-        stage = {"decoding": "decode", "sending": "send"}.get(state, "predict")
         if worker.late:
-            message = f"took longer than limits.item_timeout_s = {self._limits.item_timeout_s:g} s; its worker was killed"
-            return {"stage": worker.late, "type": "Timeout", "message": message}
+            message = f"took longer than limits.item_timeout_s = {self._limits.item_timeout_s:g} s"
+            return {"stage": worker.late.stage, "type": "Timeout", "message": f"{message}; its worker was killed"}
         cause = worker.cause()
+        stage = stage_of(int(self._beats.row(worker.spec.worker)["state"]))
         return {"stage": stage, "type": cause.partition(",")[0], "message": f"its worker died: {cause}"}
 
     def _quarantine(self, verdicts: list[Verdict], error: dict[str, str], worker: int) -> None:
@@ -367,16 +364,16 @@ class Supervisor:
         )
         self._tell(Quarantine(pack_seqs(seqs), to_ipc(batch).to_pybytes()))
 
-    def _on_collector_death(self) -> None:
+    def _on_collector_death(self, collector: CollectorProcess) -> None:
         """Everything starts anew: what the dead collector had not committed is queued again."""
-        self._watch.drop(self._collector.process.sentinel)
+        self._watch.drop(collector.process.sentinel)
         with contextlib.suppress(EOFError, OSError):
             while True:
-                self._hear_collector(self._collector.control.recv())
-        self._watch.drop(self._collector.control)
-        kill(self._collector.process)
-        self._collector.process.join(STOP_TIMEOUT_S)
-        cause = describe_exit(self._collector.process.exitcode)
+                self._hear_collector(collector.control.recv())
+        self._watch.drop(collector.control)
+        kill(collector.process)
+        collector.process.join(STOP_TIMEOUT_S)
+        cause = describe_exit(collector.process.exitcode)
         self._kill_workers()
         if self._ending:
             return
@@ -419,11 +416,12 @@ class Supervisor:
             commit_seconds=commit.seconds,
             weights_digest=self._job.weights_digest,
         )
-        self._collector = self._roster.start_collector(spec)
-        self._watch.add(self._collector.control, self._on_collector)
-        self._watch.add(self._collector.process.sentinel, self._on_collector_death)
+        collector = self._collector = self._roster.start_collector(spec)
+        self._watch.add(collector.control, functools.partial(self._on_collector, collector))
+        self._watch.add(collector.process.sentinel, functools.partial(self._on_collector_death, collector))
 
     def _start_worker(self, place: int) -> None:
+        assert self._collector is not None
         self._vacant.pop(place, None)
         self._beats.reset(place)
         config = self._job.config
@@ -487,18 +485,12 @@ class Supervisor:
                 worker.lease(lease)
 
     def _lease_size(self, worker: WorkerProcess, now: float) -> int:
-        """About LEASE_S of work, found by doubling and halving; less when the queue runs out."""
-        since_s, worker.leased_s = now - worker.leased_s, now
         batch = worker.spec.placement.batch
-        if since_s < LEASE_S / 2:
-            worker.lease_items *= 2
-        elif since_s > LEASE_S * 2:
-            worker.lease_items //= 2
-        least = max(1, batch * READ_AHEAD_BATCHES // LEASES_AHEAD)
-        worker.lease_items = size = min(LEASE_ITEMS, max(least, worker.lease_items))
-        if self._lister.exhausted:
-            size = min(size, max(batch, self._book.queued // (LEASES_AHEAD * len(self._job.placements))))
-        return size
+        worker.lease_items = lease_items(worker.lease_items, now - worker.leased_s, batch)
+        worker.leased_s = now
+        if not self._lister.exhausted:
+            return worker.lease_items
+        return last_leases(worker.lease_items, self._book.queued, len(self._job.placements), batch)
 
     def _check(self, now: float) -> None:
         """Deadlines and rates."""
@@ -510,7 +502,9 @@ class Supervisor:
         for worker in self._workers.values():
             done = worker.received - worker.counted
             worker.counted = worker.received
-            worker.rate = RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
+            worker.rate = (
+                RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
+            )
             if recycle and worker.ready and worker.received >= recycle:
                 worker.stop()
             if now >= self._grace_until_s and not worker.dead:
@@ -518,21 +512,13 @@ class Supervisor:
 
     def _check_deadline(self, worker: WorkerProcess, now: float) -> None:
         """Kill a worker that is stuck on an item, frozen, or never gets ready."""
-        row = self._beats.row(worker.spec.worker)
-        limit_s = self._limits.item_timeout_s
         if not worker.ready:
             if now - worker.started_s > START_TIMEOUT_S:
                 worker.kill()
-            return
-        if not self._book.held_by(worker.uid):
-            return
-        seq, since_s, together = int(row["oldest_seq"]), float(row["oldest_since_s"]), int(row["oldest_together"])
-        late = seq != NOTHING and now - since_s > limit_s * max(1, together)
-        if not late and now - float(row["beat_s"]) <= limit_s:
-            return
-        worker.blamed = seq if seq != NOTHING and together == 1 else None
-        worker.late = "decode" if STATES[int(row["state"])] == "decoding" else "predict"
-        worker.kill()
+        elif self._book.held_by(worker.uid):
+            worker.late = late(self._beats.row(worker.spec.worker), now, self._limits.item_timeout_s)
+            if worker.late:
+                worker.kill()
 
     def _show(self, now: float) -> None:
         self._shown_s = now

@@ -38,7 +38,7 @@ from farm.keys import split
 from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Results, Stop, pack_seqs
 from farm.models import load_model
 from farm.models.base import Model, is_out_of_memory
-from farm.rows import Decoded, Timings, failed_rows, ok_rows, ok_rows_of_lease
+from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 from farm.schema import to_ipc
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
@@ -149,7 +149,7 @@ class Worker:
         self._to_collector = to_collector
         self._batch = spec.placement.batch
         self._items: deque[tuple[Item, int]] = deque()
-        self._decoding: deque[Future[Decoded]] = deque()
+        self._decoding: deque[Future[Decoded | Unread]] = deque()
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
         self._waiting = 0
         self._stopping = False
@@ -191,7 +191,7 @@ class Worker:
         while self._items and len(self._decoding) + self._waiting < ahead:
             self._decoding.append(pool.submit(self._decode, *self._items.popleft()))
 
-    def _decode(self, item: Item, attempt: int) -> Decoded:
+    def _decode(self, item: Item, attempt: int) -> Decoded | Unread:
         """Runs in a decoding thread: the image, letterboxed, or why it cannot be had."""
         self._pulse.begin((item.seq,), first=True)
         began = time.perf_counter()
@@ -199,18 +199,16 @@ class Worker:
             path = os.path.join(self._spec.root, item.path)
             image = decode(path, self._spec.max_pixels, self._model.channels)
             prepared = self._model.prepare(image)
-            error = None
+            height, width = image.shape[:2]
+            return Decoded(item, attempt, prepared, (height, width), (time.perf_counter() - began) * 1e3)
         except DecodeError as failure:
-            image = prepared = None
             error = {"stage": failure.stage, "type": failure.kind, "message": str(failure)}
         except Exception as failure:  # a bug or a full memory: the image may be fine, another attempt will tell
-            image = prepared = None
-            error = {"stage": "decode", "type": type(failure).__name__, "message": str(failure)}
-        spent = time.perf_counter() - began
-        self._pulse.pause((item.seq,))
-        self._pulse.spent("decode", spent)
-        shape = image.shape[:2] if image is not None else None
-        return Decoded(item, attempt, prepared, shape, error, spent * 1e3)
+            error = {"stage": "prepare", "type": type(failure).__name__, "message": f"{failure} ({_where(failure)})"}
+        finally:
+            self._pulse.pause((item.seq,))
+            self._pulse.spent("decode", time.perf_counter() - began)
+        return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3)
 
     def _step(self) -> None:
         """Collect the next decoded image; predict a batch that is full, or the fullest one where none can be."""
@@ -219,19 +217,19 @@ class Worker:
             began = time.perf_counter()
             decoded = self._decoding.popleft().result()
             self._pulse.spent("wait", time.perf_counter() - began)
-            if decoded.error is not None:
+            if isinstance(decoded, Unread):
                 self._fail(decoded)
-                return
-            bucket = self._buckets.setdefault(decoded.prepared.shape, [])
-            bucket.append(decoded)
-            self._waiting += 1
-            if len(bucket) >= self._batch:
-                self._label(decoded.prepared.shape)
-            return
-        if self._waiting and not self._items:
+            else:
+                self._bucket(decoded)
+        elif self._waiting and (not self._items or self._waiting >= self._batch * READ_AHEAD_BATCHES):
             self._label(max(self._buckets, key=lambda shape: len(self._buckets[shape])))
-        elif self._waiting >= self._batch * READ_AHEAD_BATCHES:
-            self._label(max(self._buckets, key=lambda shape: len(self._buckets[shape])))
+
+    def _bucket(self, decoded: Decoded) -> None:
+        shape = decoded.prepared.shape
+        self._buckets.setdefault(shape, []).append(decoded)
+        self._waiting += 1
+        if len(self._buckets[shape]) >= self._batch:
+            self._label(shape)
 
     def _label(self, shape: tuple[int, ...]) -> None:
         """Predict, encode and send one batch of equal shape."""
@@ -265,9 +263,9 @@ class Worker:
         self._send(seqs, rows)
 
     def _retry(self, batch: list[Decoded], error: Exception) -> None:
-        """A batch that raised: halved when memory is short, image by image otherwise, so that one cannot fail others."""
+        """A batch that raised: halved when memory is short, else image by image, so that one cannot fail others."""
         if len(batch) == 1:
-            self._give_back(batch[0], "predict", type(error).__name__, f"{error} ({_where(error)})")
+            self._give_back(batch[0].item.seq, "predict", type(error).__name__, f"{error} ({_where(error)})")
             return
         if is_out_of_memory(error):
             self._batch = max(1, len(batch) // 2)
@@ -275,16 +273,15 @@ class Worker:
         for start in range(0, len(batch), size):
             self._predict(batch[start : start + size])
 
-    def _fail(self, decoded: Decoded) -> None:
+    def _fail(self, unread: Unread) -> None:
         """A failed row where another attempt cannot help; back to the supervisor otherwise."""
-        error = decoded.error or {}
-        if error["type"] in TRANSIENT or error["stage"] not in ("read", "decode"):
-            self._give_back(decoded, error["stage"], error["type"], error["message"])
+        error = unread.error
+        if error["type"] in TRANSIENT or error["stage"] == "prepare":
+            self._give_back(unread.item.seq, error["stage"], error["type"], error["message"])
         else:
-            self._send([decoded.item.seq], failed_rows(self._model.task, decoded, self._spec.worker))
+            self._send([unread.item.seq], failed_rows(self._model.task, unread, self._spec.worker))
 
-    def _give_back(self, decoded: Decoded, stage: str, kind: str, message: str) -> None:
-        seq = decoded.item.seq
+    def _give_back(self, seq: int, stage: str, kind: str, message: str) -> None:
         self._to_supervisor.send(AttemptFailed(self._spec.uid, (seq,), stage, kind, message[:MESSAGE_CHARS]))
 
     def _label_unseen(self, lease: Lease) -> None:

@@ -246,8 +246,9 @@ def test_real_photographs(imread, coco):
         assert_same(decode(str(path), MAX_PIXELS, 1), imread(path, 1))
 
 
-CUT = ["plain.jpg", "progressive.jpg", "rgb.png", "rgb16.png", "lossy.webp", "lossless.webp", "animated.webp", "rgb.bmp",
-       "rgb.tif", "rgb.TIFF", "pages.tif", "rgb16.tif", "rgba16.tif", "rgb.jp2", "animated.gif", "rgb.avif", "rgb.ppm"]  # fmt: skip
+CUT = ["plain.jpg", "progressive.jpg", "rgb.png", "rgb16.png", "lossy.webp", "lossless.webp", "animated.webp",
+       "rgb.bmp", "rgb.tif", "rgb.TIFF", "pages.tif", "rgb16.tif", "rgba16.tif",
+       "rgb.jp2", "animated.gif", "rgb.avif", "rgb.ppm"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in CUT if name in IMAGES])

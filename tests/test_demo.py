@@ -28,9 +28,7 @@ FRESH_SEED = 4321
 FRESH_PICTURES = 60
 WEIGHTS_MAX_BYTES = 1_500_000
 TIP_PX = 2  # a sharp tip covers less than half of its last pixels, so its box ends before it
-BOX_TYPE = pa.list_(
-    pa.struct([(name, pa.int32() if name == "class_id" else pa.float32()) for name in BOX_FIELDS])
-)
+BOX_TYPE = pa.list_(pa.struct([(name, pa.int32() if name == "class_id" else pa.float32()) for name in BOX_FIELDS]))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "in an editor with yaml-language-server: `farm schema > farm.schema.json`, and begin the config with\n"
+    parser.epilog = (
+        "in an editor with yaml-language-server: `farm schema > farm.schema.json`, and begin the config with\n"
+    )
     parser.epilog += "# yaml-language-server: $schema=farm.schema.json"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 

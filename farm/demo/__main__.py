@@ -52,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m farm.demo", description="label drawn pictures and score them"
-    )
+    parser = argparse.ArgumentParser(prog="python -m farm.demo", description="label drawn pictures and score them")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="wiped each time (runs/demo)")
     parser.add_argument("--count", type=_positive, default=200, help="pictures to draw (200)")
     parser.add_argument("--workers", type=_positive, default=2, help="workers (2)")

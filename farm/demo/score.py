@@ -59,9 +59,7 @@ def _correct(truth: Array, found: Array) -> NDArray[np.bool_]:
     true, boxes = torch.from_numpy(truth), torch.from_numpy(found)
     validator: Any = SimpleNamespace(iouv=torch.tensor([IOU_THRESHOLD]))  # all that matching reads of it
     iou = box_iou(true[:, 1:], boxes[:, 2:])
-    matched: NDArray[np.bool_] = BaseValidator.match_predictions(
-        validator, boxes[:, 0], true[:, 0], iou
-    ).numpy()
+    matched: NDArray[np.bool_] = BaseValidator.match_predictions(validator, boxes[:, 0], true[:, 0], iou).numpy()
     return matched
 
 

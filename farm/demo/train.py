@@ -44,19 +44,34 @@ def train(folder: Path, pictures: int, epochs: int, threads: int) -> Path:
     (folder / "data.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     model = YOLO(str(NETWORK), task="detect")
     model.add_callback("on_train_start", lambda trainer: torch.set_num_threads(threads))
-    model.train(
-        data=str(folder / "data.yaml"), epochs=epochs, project=str(folder), name="run", **_arguments()
-    )
+    model.train(data=str(folder / "data.yaml"), epochs=epochs, project=str(folder), name="run", **_arguments())
     return folder / "run" / "weights" / "last.pt"
 
 
 def _arguments() -> dict[str, Any]:
     """Training arguments: no downloads, no plots, and only the augmentation that drawn pictures lack."""
     return {
-        **{"imgsz": IMGSZ, "batch": BATCH, "nbs": BATCH, "device": "cpu", "workers": 0, "seed": 0},
-        **{"amp": False, "plots": False, "val": False, "pretrained": False, "exist_ok": True},
-        **{"optimizer": "AdamW", "lr0": 0.003, "lrf": 0.02, "cos_lr": True, "weight_decay": 0.01},
-        **{"warmup_epochs": 0.5, "mosaic": 0.0, "erasing": 0.0, "scale": 0.3, "flipud": 0.5},
+        "imgsz": IMGSZ,
+        "batch": BATCH,
+        "nbs": BATCH,
+        "device": "cpu",
+        "workers": 0,
+        "seed": 0,
+        "amp": False,
+        "plots": False,
+        "val": False,
+        "pretrained": False,
+        "exist_ok": True,
+        "optimizer": "AdamW",
+        "lr0": 0.003,
+        "lrf": 0.02,
+        "cos_lr": True,
+        "weight_decay": 0.01,
+        "warmup_epochs": 0.5,
+        "mosaic": 0.0,
+        "erasing": 0.0,
+        "scale": 0.3,
+        "flipud": 0.5,
     }
 
 

@@ -87,9 +87,7 @@ def run(prepared: Prepared, store: RunStore, hooks: Hooks) -> Outcome:
     return supervisor.run()
 
 
-def fingerprint(
-    config: FarmConfig, root: str, digest: str, placements: tuple[Placement, ...]
-) -> dict[str, Any]:
+def fingerprint(config: FarmConfig, root: str, digest: str, placements: tuple[Placement, ...]) -> dict[str, Any]:
     """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
     model = config.model.model_dump(exclude={"weights", "safe_load", "autoinstall"})
     labels = {f"model.{name}": value for name, value in model.items()}
@@ -149,4 +147,3 @@ def _version(package: str) -> str | None:
     with contextlib.suppress(PackageNotFoundError):
         return version(package)
     return None
-

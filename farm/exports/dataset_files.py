@@ -29,7 +29,7 @@ class ImageList:
         self._run_dir = run_dir
         self._root = root
         self._temporary = run_dir / f".images.txt.{os.getpid()}"
-        self._file = open(self._temporary, "w", encoding="utf-8", newline="\n")
+        self._file = open(self._temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
         self._links: dict[str, str] = {}
         self._folders: dict[str, str] = {}
         self.left_out = 0
@@ -82,14 +82,18 @@ def link_images(run_dir: Path, root: str) -> str | None:
     return None
 
 
-def write_data_yaml(run_dir: Path, names: Mapping[int, str], kpt_shape: tuple[int, int] | None, save_conf: bool) -> None:
+def write_data_yaml(
+    run_dir: Path, names: Mapping[int, str], kpt_shape: tuple[int, int] | None, save_conf: bool
+) -> None:
     """data.yaml without a `path`: it stays true when the folder is moved."""
     data: dict[str, object] = {"train": "images.txt", "val": "images.txt", "names": dict(names)}
     if kpt_shape is not None:
         data["kpt_shape"] = list(kpt_shape)
     head = "# Labels made by farm. Open with `yolo val data=data.yaml` or `yolo train data=data.yaml`.\n"
     if save_conf:
-        head += "# They carry a confidence column (output.save_conf), which Ultralytics rejects: export again without it.\n"
+        head += (
+            "# They carry a confidence column (output.save_conf), which Ultralytics rejects: export again without it.\n"
+        )
     body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     write_whole(run_dir / "data.yaml", (head + body).encode())
 

@@ -74,7 +74,9 @@ def _field(structs: pa.Array, name: str) -> np.ndarray:
 def _sizes(batch: pa.RecordBatch, offsets: np.ndarray) -> np.ndarray:
     """(width, height) of the image of every detection, float32 (n, 2)."""
     each = np.diff(offsets)
-    sides = [np.repeat(batch[side].to_numpy(zero_copy_only=False).astype(np.float32), each) for side in ("width", "height")]
+    sides = [
+        np.repeat(batch[side].to_numpy(zero_copy_only=False).astype(np.float32), each) for side in ("width", "height")
+    ]
     return np.stack(sides, axis=1)
 
 

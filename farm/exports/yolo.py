@@ -61,9 +61,7 @@ def _write(
         listed.add(path, label)
 
 
-def _dataset(
-    request: ExportRequest, listed: ImageList, kpt_shape: tuple[int, int] | None, warnings: list[str]
-) -> None:
+def _dataset(request: ExportRequest, listed: ImageList, kpt_shape: tuple[int, int] | None, warnings: list[str]) -> None:
     listed.close()
     warning = link_images(request.run_dir, request.source_root)
     write_data_yaml(request.run_dir, request.names, kpt_shape, request.save_conf)

@@ -83,7 +83,7 @@ def _polygons(images: Sequence[Sequence[np.ndarray]]) -> pa.Array:
 
 def _keypoints(keypoints: Sequence[Any]) -> pa.Array:
     """Keypoints.data: (n, k, 2 or 3); without a third value confidence is null."""
-    data = _stack([k for k in keypoints])
+    data = _stack(keypoints)
     count, each, dims = data.shape
     flat = data.reshape(count * each, dims)
     confidence = flat[:, 2] if dims == 3 else None

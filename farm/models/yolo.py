@@ -97,7 +97,7 @@ def _load(config: ModelConfig) -> Any:
     from ultralytics import YOLO
 
     try:
-        return YOLO(config.weights, task=config.task, verbose=False)
+        return YOLO(str(config.weights), task=config.task, verbose=False)
     except Exception as error:
         raise ModelError(_why(config, error)) from None
 
@@ -130,7 +130,9 @@ def _why(config: ModelConfig, error: Exception) -> str:
     """One line: the weights, what is wrong, what to change."""
     text = " ".join(str(error).split())
     lowered = text.lower()
-    if config.safe_load and any(word in lowered for word in ("weights_only", "unsafe", "unsupported global", "safe_load")):
+    if config.safe_load and any(
+        word in lowered for word in ("weights_only", "unsafe", "unsupported global", "safe_load")
+    ):
         return (
             f"weights {config.weights} hold code that safe loading refuses ({text[:200]}); "
             f"only if you trust the file: model.safe_load=false"

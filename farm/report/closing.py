@@ -24,14 +24,18 @@ def print_summary(console: Console, summary: Summary, continue_with: str) -> Non
     for warning in summary.warnings:
         _say(console, f"warning: {warning}", "yellow")
     if summary.interrupted:
-        _say(console, f"stopped by {summary.interrupted}; what is done is committed. To continue: {continue_with}", "bold yellow")
+        _say(
+            console,
+            f"stopped by {summary.interrupted}; what is done is committed. To continue: {continue_with}",
+            "bold yellow",
+        )
 
 
 def _table(summary: Summary) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         ("images", f"{summary.listed:,}"),
         ("labelled", f"{summary.ok:,}"),
         ("failed", Text(f"{summary.failed:,}", style="red" if summary.failed else "")),

@@ -47,7 +47,7 @@ class Source(ABC):
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
-        """Every image, lazily. Notes in `problems` what could not be listed; raises SourceError where nothing can be."""
+        """Every image, lazily. Notes in `problems` what cannot be listed; raises SourceError where nothing can be."""
 
     @abstractmethod
     def count(self) -> int | None:

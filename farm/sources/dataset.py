@@ -47,7 +47,7 @@ class DatasetSource(Source):
 
 
 def open_dataset(path: str, split: str, open_part: Callable[[str, str], Source]) -> DatasetSource:
-    """The split's source. `open_part(path, name)` opens one of its paths. Raises SourceError that says what to change."""
+    """The split's source. `open_part(path, name)` opens one of its paths. Raises SourceError."""
     data = _read(path)
     listed = _split_paths(data, split, path)
     root = _root(data, path)

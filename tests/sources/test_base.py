@@ -62,7 +62,7 @@ def test_first_entry_is_not_lost_and_nothing_is_listed_ahead():
 def test_no_entry_is_an_error_that_says_what_was_looked_for():
     source = Listed(0)
     source.note("folder x cannot be listed")
-    with pytest.raises(SourceError, match="no image found in here; looked for extensions avif.*folder x") as caught:
+    with pytest.raises(SourceError, match=r"no image found in here; looked for extensions avif.*folder x") as caught:
         first_entry_or_raise(source)
     assert all(extension in str(caught.value) for extension in IMAGE_EXTENSIONS)
 

@@ -75,12 +75,13 @@ def test_what_is_no_source(root, path):
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(SourceError, match="no image found in .*looked for extensions"):
+    with pytest.raises(SourceError, match=r"no image found in .*looked for extensions"):
         first_entry_or_raise(open_source(SourceConfig(path=str(tmp_path))))
 
 
 def test_sources_are_imported_when_used():
-    code = "import sys, farm.sources; print(any(name in sys.modules for name in ('farm.sources.directory', 'torch', 'cv2')))"
+    heavy = ("farm.sources.directory", "torch", "cv2")
+    code = f"import sys, farm.sources; print(any(name in sys.modules for name in {heavy}))"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert run.stdout.strip() == "False"

@@ -1,0 +1,23 @@
+"""How many items a lease holds. Pure: no I/O, no clock.
+
+A lease is about half a second of work: short, so that a dead worker holds little and the last images of a run are
+shared out evenly; long beside what a lease costs. The right size is found by doubling and halving.
+"""
+
+from __future__ import annotations
+
+LEASE_S = 0.5
+LEASE_ITEMS = 512
+LEASES_AHEAD = 2  # one being worked on, one waiting, so that no worker waits for the supervisor
+READ_AHEAD_BATCHES = 4  # what a worker decodes ahead; it must hold at least that much
+
+
+def lease_items(before: int, since_s: float, batch: int) -> int:
+    """Size of the next lease, given the last one's and the seconds since it was asked for."""
+    size = before * 2 if since_s < LEASE_S / 2 else before // 2 if since_s > LEASE_S * 2 else before
+    return min(LEASE_ITEMS, max(1, batch * READ_AHEAD_BATCHES // LEASES_AHEAD, size))
+
+
+def last_leases(size: int, queued: int, workers: int, batch: int) -> int:
+    """Smaller leases when nothing more is listed, so that workers finish together."""
+    return min(size, max(batch, queued // (LEASES_AHEAD * workers)))
