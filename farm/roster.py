@@ -48,6 +48,7 @@ class WorkerProcess:
     late: Late | None = None
     lease_items: int = 1
     leased_s: float = 0.0
+    leased: int = 0
     received: int = 0
     counted: int = 0
     rate: float = 0.0
@@ -58,6 +59,7 @@ class WorkerProcess:
 
     def lease(self, lease: Lease) -> None:
         self.leases.put(lease)
+        self.leased += len(lease.seqs)
 
     def stop(self) -> None:
         """Let it finish what it holds, then leave."""
@@ -121,7 +123,7 @@ class Roster:
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
         process = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
-        with _signals_blocked(), _environ(self._environment):
+        with signals_blocked(), _environ(self._environment):
             try:
                 process.start()
             except (EOFError, ConnectionError):  # the fork server was killed; the next start starts a new one
@@ -131,7 +133,7 @@ class Roster:
 
 
 @contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Children inherit the mask: no signal strikes them before they ignore it themselves."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:

@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import pyarrow as pa
@@ -56,7 +57,7 @@ from farm.messages import (
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, SEGMENT_PREFIX, Ring
-from farm.roster import CollectorProcess, Roster, WorkerProcess, describe_exit, kill
+from farm.roster import CollectorProcess, Roster, WorkerProcess, describe_exit, kill, signals_blocked
 from farm.schema import failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, part_number
@@ -174,6 +175,8 @@ class Supervisor:
             self._close()
 
     def _open(self) -> None:
+        with signals_blocked():
+            resource_tracker.ensure_running()  # it removes the segments if this process is killed; SIGHUP must spare it
         token = f"{SEGMENT_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         self._ring = Ring.create(f"{token}-ring")
         self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements))
@@ -472,17 +475,22 @@ class Supervisor:
             self._start_worker(place)
 
     def _feed(self, now: float) -> None:
-        """Lease items to whoever runs short."""
+        """Lease items to whoever runs short; a worker that has had its fill (workers.recycle_after) is let go."""
         if self._draining or not self._book.queued:
             return
+        fill = self._job.config.workers.recycle_after
         for worker in self._workers.values():
             if not worker.ready or worker.stopping or worker.dead:
                 continue
             while self._book.held_by(worker.uid) <= worker.lease_items * (LEASES_AHEAD - 1):
-                lease = self._book.grant(worker.uid, self._lease_size(worker, now))
+                size = self._lease_size(worker, now)
+                lease = self._book.grant(worker.uid, min(size, fill - worker.leased) if fill else size)
                 if lease is None:
                     break
                 worker.lease(lease)
+                if fill and worker.leased >= fill:
+                    worker.stop()
+                    break
 
     def _lease_size(self, worker: WorkerProcess, now: float) -> int:
         batch = worker.spec.placement.batch
@@ -498,15 +506,12 @@ class Supervisor:
         self._checked_s = now
         if elapsed > SUSPENDED_S:
             self._grace_until_s = now + self._limits.item_timeout_s
-        recycle = self._job.config.workers.recycle_after
         for worker in self._workers.values():
             done = worker.received - worker.counted
             worker.counted = worker.received
             worker.rate = (
                 RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
             )
-            if recycle and worker.ready and worker.received >= recycle:
-                worker.stop()
             if now >= self._grace_until_s and not worker.dead:
                 self._check_deadline(worker, now)
 

@@ -24,6 +24,12 @@ from farm.models.weights import environment
 from farm.schema import TASKS
 
 WARM_UP_SIDE = 32
+REFUSALS = (
+    "types outside the supported",
+    "weights_only",
+    "unsafe",
+    "unsupported global",
+)  # of Ultralytics' safe loading
 
 
 class YoloModel:
@@ -130,9 +136,7 @@ def _why(config: ModelConfig, error: Exception) -> str:
     """One line: the weights, what is wrong, what to change."""
     text = " ".join(str(error).split())
     lowered = text.lower()
-    if config.safe_load and any(
-        word in lowered for word in ("weights_only", "unsafe", "unsupported global", "safe_load")
-    ):
+    if config.safe_load and any(word in lowered for word in REFUSALS):
         return (
             f"weights {config.weights} hold code that safe loading refuses ({text[:200]}); "
             f"only if you trust the file: model.safe_load=false"

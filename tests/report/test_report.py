@@ -1,0 +1,124 @@
+"""What a person sees: bars, lines, summaries; and file names that try to do more than be shown."""
+
+import io
+
+from rich.console import Console
+
+from farm.report.closing import print_summary
+from farm.report.live import LiveView, PlainView, open_view
+from farm.report.text import printable, time_left
+from farm.summary import Failure, Snapshot, Summary, WorkerSnapshot
+
+
+def snapshot(done=500, total=2000, skipped=1000, workers=2, elapsed=50.0, **more):
+    states = ["predicting", "restarting"]
+    crew = tuple(WorkerSnapshot(n, f"cpu {n}", states[n % 2], 250, 5.0, n) for n in range(workers))
+    return Snapshot(elapsed, total, skipped, done - 3, 3, 4321, 10.0, done - 10, crew, **more)
+
+
+def summary(**more):
+    values = dict(run_dir="/runs/a", listed=10, ok=8, failed=2, skipped=3, detections=99, images_per_s=12.3, wall_s=61.0,
+                  restarts=1, exit_code=3, exports={"yolo": "/runs/a/labels"}) | more  # fmt: skip
+    return Summary(**values)
+
+
+def shown(view_or_summary, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(view_or_summary)
+    return console.file.getvalue()
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_bar_counts_earlier_work_and_the_rate_does_not():
+    clock = Clock()
+    view = LiveView(Console(file=io.StringIO(), force_terminal=True), "labelling", clock)
+    with view:
+        view.update(snapshot(done=400))
+        clock.now += 10
+        view.update(snapshot(done=500))
+    text = shown(view.render(snapshot(done=500)))
+    assert "1,500/2,000" in text
+    assert "10.0 images/s" in text
+    assert "0:00:50 left" in text
+    assert "1,000 done earlier" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_an_unknown_total_shows_a_count_and_the_time_so_far():
+    view = LiveView(Console(file=io.StringIO()), "labelling")
+    text = shown(view.render(snapshot(total=None)))
+    assert "1,500 " in text
+    assert "left" not in text
+
+
+def test_many_workers_are_summed_up():
+    text = shown(LiveView(Console(file=io.StringIO()), "x").render(snapshot(workers=40)))
+    assert "+24" in text
+    assert len(text.splitlines()) < 24
+
+
+def test_redraws_are_rare():
+    clock, drawn = Clock(), []
+    view = LiveView(Console(file=io.StringIO()), "x", clock)
+    view.draw = drawn.append
+    for _ in range(100):
+        view.update(snapshot())
+        clock.now += 0.01
+    assert len(drawn) == 4
+
+
+def test_plain_lines_come_every_ten_seconds():
+    clock, stream = Clock(), io.StringIO()
+    view = PlainView(stream, clock)
+    view.update(snapshot(done=0, elapsed=1.0, skipped=0))
+    assert stream.getvalue() == "", "nothing to say before the first image"
+    for _ in range(25):
+        view.update(snapshot())
+        clock.now += 1
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("0:00:50  1,500/2,000 (75.0%)")
+    assert "3 failed  1/2 workers" in lines[0]
+
+
+def test_the_view_fits_the_stream():
+    assert isinstance(open_view(Console(file=io.StringIO()), "x"), PlainView)
+    assert isinstance(open_view(Console(file=io.StringIO(), force_terminal=True), "x"), LiveView)
+
+
+def test_the_summary_says_what_failed_and_how_to_go_on():
+    failure = Failure("decode", "Truncated", 2, "a/[bold]b\x1b[31m\n.jpg", "ends early")
+    console = Console(file=io.StringIO(), width=100)
+    print_summary(console, summary(failures=(failure,), interrupted="SIGINT", remaining=None), "farm run c.yaml")
+    text = console.file.getvalue()
+    assert "Truncated: ends early" in text
+    assert r"a/[bold]b\x1b[31m\n.jpg" in text
+    assert "\x1b" not in text
+    assert "To continue: farm run c.yaml" in text
+    assert "not all listed yet" in text
+    assert "/runs/a/labels" in text
+
+
+def test_a_long_path_is_not_cut():
+    path = "/very/long" * 30
+    console = Console(file=io.StringIO(), width=60)
+    print_summary(console, summary(exports={"yolo": path}), "")
+    assert path in console.file.getvalue()
+
+
+def test_printable_escapes_what_a_terminal_would_obey():
+    assert printable("a\x1b]0;x\x07\r\udcff") == r"a\x1b]0;x\x07\r\udcff"
+    assert printable("ünïcödé 图") == "ünïcödé 图"
+
+
+def test_time_left():
+    assert time_left(100, 50, 10) == "0:00:05"
+    assert time_left(None, 50, 10) == "-"
+    assert time_left(100, 50, 0) == "-"

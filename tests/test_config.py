@@ -1,0 +1,121 @@
+"""The config: what is accepted, and what a mistake is told."""
+
+import json
+
+import pytest
+
+from farm.config import FarmConfig, json_schema, load, validate
+from farm.errors import ConfigError
+
+MINIMAL = {"source": "/a", "model": "m.pt", "output": "/o"}
+
+
+def write(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def complaint(*args):
+    with pytest.raises(ConfigError) as raised:
+        load(*args)
+    return str(raised.value)
+
+
+def test_bare_strings_stand_for_the_obvious_key():
+    config = validate(MINIMAL)
+    assert (config.source.path, config.model.weights, config.output.dir) == ("/a", "m.pt", "/o")
+
+
+def test_defaults_are_those_of_the_design():
+    config = validate(MINIMAL)
+    assert (config.model.imgsz, config.model.conf, config.model.iou, config.model.max_det) == (640, 0.25, 0.7, 300)
+    assert (config.limits.attempts, config.limits.item_timeout_s, config.commit.images) == (3, 60, 2048)
+    assert (config.workers.count, config.output.exports, config.engine) == ("auto", ["yolo"], "local")
+    assert config.model.safe_load
+    assert not config.model.autoinstall
+
+
+def test_paths_resolve_against_the_file_and_overrides_against_the_folder_one_is_in(tmp_path):
+    path = write(tmp_path, "source: images\nmodel: models/m.pt\noutput: {dir: runs/a}\n")
+    config = load(path, ["output=elsewhere"], tmp_path / "here")
+    assert config.source.path == str(tmp_path / "images")
+    assert config.model.weights == str(tmp_path / "models/m.pt")
+    assert config.output.dir == str(tmp_path / "here" / "elsewhere")
+
+
+def test_a_bare_model_name_stays_one_unless_the_file_is_there(tmp_path):
+    path = write(tmp_path, "source: '-'\nmodel: yolo26n.pt\noutput: o\n")
+    assert load(path).model.weights == "yolo26n.pt"
+    assert load(path).source.path == "-"
+    (tmp_path / "yolo26n.pt").touch()
+    assert load(path).model.weights == str(tmp_path / "yolo26n.pt")
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("workers.count=4", "workers", "count", 4),
+        ("workers.count=auto", "workers", "count", "auto"),
+        ("workers.devices=0,1", "workers", "devices", [0, 1]),
+        ("workers.devices=[1]", "workers", "devices", [1]),
+        ("workers.devices=cpu", "workers", "devices", "cpu"),
+        ("workers.devices=cuda:1", "workers", "devices", [1]),
+        ("model.conf=1e-3", "model", "conf", 0.001),
+        ("model.imgsz=[320,640]", "model", "imgsz", [320, 640]),
+        ("model.classes=[0, 2]", "model", "classes", [0, 2]),
+        ("model.classes=null", "model", "classes", None),
+        ("model.agnostic_nms=yes", "model", "agnostic_nms", True),
+        ("source.path=/2024", "source", "path", "/2024"),
+        ("source=/a=b", "source", "path", "/a=b"),
+        ("source.split=1", "source", "split", "1"),
+        ("output.save_conf=true", "output", "save_conf", True),
+    ],
+)
+def test_overrides_are_typed_by_the_key_they_set(override, section, key, value):
+    config = load(None, ["source=/a", "model=/m.pt", "output=/o", override])
+    assert getattr(getattr(config, section), key) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("source: a\nmodel: {wieghts: m.pt}\noutput: o\n", "config.yaml:2: unknown key `wieghts` in `model`; did you mean `weights`?"),
+        ("source: a\nmodel: m.pt\noutput: o\nlimit: {attempts: 2}\n", "config.yaml:4: unknown key `limit`; did you mean `limits`?"),
+        ("source: a\nmodel: m.pt\noutput: o\nconf: 0.3\n", "config.yaml:4: unknown key `conf`; did you mean `model.conf`?"),
+        ("source: a\nmodel: m.pt\noutput: o\nzebra: 1\n", "unknown key `zebra`; valid keys: source, model"),
+        ("source: a\nmodel: m.pt\noutput: o\nworkers:\n  count: many\n", "config.yaml:5: `workers.count`: must be `auto` or a whole number"),
+        ("source: a\nmodel: {weights: m.pt, conf: 2}\noutput: o\n", "`model.conf`: Input should be less than or equal to 1"),
+        ("source: a\nmodel: m.pt\n", "`output` is missing"),
+        ("source: a\nmodel: m.pt\noutput: o\nengine: moon\n", "`engine`: must be one of local"),
+        ("source: [a\n", "is not valid YAML"),
+        ("- a\n", "holds no mapping"),
+        ("source: a\nmodel: {weights: m.pt, factory: 'a:b'}\noutput: o\n", "give either `weights` or `factory`"),
+        ("source: a\nmodel: {factory: ab}\noutput: o\n", "package.module:function"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_where_it_stands_and_what_would_be_right(tmp_path, text, says):
+    assert says in complaint(write(tmp_path, text))
+
+
+def test_every_mistake_is_told_at_once(tmp_path):
+    text = "source: a\nmodel: {weights: m.pt, conf: 2, imgz: 3}\noutput: o\n"
+    assert len(complaint(write(tmp_path, text)).splitlines()) == 2
+
+
+def test_what_is_no_override_or_no_file():
+    assert "is no override" in complaint(None, ["workers"])
+    assert "does not exist" in complaint("/nowhere/config.yaml")
+    assert "unknown key `wokers`; did you mean `workers`?" in complaint(None, ["source=a", "model=m", "output=o", "wokers.count=2"])
+
+
+def test_the_config_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        validate(MINIMAL).model.conf = 0.5
+
+
+def test_the_schema_describes_what_load_accepts():
+    schema = json_schema()
+    assert {"type": "string"} in schema["properties"]["source"]["anyOf"]
+    assert set(schema["properties"]) == set(FarmConfig.model_fields)
+    json.dumps(schema)

@@ -1,0 +1,18 @@
+"""Every example in configs/ is a valid config."""
+
+from pathlib import Path
+
+import pytest
+
+from farm.config import load
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_examples_load(path):
+    assert load(path).output.dir
+
+
+def test_there_are_examples():
+    assert len(CONFIGS) >= 4
