@@ -1,16 +1,21 @@
 """images/s of farm beside what people use today, on the same real images, in one run.
 
-Every way labels the same folder with the same weights and arguments and keeps its boxes; rounds are interleaved, so
-that what the machine does meanwhile meets all of them alike. Two rates: `whole` counts from the call to its return,
-`steady` from the first image labelled to the last, without the start of processes and the loading of models.
+Every way labels the same folder with the same weights and arguments in a process of its own; rounds are interleaved,
+so that what the machine does meanwhile meets all of them alike. Two rates: `whole` counts from the call to its return,
+imports included; `steady` from the first image labelled to the last, without the start of processes and the loading
+of models.
 
     python -m benchmarks.peers --rounds 3
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -47,21 +52,24 @@ class Clock:
 
 
 def yolo_predict(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
-    """`YOLO(weights).predict(folder, stream=True)`: one process."""
+    """`YOLO(weights).predict(source, stream=True)`: one process, images one by one, as it does by default."""
+    clock = Clock()
     from ultralytics import YOLO
 
-    clock = Clock()
-    for result in YOLO(weights).predict(images, stream=True, verbose=False, device="cpu"):
-        clock.tick(len(result.boxes))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
+        listed.write("\n".join(images))
+        listed.flush()
+        for result in YOLO(weights).predict(listed.name, stream=True, verbose=False, device="cpu"):
+            clock.tick(len(result.boxes))
     return clock.result()
 
 
 def threads(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
     """One model per thread, as Ultralytics' guide to thread-safe inference has it."""
+    clock, waiting = Clock(), SimpleQueue[str]()
     import torch
     from ultralytics import YOLO
 
-    clock, waiting = Clock(), SimpleQueue[str]()
     for image in images:
         waiting.put(image)
 
@@ -157,15 +165,26 @@ WAYS: dict[str, Way] = {
 }
 
 
+def alone(way: str, listed: str, weights: str, workers: int) -> tuple[float, float, int]:
+    """One way, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.peers", "--one", way, "--listed", listed, "--weights", weights]
+    done = subprocess.run([*command, "--workers", str(workers)], capture_output=True, text=True, check=True)
+    whole, steady, boxes = json.loads(done.stdout.splitlines()[-1])
+    return whole, steady, boxes
+
+
 def rounds(images: list[str], weights: str, workers: int, count: int) -> Iterator[tuple[str, float, float, int]]:
-    for number in range(count):
-        names = list(WAYS)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            whole, steady, boxes = WAYS[name](images, weights, workers)
-            print(
-                f"round {number + 1}: {name}: {len(images) / whole:.1f} whole, {steady:.1f} steady images/s", flush=True
-            )
-            yield name, len(images) / whole, steady, boxes
+    """Every way once a round, each round beginning with another."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
+        listed.write("\n".join(images))
+        listed.flush()
+        for number in range(count):
+            names = list(WAYS)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                seconds, steady, boxes = alone(name, listed.name, weights, workers)
+                whole = len(images) / seconds
+                print(f"round {number + 1}: {name}: {whole:.1f} whole, {steady:.1f} steady images/s", flush=True)
+                yield name, whole, steady, boxes
 
 
 def main() -> None:
@@ -173,7 +192,13 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--repeat", type=int, default=1, help="list every image so many times, under links")
+    arguments.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    arguments.add_argument("--listed", help=argparse.SUPPRESS)
+    arguments.add_argument("--weights", help=argparse.SUPPRESS)
     args = arguments.parse_args()
+    if args.one:
+        print(json.dumps(WAYS[args.one](Path(args.listed).read_text().splitlines(), args.weights, args.workers)))
+        return
     images = sorted(map(str, (args.data / "coco" / "images").glob("*.jpg")))
     weights = str(args.data / "models" / "yolo11n-coco.pt")
     seen: dict[str, list[tuple[float, float, int]]] = {name: [] for name in WAYS}

@@ -119,7 +119,12 @@ BUILD = """
 import sys, torch
 from ultralytics import YOLO
 torch.manual_seed(3)
-YOLO(sys.argv[1]).save(sys.argv[2])
+yolo = YOLO(sys.argv[1])
+head = yolo.model.model[-1]
+if hasattr(head, "proto"):  # fresh weights give empty masks, whose detections Ultralytics drops
+    for branch in (*head.cv4, [head.proto.cv3.conv]):
+        torch.nn.init.normal_(branch[-1].weight)
+yolo.save(sys.argv[2])
 """
 
 
