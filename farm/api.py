@@ -12,10 +12,12 @@ from farm import exports
 from farm.config import FarmConfig, load, validate
 from farm.engines import local
 from farm.engines.local import Hooks
-from farm.errors import EXIT_DONE, EXIT_QUARANTINED
+from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
+from farm.keys import KeySet
 from farm.schema import names_of
 from farm.sources.base import Source
+from farm.sources.rows import FailedRows
 from farm.store import SUMMARY_FILE, RunStore
 from farm.summary import Summary
 from farm.supervisor import Outcome
@@ -42,14 +44,39 @@ def run(
     prepared = local.prepare(as_config(config, overrides), stdin, source)
     store = RunStore.open(prepared.config.output.dir)
     try:
-        outcome = local.run(prepared, store, hooks or Hooks())
-        finished = outcome.signal is None
-        reports = export_all(store, prepared.config.output.exports) if finished else {}
-        summary = summarise(store, prepared, outcome, reports, time.monotonic() - began_s)
-        store.write_json(SUMMARY_FILE, summary.to_dict())
-        return summary
+        return _label(prepared, store, hooks or Hooks(), None, began_s)
     finally:
         store.close()
+
+
+def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
+    """Try the failed images of a run again, with the config it was made with; the newer rows win.
+
+    Raises OutputError where `run_dir` is no run, SourceError where none of its images has failed.
+    """
+    began_s = time.monotonic()
+    described = RunStore.view(run_dir).describe()
+    if "config" not in described:
+        raise OutputError(f"{run_dir} has no run.json with the config of its run; run it again instead")
+    config = validate({**described["config"], "output": {**described["config"]["output"], "dir": str(run_dir)}})
+    store = RunStore.open(run_dir)
+    try:
+        source = FailedRows(f"failed images of {run_dir}", described["source_root"], store.failed_paths)
+        if not source.count():
+            raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
+        return _label(local.prepare(config, source=source), store, hooks or Hooks(), KeySet(), began_s)
+    finally:
+        store.close()
+
+
+def _label(prepared: local.Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float) -> Summary:
+    """The part that `run` and `retry` share: label, export, summarise."""
+    outcome = local.run(prepared, store, hooks, known)
+    finished = outcome.signal is None
+    reports = export_all(store, prepared.config.output.exports) if finished else {}
+    summary = summarise(store, prepared, outcome, reports, time.monotonic() - began_s)
+    store.write_json(SUMMARY_FILE, summary.to_dict())
+    return summary
 
 
 def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Sequence[str] = ()) -> FarmConfig:

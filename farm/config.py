@@ -110,6 +110,9 @@ class LimitsConfig(Section):
     attempts: Positive = Field(3, description="tries before an image is quarantined")
     item_timeout_s: Annotated[float, Field(gt=0)] = Field(60, description="longest time one image may take, in seconds")
     max_pixels: Positive = Field(178_956_970, description="larger images are refused before decoding (Pillow's limit)")
+    max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="failed images that end the run: a count, or a share below 1 (of at least 100 images)"
+    )
     max_restarts: Positive = Field(
         20, description="worker deaths in a row, without one labelled image between, that end the run"
     )

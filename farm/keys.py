@@ -21,6 +21,7 @@ class KeySet:
     def __init__(self) -> None:
         self._high = np.empty(0, np.uint64)
         self._low = np.empty(0, np.uint64)
+        self._met = np.empty(0, bool)
         self._recent: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -35,6 +36,7 @@ class KeySet:
         del halves
         order = np.argsort(high, kind="stable")
         self._high, self._low = high[order], low[order]
+        self._met = np.concatenate([self._met, np.zeros(len(order) - len(self._met), bool)])[order]
 
     def add(self, keys: Iterable[bytes]) -> None:
         """Add single keys."""
@@ -50,6 +52,12 @@ class KeySet:
             found = [hit or key in self._recent for hit, key in zip(found, keys, strict=True)]
         return found
 
+    def never_met(self) -> KeySet:
+        """Keys that were added in bulk and that no `contains` has asked for."""
+        rest = KeySet()
+        rest.add_bulk([np.stack([self._high[~self._met], self._low[~self._met]], axis=1).tobytes()])
+        return rest
+
     def _sorted_contains(self, joined: bytes) -> list[bool]:
         wanted = np.frombuffer(joined, "<u8").reshape(-1, 2)
         place = np.searchsorted(self._high, wanted[:, 0], side="left")
@@ -63,6 +71,7 @@ class KeySet:
             pending, at = pending[same], at[same]
             hit = self._low[at] == wanted[pending, 1]
             found[pending[hit]] = True
+            self._met[at[hit]] = True
             pending = pending[~hit]
             place[pending] += 1
         return found.tolist()

@@ -89,6 +89,13 @@ class LeaseBook:
         """Newly listed items."""
         self._queue.extend(items)
 
+    def give_up(self, items: Iterable[Item]) -> list[Verdict]:
+        """Items that cannot even be tried. Returns their verdicts, to be written."""
+        verdicts = [Verdict(item, 0) for item in items]
+        self._verdicts.update((verdict.item.seq, verdict) for verdict in verdicts)
+        self._received.update((verdict.item.seq, verdict.item) for verdict in verdicts)
+        return verdicts
+
     def join(self, worker: int) -> None:
         """A worker is ready to hold items."""
         self._hands[worker] = _Hand()

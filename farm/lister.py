@@ -34,11 +34,21 @@ class Chunk:
 class Lister:
     """Start it, take chunks while there are any, stop it."""
 
-    def __init__(self, source: Source, entries: Iterator[Entry], known: KeySet, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        entries: Iterator[Entry],
+        known: KeySet,
+        wake: Callable[[], None],
+        gone: Callable[[KeySet], Iterator[str]] = lambda keys: iter(()),
+    ) -> None:
+        """`gone` names those images of the given keys that are not there any more."""
         self._source = source
         self._entries = entries
         self._known = known
         self._wake = wake
+        self._find_gone = gone
+        self._gone: tuple[Item, ...] = ()
         self._chunks: queue.Queue[Chunk] = queue.Queue(CHUNKS_AHEAD)
         self._stop = threading.Event()
         self._ended = False
@@ -59,6 +69,11 @@ class Lister:
         except queue.Empty:
             return None
 
+    def take_gone(self) -> tuple[Item, ...]:
+        """Once the source is exhausted: images that were labelled by an earlier run and have vanished since."""
+        gone, self._gone = (self._gone, ()) if self._ended else ((), self._gone)
+        return gone
+
     @property
     def exhausted(self) -> bool:
         """The source is listed to its end, and every chunk is taken."""
@@ -75,14 +90,24 @@ class Lister:
                 if not entries:
                     break
                 self._put(self._filter(entries))
+            if not self._stop.is_set():
+                self._gone = self._vanished()
         except FarmError as error:
             self.error = error
         except OSError as error:
             self.error = SourceError(
                 f"the source cannot be listed any further: {error}; mend it and run again to continue"
             )
-        self._ended = True
-        self._wake()
+        finally:
+            self._ended = True
+            self._wake()
+
+    def _vanished(self) -> tuple[Item, ...]:
+        first = self._seq
+        paths = self._find_gone(self._known.never_met()) if len(self._known) else iter(())
+        items = tuple(Item(first + n, item_key(path, -1, 0), path) for n, path in enumerate(paths))
+        self._seq += len(items)
+        return items
 
     def _filter(self, entries: list[Entry]) -> Chunk:
         """Drop what is committed and, where the source may repeat itself, what was listed before."""

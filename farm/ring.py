@@ -7,11 +7,13 @@ reader, `Release` hands it back. So a slow reader makes the collector wait, and 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import deque
 from collections.abc import Iterable
 from multiprocessing import shared_memory
+from pathlib import Path
 from typing import Any
 
 from farm.errors import SharedMemoryError
@@ -20,6 +22,7 @@ SLOT_BYTES = 1 << 20  # a batch of 512 images with 30 boxes each; larger ones tr
 SLOTS = 16  # 16 MiB in all: fits a container's 64 MiB of /dev/shm with room to spare
 NO_SLOT = -1
 SEGMENT_PREFIX = "farm-"
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class Ring:
@@ -95,6 +98,23 @@ class Ring:
             pass  # a reader still holds a view; the mapping goes with the process
         if self._owner:
             self._segment.unlink()
+
+
+def segment_prefix(folder: Path) -> str:
+    """How the names of a run directory's segments begin. The directory itself, not its name, is what counts."""
+    found = folder.stat()
+    return f"{SEGMENT_PREFIX}{found.st_dev:x}-{found.st_ino:x}-"
+
+
+def sweep(prefix: str) -> list[str]:
+    """Remove segments that a killed farm left behind. Only its successor, which holds the run's lock, may call this."""
+    if not SHARED_MEMORY.is_dir():
+        return []  # macOS: segments are not files
+    left = [name for name in os.listdir(SHARED_MEMORY) if name.startswith(prefix)]
+    for name in left:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SHARED_MEMORY / name)
+    return left
 
 
 def _allocate(segment: shared_memory.SharedMemory, size: int) -> None:

@@ -7,6 +7,7 @@ it: a process that dies while it reads a shared queue leaves the queue's lock ta
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,7 @@ from farm import collector, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
 from farm.deadlines import Late
+from farm.errors import WorkerError
 from farm.messages import Attach, Lease, Stop
 
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
@@ -107,6 +109,17 @@ class Roster:
 
     def start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
         """Start a worker and hand the reading end of its results to the collector."""
+        try:
+            return self._start_worker(spec, to)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+                raise
+            raise WorkerError(
+                f"worker {spec.worker} cannot be started: {error.strerror}; "
+                f"set workers.count lower, or raise the limit (ulimit -n for open files, ulimit -u for processes)"
+            ) from None
+
+    def _start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
         leases = self._context.Queue()
         control, control_end = channel()
         results, results_end = channel()

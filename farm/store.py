@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError
 from farm.keys import KeySet
-from farm.schema import KEY_BYTES, SCHEMA_VERSION
+from farm.schema import KEY_BYTES, SCHEMA_VERSION, STATUS_FAILED, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
@@ -145,6 +146,21 @@ class RunStore:
                 mine = None if keep is None else keep[start : start + batch.num_rows]
                 start += batch.num_rows
                 yield batch if mine is None or mine.all() else batch.filter(pa.array(mine))
+
+    def ok_paths(self, keys: KeySet) -> Iterator[str]:
+        """Paths of the newest rows that are ok and whose keys are among `keys`."""
+        if not len(keys):
+            return
+        for batch in self.batches(["key", "path", "path_bytes", "status"]):
+            chosen = pa.array(keys.contains(batch["key"].to_pylist()))
+            for row in batch.filter(pc.and_(chosen, pc.equal(batch["status"], STATUS_OK))).to_pylist():
+                yield path_of(row["path"], row["path_bytes"])
+
+    def failed_paths(self) -> Iterator[str]:
+        """Paths of the images whose newest row is a failure."""
+        for batch in self.batches(["path", "path_bytes", "status"]):
+            for row in batch.filter(pc.equal(batch["status"], STATUS_FAILED)).to_pylist():
+                yield path_of(row["path"], row["path_bytes"])
 
     def schema(self) -> pa.Schema:
         """Schema and metadata of the newest part; an empty schema where there is none."""

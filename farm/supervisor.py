@@ -31,7 +31,7 @@ import pyarrow as pa
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
 from farm.deadlines import START_TIMEOUT_S, late, stage_of
-from farm.errors import FarmError, OutputError
+from farm.errors import FarmError, OutputError, TooManyFailures
 from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases, lease_items
 from farm.heartbeat import STAGES, STATES, Heartbeats
 from farm.keys import KeySet
@@ -56,13 +56,13 @@ from farm.messages import (
 )
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
-from farm.ring import NO_SLOT, SEGMENT_PREFIX, Ring
+from farm.ring import NO_SLOT, Ring, segment_prefix, sweep
 from farm.roster import CollectorProcess, Roster, WorkerProcess, describe_exit, kill, signals_blocked
 from farm.schema import failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, part_number
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
-from farm.tally import Tally
+from farm.tally import Tally, too_many
 from farm.watch import Watch
 from farm.worker import WorkerSpec
 
@@ -74,6 +74,7 @@ INIT_RETRY_S = 1.0
 SUSPENDED_S = 5.0  # a longer turn means that this process itself was stopped: no deadline counts then
 RATE_MEMORY = 0.7  # share of the old rate kept at each check
 KILL_NOW = 2  # signals
+NO_WORKER = -1  # in a row that no worker made
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class Job:
     weights_digest: str
     environment: dict[str, str]
     skipped: int
+    task: str | None
+    names: dict[int, str]
     names_known: Callable[[str, dict[int, str]], None]
 
 
@@ -127,7 +130,7 @@ class Supervisor:
         self._limits = job.config.limits
         self._store = store
         self._watch = Watch()
-        self._lister = Lister(source, entries, known, self._watch.wake)
+        self._lister = Lister(source, entries, known, self._watch.wake, self._vanished)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
         self._roster = Roster(start_method(job), job.environment, preload_model=job.config.model.weights is not None)
@@ -141,11 +144,13 @@ class Supervisor:
         self._uids = itertools.count()
         self._errors: dict[int, dict[str, str]] = {}
         self._stage_s: defaultdict[str, float] = defaultdict(float)
-        self._task: str | None = None
-        self._names: dict[int, str] = {}
+        self._task = job.task
+        self._names = job.names
+        self._described = False
         self._parts: set[str] = set()
         self._repeated = 0
         self._signals: list[int] = []
+        self._started = False
         self._draining = False
         self._ending = False
         self._fatal: FarmError | None = None
@@ -177,7 +182,9 @@ class Supervisor:
     def _open(self) -> None:
         with signals_blocked():
             resource_tracker.ensure_running()  # it removes the segments if this process is killed; SIGHUP must spare it
-        token = f"{SEGMENT_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        prefix = segment_prefix(self._store.path)
+        sweep(prefix)
+        token = prefix + secrets.token_hex(4)
         self._ring = Ring.create(f"{token}-ring")
         self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements))
         self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
@@ -187,7 +194,9 @@ class Supervisor:
 
     def _start(self) -> None:
         """Called with the first item that is to be labelled: where all is done already, nothing is started."""
-        self._start_collector()
+        self._started = True
+        if self._collector is None:
+            self._start_collector()
         for worker in range(len(self._job.placements)):
             self._start_worker(worker)
 
@@ -197,7 +206,7 @@ class Supervisor:
         if self._signals and not self._draining:
             self._drain()
         self._list()
-        if self._collector is None and self._book.queued and not self._draining:
+        if not self._started and self._book.queued and not self._draining:
             self._start()
         self._replace(now)
         self._feed(now)
@@ -286,13 +295,22 @@ class Supervisor:
         batch = from_ipc(view)
         if self._tally.add(batch):
             self._policy.labelled()
+        self._mind_failures()
         self._on_batch(batch)
         if slot != NO_SLOT:
             self._tell(Release((slot,)))
 
+    def _mind_failures(self) -> None:
+        """Stop where so many images fail that the source or the model must be wrong."""
+        reason = too_many(self._tally.failed, self._tally.ok, self._limits.max_failed)
+        if reason and self._fatal is None:
+            self._fatal = TooManyFailures(f"{reason}; {self._tally.commonest()}")
+            self._drain()
+
     def _describe(self, task: str, names: dict[int, str]) -> None:
         """The first worker that is ready says what parts are about."""
-        if self._task is None:
+        if not self._described:
+            self._described = True
             self._task, self._names = task, names
             self._job.names_known(task, names)
             self._tell(Describe(task, names))
@@ -386,8 +404,6 @@ class Supervisor:
         time.sleep(self._policy.died("collector", cause))
         self._flushed = False
         self._start_collector()
-        if self._task is not None:
-            self._tell(Describe(self._task, self._names))
         for verdict in again:
             self._quarantine([verdict], self._errors[verdict.item.seq], 0)
 
@@ -420,6 +436,8 @@ class Supervisor:
             weights_digest=self._job.weights_digest,
         )
         collector = self._collector = self._roster.start_collector(spec)
+        if self._task is not None:
+            self._tell(Describe(self._task, self._names))
         self._watch.add(collector.control, functools.partial(self._on_collector, collector))
         self._watch.add(collector.process.sentinel, functools.partial(self._on_collector_death, collector))
 
@@ -460,10 +478,26 @@ class Supervisor:
         if self._lister.error and not self._draining:
             self._fatal = self._lister.error
             self._drain()
+        if self._lister.exhausted and not self._draining:
+            self._record_gone()
         low = 2 * LEASES_AHEAD * LEASE_ITEMS * max(1, len(self._workers))
         while not self._draining and self._book.queued < low and (chunk := self._lister.take()):
             self._repeated += chunk.repeated
             self._book.add(chunk.items)
+
+    def _record_gone(self) -> None:
+        """Images that an earlier run labelled and that have vanished become failed rows."""
+        gone = self._lister.take_gone()
+        if not gone:
+            return
+        if self._collector is None:
+            self._start_collector()
+        error = {"stage": "list", "type": "FileNotFoundError", "message": "vanished since it was labelled"}
+        self._quarantine(self._book.give_up(gone), error, NO_WORKER)
+
+    def _vanished(self, keys: KeySet) -> Iterator[str]:
+        """Called in the lister's thread."""
+        return (p for p in self._store.ok_paths(keys) if not os.path.lexists(os.path.join(self._job.root, p)))
 
     def _replace(self, now: float) -> None:
         """Start successors that are due, unless nothing is left for them."""

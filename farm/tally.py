@@ -10,7 +10,20 @@ import pyarrow.compute as pc
 from farm.schema import STATUS_FAILED, STATUS_OK
 from farm.summary import Failure
 
+SHARE_NEEDS = 100  # images, before a share of them means anything
 KINDS_KEPT = 50  # different kinds of failure told apart; the rest counts as one
+
+
+def too_many(failed: int, ok: int, limit: int | float | None) -> str | None:
+    """Why `limit` (a count, or a share below 1) is exceeded; None where it is not."""
+    if limit is None or failed == 0:
+        return None
+    if limit >= 1:
+        return f"{failed} images failed, more than limits.max_failed = {limit:g}" if failed > limit else None
+    done = failed + ok
+    if done < SHARE_NEEDS or failed <= limit * done:
+        return None
+    return f"{failed} of {done} images failed ({failed / done:.0%}), more than limits.max_failed = {limit:g}"
 
 
 class Tally:
@@ -36,6 +49,14 @@ class Tally:
         """Kinds of failure, the most frequent first."""
         found = [Failure(stage, kind, *rest) for (stage, kind), rest in self._kinds.items()]
         return tuple(sorted(found, key=lambda failure: -failure.count))
+
+    def commonest(self) -> str:
+        """The most frequent failure in words."""
+        kinds = self.failures()
+        if not kinds:
+            return "no image failed"
+        first = kinds[0]
+        return f"most often {first.type} at {first.stage}, for example {first.example!r}: {first.message}"
 
     def _add_failures(self, batch: pa.RecordBatch) -> None:
         failed = batch.filter(pc.equal(batch["status"], STATUS_FAILED))

@@ -44,7 +44,12 @@ def test_schema_prints_json(capsys):
 
 def test_check_prints_the_plan_and_runs_nothing(tmp_path, capsys):
     (tmp_path / "images").mkdir()
-    args = ["check", f"source={tmp_path / 'images'}", "model.factory=farm.models.fake:make", f"output={tmp_path / 'run'}"]
+    args = [
+        "check",
+        f"source={tmp_path / 'images'}",
+        "model.factory=farm.models.fake:make",
+        f"output={tmp_path / 'run'}",
+    ]
     assert main([*args, "workers.count=3", "workers.devices=cpu"]) == 0
     out = capsys.readouterr().out
     assert "decoders" in out

@@ -106,7 +106,9 @@ def test_every_mistake_is_told_at_once(tmp_path):
 def test_what_is_no_override_or_no_file():
     assert "is no override" in complaint(None, ["workers"])
     assert "does not exist" in complaint("/nowhere/config.yaml")
-    assert "unknown key `wokers`; did you mean `workers`?" in complaint(None, ["source=a", "model=m", "output=o", "wokers.count=2"])
+    assert "unknown key `wokers`; did you mean `workers`?" in complaint(
+        None, ["source=a", "model=m", "output=o", "wokers.count=2"]
+    )
 
 
 def test_the_config_cannot_be_changed():

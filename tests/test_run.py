@@ -17,6 +17,7 @@ import pytest
 import farm
 from farm.api import Hooks
 from farm.errors import FarmError, ModelError, RunMismatchError, SourceError
+from farm.ring import segment_prefix
 from farm.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,8 +47,8 @@ def rows_of(run_dir):
     return sorted((row for b in RunStore.view(run_dir).batches() for row in b.to_pylist()), key=lambda row: row["path"])
 
 
-def no_segments():
-    return not [name for name in os.listdir("/dev/shm") if name.startswith(f"farm-{os.getpid()}-")]
+def no_segments(run_dir):
+    return not [name for name in os.listdir("/dev/shm") if name.startswith(segment_prefix(Path(run_dir)))]
 
 
 def cli(*args, **kwargs):
@@ -72,7 +73,7 @@ def test_every_image_is_labelled_once(images, tmp_path):
         number = int(row["path"][2:4])
         assert (row["width"], row["height"], row["attempts"], row["task"]) == (20 + number, 30, 1, "detect")
         assert row["boxes"][0]["x2"] == 20 + number, "boxes of another image"
-    assert no_segments()
+    assert no_segments(tmp_path / "run")
 
 
 def test_a_run_directory_holds_what_the_design_says(images, tmp_path):
@@ -231,7 +232,7 @@ def test_a_failing_initializer_ends_the_run_with_its_own_error(images, tmp_path)
     model = {**FAKE, "args": {"fail_init": "the device is on fire", "pixels": True}}
     with pytest.raises(FarmError, match="the device is on fire"):
         farm.run(config(images, tmp_path / "run", model=model))
-    assert no_segments()
+    assert no_segments(tmp_path / "run")
 
 
 def test_a_factory_that_is_not_there(images, tmp_path):
@@ -301,7 +302,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in out + err
-    assert not [name for name in os.listdir("/dev/shm") if name.startswith(f"farm-{process.pid}-")]
+    assert no_segments(tmp_path / "run")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what nobody may read; the other way round needs a user")

@@ -16,6 +16,8 @@ from farm.errors import EXIT_FATAL, EXIT_SIGINT, EXIT_USAGE, FarmError
 COMMANDS = {
     "run": "label images; continues if the run directory holds earlier work",
     "check": "validate a config and print the resolved plan; runs nothing",
+    "verify": "recount the promises of a run from its parts; non-zero when broken",
+    "retry": "give the failed images of a run another chance",
     "export": "project a run's parts into another format",
     "schema": "print the JSON Schema of the config, for editors",
 }

@@ -6,13 +6,15 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from farm.cli.arguments import add_config, load_config, this_command
 
 if TYPE_CHECKING:
+    from farm.engines.local import Hooks
+    from farm.summary import Summary
     from farm.supervisor import Supervisor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,18 +27,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Run to the end or to the first signal, then print the summary."""
     config = load_config(args)
+    from farm.api import run
+
+    title = f"labelling {config.source.path} into {config.output.dir}"
+    return label(title, lambda hooks: run(config, hooks=hooks, stdin=sys.stdin.buffer))
+
+
+def label(title: str, work: Callable[[Hooks], Summary]) -> int:
+    """Do the work under a live view, minding signals; print its summary. Returns the exit code."""
     from rich.console import Console
 
-    from farm.api import Hooks, run
+    from farm.engines.local import Hooks
     from farm.report.closing import print_summary
     from farm.report.live import open_view
 
-    console = Console(stderr=True)
-    view = open_view(console, f"labelling {config.source.path} into {config.output.dir}")
+    view = open_view(Console(stderr=True), title)
     with contextlib.ExitStack() as stack:
         stack.enter_context(view)
-        hooks = Hooks(on_start=lambda s: stack.enter_context(_signals(s)), on_snapshot=view.update)
-        summary = run(config, hooks=hooks, stdin=sys.stdin.buffer)
+        summary = work(Hooks(lambda supervisor: stack.enter_context(_signals(supervisor)), view.update))
     print_summary(Console(), summary, continue_with=this_command())
     return summary.exit_code
 

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from farm.config import FarmConfig
-from farm.models.weights import environment, resolve_weights, weights_digest
+from farm.keys import KeySet
+from farm.models.weights import check_backend, environment, resolve_weights, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
 from farm.sources import first_entry_or_raise, open_source
 from farm.sources.base import Source
@@ -66,11 +67,11 @@ def prepare(
     return Prepared(config, source, placements, digest, fingerprint(config, source.root, digest, placements))
 
 
-def run(prepared: Prepared, store: RunStore, hooks: Hooks) -> Outcome:
-    """Label what is not labelled yet, into an opened run directory."""
+def run(prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None = None) -> Outcome:
+    """Label what is not labelled yet, into an opened run directory. `known`: keys to leave alone, if not all there."""
     store.check(prepared.fingerprint)
     entries = first_entry_or_raise(prepared.source)
-    known = store.committed_keys()
+    known = store.committed_keys() if known is None else known
     record = _Record(store, prepared)
     job = Job(
         config=prepared.config,
@@ -79,6 +80,8 @@ def run(prepared: Prepared, store: RunStore, hooks: Hooks) -> Outcome:
         weights_digest=prepared.digest,
         environment=_environment(prepared),
         skipped=len(known),
+        task=record.task,
+        names=record.names,
         names_known=record.names_known,
     )
     supervisor = Supervisor(job, store, prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
@@ -118,6 +121,15 @@ class _Record:
             "host": {"name": socket.gethostname(), "system": platform.platform(), "python": platform.python_version()},
         }
 
+    @property
+    def task(self) -> str | None:
+        """As an earlier session found it."""
+        return self._data["task"]  # type: ignore[no-any-return]
+
+    @property
+    def names(self) -> dict[int, str]:
+        return {int(i): name for i, name in self._data["names"].items()}
+
     def begin(self) -> None:
         self._store.write_json(RUN_FILE, self._data)
 
@@ -132,6 +144,7 @@ def _with_weights(config: FarmConfig) -> tuple[FarmConfig, str]:
     if config.model.weights is None:
         return config, FACTORY_DIGEST
     path = resolve_weights(config.model.weights)
+    check_backend(config.model)
     model = config.model.model_copy(update={"weights": str(path)})
     return config.model_copy(update={"model": model}), weights_digest(str(path))
 
@@ -140,7 +153,7 @@ def _environment(prepared: Prepared) -> dict[str, str]:
     """Variables that must be set before a child imports torch, OpenMP or Ultralytics."""
     threads = str(prepared.placements[0].threads)
     budget = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    return {**budget, **environment(prepared.config.model)}
+    return {**budget, "OPENCV_LOG_LEVEL": "SILENT", **environment(prepared.config.model)}
 
 
 def _version(package: str) -> str | None:

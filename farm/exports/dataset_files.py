@@ -16,9 +16,10 @@ from pathlib import Path
 
 import yaml
 
+from farm.sources.base import IMAGE_EXTENSIONS
 from farm.store import write_whole
 
-LISTED = {"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"}
+LISTED = IMAGE_EXTENSIONS - {"gif"}  # Ultralytics takes a gif for a video
 LINKS = ".links"
 
 

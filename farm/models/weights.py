@@ -20,6 +20,14 @@ from farm.errors import ModelError
 CHUNK_BYTES = 1 << 20
 DOWNLOAD_TIMEOUT_S = 1800
 DOWNLOAD_SUFFIXES = (".pt",)
+BACKENDS = {
+    ".pt": "torch",
+    ".yaml": "torch",
+    ".onnx": "onnxruntime",
+    "_openvino_model": "openvino",
+    ".engine": "tensorrt",
+}
+EXPORT_FORMATS = {"onnx": "onnxruntime", "openvino": "openvino", "engine": "tensorrt"}
 DOWNLOAD = """
 import sys
 from ultralytics.utils.downloads import attempt_download_asset
@@ -53,6 +61,17 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
     elif bare and path.suffix in DOWNLOAD_SUFFIXES:
         return _download(weights, cache or Path("~/.cache/farm/weights").expanduser())
     raise ModelError(f"model.weights {weights} do not exist{_nearest(path)}")
+
+
+def check_backend(config: ModelConfig) -> None:
+    """Raises ModelError where `model.backend` is not what runs the weights file."""
+    weights = str(config.weights)
+    runs = next((backend for suffix, backend in BACKENDS.items() if weights.endswith(suffix)), None)
+    if config.backend in ("auto", runs) or runs is None:
+        return
+    made = {backend: name for name, backend in EXPORT_FORMATS.items()}.get(config.backend)
+    hint = f"`yolo export model={weights} format={made}` makes one" if made else "give a .pt file"
+    raise ModelError(f"model.backend {config.backend} does not run {weights} ({runs} does); {hint}")
 
 
 def weights_digest(weights: str) -> str:

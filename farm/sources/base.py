@@ -15,12 +15,12 @@ from itertools import chain
 from typing import NamedTuple
 
 from farm.errors import SourceError
+from farm.schema import KEY_BYTES
 
 # Ultralytics' IMG_FORMATS, and gif, of which the first frame is labelled
 IMAGE_EXTENSIONS = frozenset(
     ("avif", "bmp", "dng", "gif", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 )
-KEY_BYTES = 16
 MAX_PROBLEMS = 100  # a tree without permissions must not fill memory with its complaints
 
 

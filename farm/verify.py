@@ -1,0 +1,171 @@
+"""`farm verify`: recount a run's promises from its parts. Reads only; runs nothing of what it reads.
+
+What is checked: every file in parts/ is a whole part of this run; no image has two rows that both count; the rows are
+as many as the last summary says; label files are those that the parts would give.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from farm.errors import PartError
+from farm.exports.label_lines import LINE_COLUMNS, label_texts
+from farm.exports.label_tree import label_path
+from farm.schema import STATUS_FAILED, STATUS_OK, names_of, path_of
+from farm.store import PART_NAME, SUMMARY_FILE, TEMPORARY_PREFIX, TORN_SUFFIX, RunStore, open_part
+
+SHOWN = 20  # problems of one kind that are spelled out
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Counts of a run, and what is wrong with it: one line a problem. `notes` are worth knowing and not wrong."""
+
+    ok: int
+    failed: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def listed(self) -> int:
+        return self.ok + self.failed
+
+
+def verify(run_dir: str | Path) -> Verification:
+    """Raises OutputError where `run_dir` is no run directory."""
+    store = RunStore.view(run_dir)
+    problems, notes = _check_files(store)
+    if problems:  # what cannot be read cannot be counted
+        return Verification(0, 0, tuple(problems), tuple(notes))
+    problems += _limited(_check_keys(store), "more rows that count twice")
+    ok, failed = _counts(store)
+    problems += _check_summary(store, ok, failed, notes)
+    if (store.path / "labels").is_dir() and ok:
+        problems += _limited(_check_labels(store), "more label files that disagree")
+    return Verification(ok, failed, tuple(problems), tuple(notes))
+
+
+def _limited(found: Iterator[str], more: str) -> list[str]:
+    lines = list(found)
+    rest = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"{rest} {more}"] if rest > 0 else [])
+
+
+def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
+    """Torn and foreign files; parts of other weights or another task."""
+    problems, notes, kinds = [], [], {}
+    for name in sorted(os.listdir(store.parts_dir)):
+        if name.startswith(TEMPORARY_PREFIX):
+            notes.append(f"parts/{name!r}: a commit that did not finish; the next run removes it")
+        elif name.endswith(TORN_SUFFIX):
+            notes.append(f"parts/{name!r}: a torn part that was set aside; its images were labelled again")
+        elif not PART_NAME.match(name):
+            problems.append(f"parts/{name!r} is foreign: no part has such a name")
+        else:
+            try:
+                metadata = open_part(store.parts_dir / name).schema_arrow.metadata or {}
+                kinds.setdefault((metadata.get(b"farm.task"), metadata.get(b"farm.weights_digest")), name)
+            except PartError as error:
+                problems.append(str(error))
+    if len(kinds) > 1:
+        problems.append(f"parts of different models: {', '.join(sorted(kinds.values()))} begin with another each")
+    return problems, notes
+
+
+def _check_keys(store: RunStore) -> Iterator[str]:
+    """One key, two rows: right only where the older one failed and was tried again."""
+    keys, sessions, failed = [], [], []
+    for part in store.parts():
+        table = open_part(part).read(columns=["key", "status"])
+        keys.append(np.frombuffer(b"".join(table["key"].to_pylist()), "<u8").reshape(-1, 2))
+        match = PART_NAME.match(part.name)
+        sessions.append(np.full(len(table), int(match[1]) if match else 0))
+        failed.append(pc.equal(table["status"], STATUS_FAILED).to_numpy())
+    if not keys:
+        return
+    all_keys, session, bad = np.concatenate(keys), np.concatenate(sessions), np.concatenate(failed)
+    order = np.lexsort((session, all_keys[:, 1], all_keys[:, 0]))
+    older, newer = order[:-1], order[1:]
+    same = (all_keys[older] == all_keys[newer]).all(axis=1)
+    wrong = same & ~(bad[older] & (session[older] < session[newer]))
+    for index in newer[wrong]:
+        yield f"key {all_keys[index].tobytes().hex()} has more than one row that counts"
+
+
+def _counts(store: RunStore) -> tuple[int, int]:
+    ok = rows = 0
+    for batch in store.batches(["status"]):
+        ok += pc.sum(pc.equal(batch["status"], STATUS_OK)).as_py() or 0
+        rows += batch.num_rows
+    return ok, rows - ok
+
+
+def _check_summary(store: RunStore, ok: int, failed: int, notes: list[str]) -> list[str]:
+    """The last summary's counts, where the run came to its end after the last commit."""
+    path = store.path / SUMMARY_FILE
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        notes.append("no summary.json: the run has not come to an end; run it again to continue")
+        return []
+    except (OSError, ValueError) as error:
+        return [f"summary.json cannot be read: {error}"]
+    if not isinstance(summary, dict):
+        return ["summary.json holds no summary"]
+    if summary.get("interrupted"):
+        notes.append("the run was interrupted; run it again to continue")
+    newest = max((part.stat().st_mtime_ns for part in store.parts()), default=0)
+    if newest > path.stat().st_mtime_ns:
+        notes.append("parts are newer than summary.json: the last run did not come to its end")
+        return []
+    said = {"ok": summary.get("ok"), "failed": summary.get("failed")}
+    if said != {"ok": ok, "failed": failed}:
+        return [f"summary.json says {said['ok']} ok + {said['failed']} failed, the parts hold {ok} ok + {failed} failed"]
+    return []
+
+
+def _check_labels(store: RunStore) -> Iterator[str]:
+    """Label files against what the parts give, with or without confidence as the run was configured."""
+    described = store.describe()
+    root = str(described.get("source_root") or "/")
+    output = described.get("config", {}).get("output", {})
+    schema = store.schema()
+    task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)
+    labels = store.path / "labels"
+    expected: set[str] = set()
+    contested: set[str] = set()
+    for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
+        good = batch.filter(pc.equal(batch["status"], STATUS_OK))
+        texts = label_texts(good, task, names, bool(output.get("save_conf")))
+        paths = zip(good["path"].to_pylist(), good["path_bytes"].to_pylist(), texts, strict=True)
+        for path, exact, text in paths:
+            label = label_path(path_of(path, exact), root)
+            if label in expected:
+                contested.add(label)  # two images share it; the export said whose it is
+            expected.add(label)
+            if label not in contested and _read(labels / label) != text:
+                yield f"labels/{label!r} is not what the parts give; `farm export {store.path}` writes it again"
+    for folder, _, files in os.walk(labels):
+        for file in files:
+            name = os.path.relpath(os.path.join(folder, file), labels)
+            if name not in expected:
+                yield f"labels/{name!r} belongs to no image of the run"
+
+
+def _read(path: Path) -> str:
+    """A label file's text; nothing where there is none. Links are not followed: no export makes any."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        return f"unreadable: {error}"
