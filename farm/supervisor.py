@@ -165,6 +165,12 @@ class Supervisor:
         self._signals.append(number)
         self._watch.wake()
 
+    def processes(self) -> dict[str, int]:
+        """Process ids of the children that are alive, by role: `collector`, `worker 0` ..."""
+        workers = {f"worker {w.spec.worker}": w.process for w in self._workers.values() if not w.dead}
+        roles = workers | ({"collector": self._collector.process} if self._collector else {})
+        return {role: process.pid for role, process in roles.items() if process.pid and process.is_alive()}
+
     # The run
 
     def run(self) -> Outcome:

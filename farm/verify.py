@@ -128,7 +128,9 @@ def _check_summary(store: RunStore, ok: int, failed: int, notes: list[str]) -> l
         return []
     said = {"ok": summary.get("ok"), "failed": summary.get("failed")}
     if said != {"ok": ok, "failed": failed}:
-        return [f"summary.json says {said['ok']} ok + {said['failed']} failed, the parts hold {ok} ok + {failed} failed"]
+        return [
+            f"summary.json says {said['ok']} ok + {said['failed']} failed, the parts hold {ok} ok + {failed} failed"
+        ]
     return []
 
 

@@ -5,7 +5,8 @@
 Every image gets the same boxes. With `pixels: true` images are read and decoded, and the first box is as large as the
 image, so that a wrong image shows. Faults, for testing what a farm does with them, are chosen by an image's first
 pixel (blue value), which needs `pixels: true`: `kill_on` ends the process with SIGSEGV, `hang_on` never returns,
-`raise_on` raises.
+`raise_on` raises, `hog_on` takes memory until it is refused or the process killed. `fits` is the largest batch that
+the made-up device has memory for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ import pyarrow as pa
 from farm.schema import BOX
 
 HANG_S = 3600.0
+HOG_BYTES = 64 << 20
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's, by which a worker knows it."""
 
 
 @dataclass(slots=True)
@@ -37,6 +43,8 @@ class FakeModel:
     kill_on: int | None = None
     hang_on: int | None = None
     raise_on: int | None = None
+    hog_on: int | None = None
+    fits: int | None = None
     task: str = "detect"
     names: Mapping[int, str] = field(default_factory=lambda: {0: "thing", 1: "other"})
     channels: int = 3
@@ -53,6 +61,8 @@ class FakeModel:
         return image[:1, :1].copy()
 
     def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+        if self.fits is not None and len(shapes) > self.fits:
+            raise OutOfMemoryError(f"{len(shapes)} images do not fit")
         time.sleep(self.sleep_ms * len(shapes) / 1e3)
         for image in prepared:
             self._misbehave(int(image[0, 0, 0]))
@@ -76,6 +86,10 @@ class FakeModel:
             time.sleep(HANG_S)
         if blue == self.raise_on:
             raise RuntimeError(f"an image whose first pixel is {blue}")
+        if blue == self.hog_on:
+            hoard = []
+            while True:
+                hoard.append(np.ones(HOG_BYTES, np.uint8))
 
 
 def make(**args: Any) -> FakeModel:

@@ -1,0 +1,1 @@
+"""The fault matrix: real faults injected into real runs, and the rows checked."""

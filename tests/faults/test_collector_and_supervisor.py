@@ -1,0 +1,125 @@
+"""The collector and the supervisor killed, the whole group killed, segments and processes left by nobody."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+import farm
+from tests.faults.harness import Saboteur, config, group_members, pictures, rows, segments, start, wait_for
+
+IMAGES = 250
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("source"), IMAGES)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("undisturbed")
+    farm.run(config(source, run_dir))
+    return rows(run_dir)
+
+
+def test_the_collector_killed_again_and_again(source, undisturbed, tmp_path):
+    def strike(saboteur, snapshot):
+        if snapshot.done and saboteur.kills < 12 and saboteur.random.random() < 0.3:
+            saboteur.strike("collector")
+
+    saboteur = Saboteur(strike)
+    summary = saboteur.run(config(source, tmp_path / "run", {"sleep_ms": 8}))
+    assert saboteur.kills >= 3
+    assert rows(tmp_path / "run") == undisturbed
+    assert (summary.ok, summary.failed) == (IMAGES, 0)
+
+
+CRASHING = """
+import os, signal, sys
+import farm.store, farm.collector
+point, countdown = {point!r}, [2]
+def strike(name, original):
+    def wrapper(*args, **kwargs):
+        mine = sys._getframe(1).f_globals.get("__name__") == "farm.store"
+        if name == point and mine:
+            countdown[0] -= 1
+            if countdown[0] == 0 and not os.path.exists({mark!r}):
+                open({mark!r}, "w").close()
+                if {after!r}:
+                    original(*args, **kwargs)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    return wrapper
+for module, name in ((os, "fsync"), (os, "rename"), (farm.store.pq, "write_table")):
+    setattr(module, name, strike(name, getattr(module, name)))
+from farm.models.fake import make
+"""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("point", ["write_table", "fsync", "rename"])
+def test_the_collector_killed_at_every_point_of_a_commit(source, undisturbed, tmp_path, monkeypatch, point, after):
+    """A module that children import replaces the call by one that kills the process, once, at the second commit."""
+    mark = str(tmp_path / "struck")
+    (tmp_path / "crashing.py").write_text(CRASHING.format(point=point, mark=mark, after=after))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif any('multiprocessing' in word for word in sys.orig_argv):\n    import crashing\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.getcwd()}")
+    values = config(source, tmp_path / "run", {"sleep_ms": 1}, workers={"start": "spawn"})
+    summary = farm.run(values)
+    assert os.path.exists(mark), "the collector was never struck"
+    assert summary.restarts >= 1
+    assert rows(tmp_path / "run") == undisturbed
+
+
+def killed_supervisor(source, tmp_path, delay_s):
+    process = start(config(source, tmp_path / "run", {"sleep_ms": 10}), tmp_path)
+    time.sleep(delay_s)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    return process
+
+
+def test_the_supervisor_killed_at_random_instants(source, undisturbed, tmp_path):
+    """No orphan after two seconds, no segment left, and reruns end with the exact rows."""
+    chance = random.Random(3)
+    for _ in range(6):
+        process = killed_supervisor(source, tmp_path, chance.uniform(0.2, 2.0))
+        assert wait_for(lambda p=process: not group_members(p.pid), 4.0), "orphans"
+    farm.run(config(source, tmp_path / "run", {"sleep_ms": 10}))
+    assert rows(tmp_path / "run") == undisturbed
+    assert not segments(tmp_path / "run")
+
+
+def test_the_whole_group_killed(source, undisturbed, tmp_path):
+    chance = random.Random(5)
+    for _ in range(4):
+        process = start(config(source, tmp_path / "run", {"sleep_ms": 10}), tmp_path)
+        time.sleep(chance.uniform(0.5, 2.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+    farm.run(config(source, tmp_path / "run", {"sleep_ms": 10}))
+    assert rows(tmp_path / "run") == undisturbed
+    assert not segments(tmp_path / "run")
+
+
+def test_chaos_over_all_roles(source, undisturbed, tmp_path):
+    """Workers, collector and supervisor killed at random until the work is done."""
+    chance = random.Random(11)
+    deadline = time.monotonic() + 25
+    while time.monotonic() < deadline:
+        process = start(config(source, tmp_path / "run", {"sleep_ms": 8}), tmp_path)
+        while process.poll() is None and chance.random() > 0.03:
+            time.sleep(0.1)
+            victims = [pid for pid in group_members(process.pid) if pid != process.pid]
+            if victims and chance.random() < 0.4:
+                os.kill(chance.choice(victims), signal.SIGKILL)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    farm.run(config(source, tmp_path / "run", {"sleep_ms": 8}))
+    assert rows(tmp_path / "run") == undisturbed

@@ -1,0 +1,165 @@
+"""Workers that die, freeze, or meet an image that kills them."""
+
+import os
+import signal
+
+import pytest
+
+import farm
+from farm.errors import FarmError, WorkerError
+from tests.faults.harness import POISON, Saboteur, config, pictures, rows, segments
+
+IMAGES = 300
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("source"), IMAGES)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("undisturbed")
+    farm.run(config(source, run_dir))
+    return rows(run_dir)
+
+
+@pytest.mark.parametrize("state", ["idle", "starting", "decoding", "predicting", "sending"])
+def test_workers_killed_in_every_state(source, undisturbed, tmp_path, state):
+    """Killed whenever one is seen in this state, for as long as there is work."""
+    kills = 5 if state == "starting" else 12  # deaths without an image between are waited for longer and longer
+
+    def strike(saboteur, snapshot):
+        for worker in snapshot.workers:
+            if worker.state == state and saboteur.kills < kills and saboteur.random.random() < 0.7:
+                saboteur.strike(f"worker {worker.worker}")
+
+    slow = {"sleep_ms": 2, "load_s": 0.3 if state == "starting" else 0.0}
+    saboteur = Saboteur(strike)
+    summary = saboteur.run(config(source, tmp_path / "run", model=slow))
+    assert rows(tmp_path / "run") == undisturbed
+    assert summary.restarts <= saboteur.kills
+    assert not segments(tmp_path / "run")
+
+
+def test_random_kills_of_workers(source, undisturbed, tmp_path):
+    def strike(saboteur, snapshot):
+        if saboteur.kills < 60:
+            saboteur.strike(f"worker {saboteur.random.randrange(2)}")
+
+    saboteur = Saboteur(strike)
+    saboteur.run(config(source, tmp_path / "run", model={"sleep_ms": 5}))
+    assert saboteur.kills > 10
+    assert rows(tmp_path / "run") == undisturbed
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_an_image_that_kills_its_worker_among_sixteen(tmp_path, batch):
+    source = pictures(tmp_path / "source", 16, poisoned=(7,))
+    limits = {"attempts": 3, "max_restarts": 20}
+    values = config(source, tmp_path / "run", {"kill_on": POISON}, workers={"count": 1, "batch": batch}, limits=limits)
+    summary = farm.run(values)
+    assert (summary.ok, summary.failed, summary.exit_code) == (15, 1, 3)
+    assert summary.restarts == 3, "a poison image costs limits.attempts restarts"
+    (failure,) = summary.failures
+    assert (failure.stage, failure.type, failure.example) == ("predict", "SIGSEGV", "00007.png")
+
+
+def test_several_poison_images_do_not_end_a_run_that_goes_on(tmp_path):
+    source = pictures(tmp_path / "source", 60, poisoned=tuple(range(0, 60, 6)))
+    limits = {"attempts": 2, "max_restarts": 8}
+    summary = farm.run(config(source, tmp_path / "run", {"kill_on": POISON}, limits=limits))
+    assert (summary.ok, summary.failed) == (50, 10)
+
+
+def test_a_model_that_only_dies_ends_the_run(tmp_path):
+    source = pictures(tmp_path / "source", 30, poisoned=tuple(range(30)))
+    limits = {"attempts": 100, "max_restarts": 5}
+    with pytest.raises(WorkerError, match=r"6 processes died in a row.*SIGSEGV"):
+        farm.run(config(source, tmp_path / "run", {"kill_on": POISON}, limits=limits))
+    assert not segments(tmp_path / "run")
+
+
+def test_a_frozen_worker_is_killed_at_its_deadline_and_the_other_goes_on(source, undisturbed, tmp_path):
+    seen = []
+
+    def freeze(saboteur, snapshot):
+        if snapshot.done > 20 and saboteur.kills == 0:
+            saboteur.strike("worker 0", signal.SIGSTOP)
+        if saboteur.kills:
+            seen.append(snapshot.workers[1].images)
+
+    saboteur = Saboteur(freeze)
+    values = config(source, tmp_path / "run", {"sleep_ms": 10}, limits={"item_timeout_s": 1.5})
+    summary = saboteur.run(values)
+    assert saboteur.kills == 1
+    assert summary.restarts == 1
+    assert rows(tmp_path / "run") == undisturbed
+    assert max(seen) > seen[0], "the other worker stood still"
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_image_that_never_returns_is_quarantined_at_its_deadline(tmp_path, batch):
+    source = pictures(tmp_path / "source", 12, poisoned=(5,))
+    limits = {"attempts": 2, "item_timeout_s": 0.8}
+    summary = farm.run(config(source, tmp_path / "run", {"hang_on": POISON}, workers={"batch": batch}, limits=limits))
+    assert (summary.ok, summary.failed) == (11, 1)
+    (failure,) = summary.failures
+    assert (failure.type, failure.stage) == ("Timeout", "predict")
+    assert "limits.item_timeout_s = 0.8" in failure.message
+
+
+def test_waiting_in_a_slow_batch_is_no_deadline(tmp_path):
+    """Forty images of 100 ms each, read ahead: the last waits for seconds, and none takes long itself."""
+    source = pictures(tmp_path / "source", 40)
+    limits = {"item_timeout_s": 1.0, "attempts": 1}
+    workers = {"count": 1, "batch": 8}
+    summary = farm.run(config(source, tmp_path / "run", {"sleep_ms": 100}, workers=workers, limits=limits))
+    assert (summary.ok, summary.restarts) == (40, 0)
+
+
+def test_a_device_out_of_memory_halves_the_batch(tmp_path):
+    source = pictures(tmp_path / "source", 48)
+    values = config(source, tmp_path / "run", {"fits": 3}, workers={"count": 1, "batch": 16}, limits={"attempts": 1})
+    summary = farm.run(values)
+    assert (summary.ok, summary.failed, summary.restarts) == (48, 0, 0)
+
+
+def test_an_image_that_takes_all_memory_is_named_as_such(tmp_path):
+    """An address-space limit, inherited by the workers: the allocation is refused inside the worker."""
+    source = pictures(tmp_path / "source", 12, poisoned=(5,))
+    values = config(source, tmp_path / "run", {"hog_on": POISON}, limits={"attempts": 2})
+    script = f"""
+import resource, farm, json
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+summary = farm.run({values!r})
+print(json.dumps([summary.ok, summary.failed, summary.exit_code, summary.failures[0].type]))
+"""
+    import json
+    import subprocess
+    import sys
+
+    from tests.faults.harness import ROOT
+
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, timeout=120)
+    assert done.returncode == 0, done.stderr
+    ok, failed, code, kind = json.loads(done.stdout.splitlines()[-1])
+    assert (ok, failed, code) == (11, 1, 3)
+    assert "Memory" in kind
+
+
+def test_too_many_failures_end_the_run(tmp_path):
+    source = pictures(tmp_path / "source", 400, poisoned=tuple(range(0, 400, 2)))
+    limits = {"attempts": 1, "max_failed": 10}
+    with pytest.raises(FarmError, match=r"more than limits.max_failed = 10; most often RuntimeError at predict"):
+        farm.run(config(source, tmp_path / "run", {"raise_on": POISON, "sleep_ms": 5}, limits=limits))
+    done = len(rows(tmp_path / "run"))
+    assert 10 < done < 400, "what was done is committed, and the rest was not tried"
+
+
+def test_a_share_of_failures_ends_the_run(tmp_path):
+    source = pictures(tmp_path / "source", 400, poisoned=tuple(range(0, 400, 2)))
+    limits = {"attempts": 1, "max_failed": 0.3}
+    with pytest.raises(FarmError, match=r"limits.max_failed = 0.3"):
+        farm.run(config(source, tmp_path / "run", {"raise_on": POISON}, limits=limits))
