@@ -61,7 +61,9 @@ def _limited(found: Iterator[str], more: str) -> list[str]:
 
 def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
     """Torn and foreign files; parts of other weights or another task."""
-    problems, notes, kinds = [], [], {}
+    problems: list[str] = []
+    notes: list[str] = []
+    kinds: dict[tuple[bytes | None, bytes | None], str] = {}
     for name in sorted(os.listdir(store.parts_dir)):
         if name.startswith(TEMPORARY_PREFIX):
             notes.append(f"parts/{name!r}: a commit that did not finish; the next run removes it")
