@@ -47,7 +47,8 @@ class View:
         if now - self._drawn_s < self.every_s or not self.wanted(snapshot):
             return
         self._drawn_s = now
-        self._history = [(t, n) for t, n in self._history if now - t <= RATE_OVER_S] + [(now, snapshot.done)]
+        recent = [(t, n) for t, n in self._history if n and now - t <= RATE_OVER_S]  # loading models is no slow rate
+        self._history = [*recent, (now, snapshot.done)]
         (since_s, before), (_, done) = self._history[0], self._history[-1]
         self.rate = (done - before) / (now - since_s) if now > since_s else snapshot.images_per_s
         self.draw(snapshot)
