@@ -3,6 +3,9 @@
 #   make demo     label 200 drawn pictures with the bundled model, and show where the labels are
 #   make test     run every test (ARGS="-k name" for some)
 #   make lint     ruff, mypy, import-linter
+#   make env      only make the environment, and print where it is
+#   make clean    remove what the commands left in this clone, runs/ too
+#   make chaos    kill processes of every role at random for MINUTES (default 2), and compare the rows
 #
 # Dependencies live in an environment shared by all clones with the same pyproject.toml (see .ci/environment.py);
 # the code that runs is always this clone's own.
@@ -11,7 +14,7 @@ PYTHON ?= python3
 ENV = $$($(PYTHON) .ci/environment.py)
 RUN = set -e; env="$(ENV)"; export PYTHONPATH="$(CURDIR)"; export PATH="$$env/bin:$$PATH";
 
-.PHONY: help env demo test lint clean
+.PHONY: help env demo test lint chaos clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -27,6 +30,9 @@ test:
 
 lint:
 	@$(RUN) ruff check . && ruff format --check . && mypy && lint-imports
+
+chaos:
+	@$(RUN) python -m tests.chaos --minutes $(or $(MINUTES),2) $(ARGS)
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

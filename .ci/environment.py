@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 if sys.version_info < (3, 11):  # noqa: UP036 - said before tomllib is missed
     sys.exit(f"farm needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
@@ -46,14 +47,23 @@ def build(folder: Path, wanted: list[str]) -> None:
     (folder / COMPLETE).write_text("\n".join(wanted))
 
 
+def lock_or_wait(lock: IO[str]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"farm: waiting for another clone to finish {lock.name.removesuffix('.lock')}", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 def main() -> None:
     wanted = requirements()
-    digest = hashlib.sha256("\n".join([sys.version, sys.executable, *wanted]).encode()).hexdigest()[:16]
+    python = f"{sys.base_prefix}/bin/python3"  # the same by any of its names, and from inside a venv of it
+    digest = hashlib.sha256("\n".join([sys.version, python, *wanted]).encode()).hexdigest()[:16]
     folder = home() / digest
     if not (folder / COMPLETE).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(f"{folder}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another clone may be building the same one
+            lock_or_wait(lock)  # another clone may be building the same one
             if not (folder / COMPLETE).exists():
                 try:
                     build(folder, wanted)

@@ -14,11 +14,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from farm.errors import ConfigError
 
-Positive = Annotated[int, Field(gt=0)]
+
+def _no_switch(value: Any) -> Any:
+    """Python counts `true` as 1; in a config it is a mistake."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Positive = Annotated[int, BeforeValidator(_no_switch), Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Auto = Literal["auto"]
 
@@ -34,7 +42,9 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """Where the images are. `path`: a folder, a glob, a list file (.txt), a dataset YAML, or `-` for standard input."""
 
-    path: str = Field(description="folder, glob, list file (.txt), Ultralytics dataset YAML, or - for standard input")
+    path: str = Field(
+        min_length=1, description="folder, glob, list file (.txt), Ultralytics dataset YAML, or - for standard input"
+    )
     recursive: bool = Field(True, description="look into sub-folders too")
     split: str = Field("train", description="which split of a dataset YAML to label")
 
@@ -42,7 +52,9 @@ class SourceConfig(Section):
 class ModelConfig(Section):
     """What labels the images, and the arguments that change labels; names and defaults as in `yolo predict`."""
 
-    weights: str | None = Field(None, description="anything YOLO() loads: .pt, .onnx, an OpenVINO folder, a model YAML")
+    weights: str | None = Field(
+        None, min_length=1, description="anything YOLO() loads: .pt, .onnx, an OpenVINO folder, a model YAML"
+    )
     factory: str | None = Field(
         None, description="package.module:function that makes a model of your own, in the worker"
     )
@@ -83,7 +95,7 @@ class WorkersConfig(Section):
         "auto", description="how processes start; auto: forkserver on CPU, spawn with CUDA"
     )
     count: Positive | Auto = Field("auto", description="workers; auto: one per physical core, or per CUDA device")
-    devices: Auto | Literal["cpu"] | list[Annotated[int, Field(ge=0)]] = Field(
+    devices: Auto | Literal["cpu"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(
         "auto", description="auto, cpu, or a list of CUDA device numbers"
     )
     threads: Positive | Auto = Field("auto", description="threads of each model; auto: 1 on CPU")
@@ -95,7 +107,7 @@ class WorkersConfig(Section):
     @classmethod
     def _device_numbers(cls, value: Any) -> Any:
         """`0`, `"0,1"` and `"cuda:0"` as a list of numbers, as Ultralytics takes them."""
-        if isinstance(value, int):
+        if isinstance(value, int) and not isinstance(value, bool):
             return [value]
         if isinstance(value, str) and value not in ("auto", "cpu"):
             parts = [part.strip().removeprefix("cuda:") for part in value.split(",")]
@@ -110,7 +122,7 @@ class LimitsConfig(Section):
     attempts: Positive = Field(3, description="tries before an image is quarantined")
     item_timeout_s: Annotated[float, Field(gt=0)] = Field(60, description="longest time one image may take, in seconds")
     max_pixels: Positive = Field(178_956_970, description="larger images are refused before decoding (Pillow's limit)")
-    max_failed: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    max_failed: Positive | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="failed images that end the run: a count, or a share below 1 (of at least 100 images)"
     )
     max_restarts: Positive = Field(
@@ -130,7 +142,7 @@ class CommitConfig(Section):
 class OutputConfig(Section):
     """Where results go."""
 
-    dir: str = Field(description="the run directory; labelling into it again continues")
+    dir: str = Field(min_length=1, description="the run directory; labelling into it again continues")
     exports: list[Literal["yolo"]] = Field(["yolo"], description="formats written at the end")
     save_conf: bool = Field(
         False, description="sixth column with the confidence; Ultralytics rejects it in training labels"
@@ -171,23 +183,31 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
     Raises ConfigError with the file, line and nearest valid key.
     """
     data: dict[str, Any] = {}
-    lines: dict[tuple[str, ...], int] = {}
+    places: dict[tuple[str, ...], str] = {}
     if path is not None:
         data, lines = _read_yaml(Path(path))
+        places = {keys: f"{path}:{line}" for keys, line in lines.items()}
         data = _resolve_paths(data, Path(path).resolve().parent)
     for override in overrides:
-        _apply_override(data, override, Path(cwd).resolve())
-    return validate(data, str(path) if path is not None else None, lines)
+        names = _apply_override(data, override, Path(cwd).resolve())
+        places = {keys: place for keys, place in places.items() if keys[: len(names)] != names}
+        for n in range(1, len(names)):
+            places.setdefault(names[:n], f"override {override!r}")
+        places[names] = f"override {override!r}"
+    return validate(data, str(path) if path is not None else None, places)
 
 
 def validate(
-    data: Mapping[str, Any], origin: str | None = None, lines: Mapping[tuple[str, ...], int] | None = None
+    data: Mapping[str, Any], origin: str | None = None, places: Mapping[tuple[str, ...], str] | None = None
 ) -> FarmConfig:
-    """Config from a mapping. Raises ConfigError that names every wrong key and what would be right."""
+    """Config from a mapping. Raises ConfigError that names every wrong key and what would be right.
+
+    `places` says where each key was set (a line of `origin`, or an override), to be named in the message.
+    """
     try:
         return FarmConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error, origin, lines or {}))) from None
+        raise ConfigError("\n".join(_explain(error, origin, places or {}))) from None
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
@@ -227,12 +247,14 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _absolute(value: str, base: Path, may_be_name: bool) -> str:
+    if not value:
+        return value  # an unset variable must not become the folder one is in
     full = os.path.join(base, os.path.expanduser(value))
     return value if may_be_name and os.sep not in value and not os.path.exists(full) else full
 
 
-def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> None:
-    """Set one `section.key=value` in `data`."""
+def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> tuple[str, ...]:
+    """Set one `section.key=value` in `data`; returns the key as names."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"{override!r} is no override; write section.key=value, for example workers.count=4")
@@ -248,6 +270,7 @@ def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> None:
         place[name] = dict(child) if isinstance(child, dict) else {}
         place = place[name]
     place[names[-1]] = value
+    return tuple(names)
 
 
 def _annotation(names: Sequence[str]) -> Any:
@@ -272,7 +295,7 @@ def _parse(text: str, annotation: Any) -> Any:
         return text
 
 
-def _explain(error: ValidationError, origin: str | None, lines: Mapping[tuple[str, ...], int]) -> Iterator[str]:
+def _explain(error: ValidationError, origin: str | None, places: Mapping[tuple[str, ...], str]) -> Iterator[str]:
     """One line per wrong key: where it stands, what is wrong, what would be right."""
     seen = set()
     for problem in error.errors(include_url=False):
@@ -280,9 +303,8 @@ def _explain(error: ValidationError, origin: str | None, lines: Mapping[tuple[st
         if (loc, problem["type"] == "extra_forbidden") in seen:  # a union reports each of its branches
             continue
         seen.add((loc, problem["type"] == "extra_forbidden"))
-        line = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), None)
-        where = f"{origin}:{line}: " if origin and line else f"{origin}: " if origin else ""
-        yield where + _reason(problem, loc)
+        place = next((places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), origin)
+        yield (f"{place}: " if place else "") + _reason(problem, loc)
 
 
 def _keys_only(loc: tuple[int | str, ...]) -> tuple[str, ...]:
@@ -308,6 +330,10 @@ def _reason(problem: Any, loc: tuple[str, ...]) -> str:
         return f"`{key}` is missing; it must be set{hint}"
     if "_type" in problem["type"] and _is_section(loc):
         return f"`{key}` takes a mapping of {', '.join(_annotation(loc).model_fields)}"
+    if problem["type"] == "string_too_short":
+        return f"`{key}` is empty; it must be set"
+    if problem["type"] == "list_type" and not _takes(loc):
+        return f"`{key}` takes a list: write [{problem['input']}]"
     message = problem["msg"].removeprefix("Value error, ")
     takes = _takes(loc)
     given = "" if loc == () or _is_section(loc) else f" (given: {problem['input']!r})"

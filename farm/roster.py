@@ -30,6 +30,8 @@ from farm.messages import Attach, Lease, Stop
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
 PRELOAD_MODEL = ["cv2", "torch", "ultralytics", "farm.models.yolo"]
 JOIN_S = 5.0
+FORK_SERVER_TRIES = 10
+FORK_SERVER_WAIT_S = 0.2
 FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
 
@@ -135,14 +137,17 @@ class Roster:
         return WorkerProcess(spec, process, leases, control, time.monotonic())
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
-        process = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
         with signals_blocked(), _environ(self._environment):
-            try:
-                process.start()
-            except (EOFError, ConnectionError):  # the fork server was killed; the next start starts a new one
-                process = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
-                process.start()
-        return process  # type: ignore[no-any-return]
+            for last in (*[False] * FORK_SERVER_TRIES, True):
+                process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
+                try:
+                    process.start()
+                    break
+                except (EOFError, ConnectionError):  # the fork server was killed; multiprocessing starts another
+                    if last:
+                        raise WorkerError(f"{name} cannot be started: its fork server dies again and again") from None
+                    time.sleep(FORK_SERVER_WAIT_S)
+        return process
 
 
 @contextlib.contextmanager

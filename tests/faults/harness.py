@@ -39,9 +39,10 @@ def pictures(folder: Path, count: int, poisoned: tuple[int, ...] = ()) -> Path:
 def config(source: Path, run_dir: Path, model: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
     """A run with the fake model; enough attempts and restarts that random kills quarantine nothing."""
     args = {"boxes": 2, "pixels": True, **(model or {})}
+    fake = {"factory": "farm.models.fake:make", "args": args}
     values = {
         "source": str(source),
-        "model": {"factory": "farm.models.fake:make", "args": args},
+        "model": model if model and "weights" in model else fake,
         "output": {"dir": str(run_dir), "exports": []},
         "workers": {"count": 2, "devices": "cpu"},
         "limits": {"attempts": 1000, "max_restarts": 1000, "item_timeout_s": 30},

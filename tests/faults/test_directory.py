@@ -52,7 +52,7 @@ def test_a_full_disk_is_fatal_and_resumable(source, small_disk, tmp_path):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(900 << 10))
     values = config(source, small_disk / "run", {"boxes": 4000}, commit={"images": 4, "seconds": 60})
-    with pytest.raises(OutputError, match="No space left on device.*run the same command to continue"):
+    with pytest.raises(OutputError, match=r"No space left on device.*run the same command to continue"):
         farm.run(values)
     kept = rows(small_disk / "run")
     assert len(kept) < IMAGES
@@ -238,10 +238,10 @@ def test_labels_stay_inside_their_folder(tmp_path, path):
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(image, target)
     listed.write_text(f"{path}\n")
-    before = {p for p in tmp_path.rglob("*.txt")}
+    before = set(tmp_path.rglob("*.txt"))
     values = config(listed, tmp_path / "run", output={"exports": ["yolo"]})
     assert farm.run(values).ok == 1
-    made = {p for p in tmp_path.rglob("*.txt")} - before - {tmp_path / "run" / "images.txt"}
+    made = set(tmp_path.rglob("*.txt")) - before - {tmp_path / "run" / "images.txt"}
     assert all(p.is_relative_to(tmp_path / "run" / "labels") for p in made)
     assert len(made) == 1
     assert not verify(tmp_path / "run").problems
