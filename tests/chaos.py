@@ -24,7 +24,6 @@ from pathlib import Path
 import farm
 from tests.faults.harness import config, group_members, pictures, rows, segments, start
 
-
 HELPERS = "starting, or fork server"
 HELPERS_SHARE = 0.15  # a fork server that is killed whenever it is seen never starts anything
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.report.text import duration, printable, rate
-from farm.summary import Summary
+from farm.summary import Failure, Summary
 
 MESSAGE_CHARS = 100
 
@@ -17,8 +17,8 @@ MESSAGE_CHARS = 100
 def print_summary(console: Console, summary: Summary, continue_with: str) -> None:
     """`continue_with`: the command that goes on with an interrupted run."""
     console.print(_table(summary))
-    if summary.failures:
-        console.print(_failures(summary))
+    for failure in summary.failures:
+        _say_failure(console, failure)
     for label, place in _places(summary):
         _say(console, f"{label:<10}{place}")
     for warning in summary.warnings:
@@ -32,7 +32,7 @@ def print_summary(console: Console, summary: Summary, continue_with: str) -> Non
 
 
 def _table(summary: Summary) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     rows: list[tuple[str, str | Text]] = [
@@ -55,16 +55,13 @@ def _table(summary: Summary) -> Table:
     return table
 
 
-def _failures(summary: Summary) -> Table:
-    """Each kind of failure with one example; nothing here is interpreted as markup."""
-    table = Table(title="failed", title_justify="left", title_style="red", box=None, padding=(0, 2, 0, 0))
-    table.add_column("images", justify="right")
-    for name in ("stage", "why", "for example"):
-        table.add_column(name, overflow="fold")
-    for failure in summary.failures:
-        why = Text(f"{failure.type}: {printable(failure.message)[:MESSAGE_CHARS]}")
-        table.add_row(f"{failure.count:,}", failure.stage, why, Text(printable(failure.example)))
-    return table
+def _say_failure(console: Console, failure: Failure) -> None:
+    """One kind of failure: how often, where and why, and one image to look at."""
+    message = printable(failure.message)
+    if console.is_terminal and len(message) > MESSAGE_CHARS:  # a log keeps all of it: it may name a path
+        message = message[: MESSAGE_CHARS - 1] + "…"
+    _say(console, f"{failure.count:,} failed in {failure.stage}: {failure.type}: {message}", "red")
+    _say(console, f"    for example {failure.example}")
 
 
 def _places(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,8 @@ REDRAW_S = 0.25
 PLAIN_S = 10.0
 WORKERS_SHOWN = 16
 RATE_OVER_S = 10.0
+PIN_CHARS = 32
+NOT_WORKING = frozenset({"starting", "restarting", "dead", "stopped"})
 STATE_STYLES = {"dead": "red", "restarting": "red", "starting": "yellow", "idle": "dim", "stopped": "dim"}
 
 
@@ -84,7 +86,7 @@ class LiveView(View):
         parts = [Text(printable(self._title), style="bold", no_wrap=True, overflow="ellipsis"), self._bar(snapshot)]
         parts += [self._counts(snapshot), _workers(snapshot.workers)]
         if snapshot.note:
-            parts.append(Text(snapshot.note, style="yellow"))
+            parts.append(Text(printable(snapshot.note), style="yellow", no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
 
     def _bar(self, snapshot: Snapshot) -> RenderableType:
@@ -105,28 +107,38 @@ class LiveView(View):
         return line
 
     def _counts(self, snapshot: Snapshot) -> Text:
-        text = Text(f"{snapshot.ok:,} labelled", style="green")
-        text.append(f"  {snapshot.failed:,} failed", style="red" if snapshot.failed else "dim")
-        text.append(f"  {snapshot.detections:,} detections  {snapshot.committed:,} committed", style="dim")
-        if snapshot.skipped:
-            text.append(f"  {snapshot.skipped:,} done earlier", style="dim")
+        """One line: what matters least comes last, and is left out where the terminal is narrow."""
+        parts = [
+            (f"{snapshot.ok:,} labelled", "green"),
+            (f"{snapshot.failed:,} failed", "red" if snapshot.failed else "dim"),
+            (f"{snapshot.skipped:,} done earlier" if snapshot.skipped else "", "dim"),
+            (f"{snapshot.detections:,} detections", "dim"),
+            (f"{snapshot.committed:,} committed", "dim"),
+        ]
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for words, style in parts:
+            gap = "  " if text and words else ""
+            if len(text) + len(gap) + len(words) > self._live.console.width:
+                break
+            text.append(gap + words, style=style)
         return text
 
 
 def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("worker", justify="right")
-    for name in ("pin", "state"):
-        table.add_column(name, no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("worker", justify="right", no_wrap=True)
+    table.add_column("pin", max_width=PIN_CHARS)  # the only column that gives way where the terminal is narrow
+    table.add_column("state", no_wrap=True)
     for name in ("images", "images/s", "restarts"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for worker in workers[:WORKERS_SHOWN]:
         restarts = Text(str(worker.restarts), style="red" if worker.restarts else "dim")
         state = Text(worker.state, style=STATE_STYLES.get(worker.state, ""))
-        table.add_row(str(worker.worker), worker.pin, state, f"{worker.images:,}", rate(worker.images_per_s), restarts)
+        pin = Text(worker.pin, no_wrap=True, overflow="ellipsis")
+        table.add_row(str(worker.worker), pin, state, f"{worker.images:,}", rate(worker.images_per_s), restarts)
     rest = workers[WORKERS_SHOWN:]
     if rest:
-        busy = sum(worker.state not in ("dead", "restarting", "starting") for worker in rest)
+        busy = sum(worker.state not in NOT_WORKING for worker in rest)
         sums = (sum(worker.images for worker in rest), sum(worker.images_per_s for worker in rest))
         restarts = Text(str(sum(worker.restarts for worker in rest)))
         table.add_row(f"+{len(rest)}", "", f"{busy} working", f"{sums[0]:,}", rate(sums[1]), restarts)
@@ -148,7 +160,7 @@ class PlainView(View):
     def draw(self, snapshot: Snapshot) -> None:
         done = snapshot.skipped + snapshot.done
         share = f"/{snapshot.total:,} ({done / snapshot.total:.1%})" if snapshot.total else ""
-        working = sum(worker.state not in ("dead", "restarting", "starting") for worker in snapshot.workers)
+        working = sum(worker.state not in NOT_WORKING for worker in snapshot.workers)
         parts = [
             duration(snapshot.elapsed_s),
             f"{done:,}{share}",

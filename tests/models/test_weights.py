@@ -1,0 +1,81 @@
+"""Weights as the supervisor sees them: found, told apart, and described when they are not there."""
+
+import pytest
+
+from farm.config import ModelConfig
+from farm.errors import ModelError
+from farm.models import load_model, weights
+from farm.models.fake import FakeModel
+from farm.models.weights import check_backend, environment, resolve_weights, weights_digest
+
+
+def test_an_existing_file_is_its_absolute_path(tmp_path, monkeypatch):
+    (tmp_path / "m.pt").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_weights("m.pt") == str(tmp_path / "m.pt")
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path):
+    (tmp_path / "yolo11n-coco.pt").touch()
+    with pytest.raises(ModelError, match=r"did you mean .*yolo11n-coco\.pt"):
+        resolve_weights(str(tmp_path / "yolo11n-cocoo.pt"))
+
+
+def test_a_named_model_that_cannot_be_fetched_says_so_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "DOWNLOAD", "import sys; sys.exit('no network here')")
+    with pytest.raises(ModelError, match=r"yolo99n\.pt is no file here.*no network here.*copy it to") as raised:
+        resolve_weights("yolo99n.pt", tmp_path / "cache")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_named_model_is_fetched_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "DOWNLOAD", "import sys; open(sys.argv[1], 'a').write('x')")
+    for _ in range(2):
+        path = resolve_weights("yolo99n.pt", tmp_path)
+    assert open(path).read() == "x"
+
+
+@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolo26x.yaml", "yolo11n-seg.yaml", "yolov8.yaml"])
+def test_model_yamls_that_ultralytics_ships_are_known(name):
+    assert resolve_weights(name) == name
+    assert len(weights_digest(name)) == 64
+
+
+def test_a_digest_tells_contents_apart_also_of_folders(tmp_path):
+    for name, content in (("a", b"1"), ("b", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.bin").write_bytes(content)
+        (tmp_path / f"{name}.pt").write_bytes(content)
+    digests = {weights_digest(str(tmp_path / name)) for name in ("a", "b", "a.pt", "b.pt")}
+    assert len(digests) == 4
+    (tmp_path / "c.pt").write_bytes(b"1")
+    assert weights_digest(str(tmp_path / "c.pt")) == weights_digest(str(tmp_path / "a.pt"))
+
+
+def test_a_backend_must_run_the_file():
+    check_backend(ModelConfig(weights="m.pt"))
+    check_backend(ModelConfig(weights="m.onnx", backend="onnxruntime"))
+    with pytest.raises(ModelError, match="yolo export model=m.pt format=openvino"):
+        check_backend(ModelConfig(weights="m.pt", backend="openvino"))
+    with pytest.raises(ModelError, match=r"give a \.pt"):
+        check_backend(ModelConfig(weights="m.onnx", backend="torch"))
+
+
+def test_safe_by_default():
+    safe, bold = (
+        environment(ModelConfig(weights="m")),
+        environment(ModelConfig(weights="m", safe_load=False, autoinstall=True)),
+    )
+    assert (safe["ULTRALYTICS_SAFE_LOAD"], safe["YOLO_AUTOINSTALL"], safe["YOLO_OFFLINE"]) == ("true", "false", "true")
+    assert (bold["ULTRALYTICS_SAFE_LOAD"], bold["YOLO_AUTOINSTALL"]) == ("false", "true")
+
+
+def test_a_factory_makes_the_model():
+    model = load_model(ModelConfig(factory="farm.models.fake:make", args={"boxes": 4}), "cpu", 1)
+    assert isinstance(model, FakeModel)
+    assert [len(boxes) for boxes in model.encode(model.predict([], [(0, 0)] * 3))["boxes"]] == [4, 4, 4]
+
+
+def test_a_factory_that_makes_no_model():
+    with pytest.raises(ModelError, match="made a dict without task, names"):
+        load_model(ModelConfig(factory="builtins:dict"), "cpu", 1)
