@@ -69,6 +69,9 @@ def test_a_bare_model_name_stays_one_unless_the_file_is_there(tmp_path):
         ("source.path=/2024", "source", "path", "/2024"),
         ("source=/a=b", "source", "path", "/a=b"),
         ("source.split=1", "source", "split", "1"),
+        ("model=1.0", "model", "weights", "1.0"),
+        ("limits.max_failed=0.5", "limits", "max_failed", 0.5),
+        ("limits.max_failed=1_000", "limits", "max_failed", 1000),
         ("output.save_conf=true", "output", "save_conf", True),
     ],
 )
@@ -96,6 +99,35 @@ def test_overrides_are_typed_by_the_key_they_set(override, section, key, value):
 )  # fmt: skip
 def test_a_mistake_is_told_where_it_stands_and_what_would_be_right(tmp_path, text, says):
     assert says in complaint(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.conf=2", "override 'model.conf=2': `model.conf`: Input should be less than or equal to 1"),
+        ("workers.cuont=2", "override 'workers.cuont=2': unknown key `cuont` in `workers`; did you mean `count`?"),
+        ("worker.count=2", "override 'worker.count=2': unknown key `worker`; did you mean `workers`?"),
+        ("source=", "override 'source=': `source.path` is empty"),
+        ("output=", "override 'output=': `output.dir` is empty"),
+        ("model=", "override 'model=': `model.weights` is empty"),
+        ("workers.count=true", "`workers.count`: must be `auto` or a whole number above 0 (given: True)"),
+        ("workers.devices=true", "`workers.devices`: must be `auto` or cpu or a list of device numbers"),
+        ("workers.devices=[]", "`workers.devices`: must be `auto` or cpu or a list of device numbers"),
+        ("commit.images=yes", "`commit.images`: must be a number, not true or false"),
+        ("output.exports=yolo", "`output.exports` takes a list: write [yolo]"),
+        ("model.classes=0", "`model.classes` takes a list: write [0]"),
+    ],
+)
+def test_a_mistake_in_an_override_is_not_blamed_on_the_file(tmp_path, override, says):
+    path = write(tmp_path, "source: a\nmodel: {weights: m.pt, conf: 0.3}\noutput: o\n")
+    told = complaint(path, [override])
+    assert says in told
+    assert "config.yaml" not in told
+
+
+def test_a_mistake_in_the_file_keeps_its_line_beside_an_override(tmp_path):
+    path = write(tmp_path, "source: a\nmodel:\n  weights: m.pt\n  conf: 2\noutput: o\n")
+    assert "config.yaml:4: `model.conf`" in complaint(path, ["model.iou=0.5"])
 
 
 def test_every_mistake_is_told_at_once(tmp_path):

@@ -23,7 +23,7 @@ def rows(*paths, task="detect", boxes=(BOX,), status="ok", **columns):
     schema = part_schema(task)
     arrays = [values.get(f.name, [None] * len(paths)) for f in schema]
     return pa.record_batch(
-        [a if isinstance(a, pa.Array) else pa.array(a, f.type) for a, f in zip(arrays, schema)], schema
+        [a if isinstance(a, pa.Array) else pa.array(a, f.type) for a, f in zip(arrays, schema, strict=True)], schema
     )
 
 

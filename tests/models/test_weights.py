@@ -1,5 +1,7 @@
 """Weights as the supervisor sees them: found, told apart, and described when they are not there."""
 
+from pathlib import Path
+
 import pytest
 
 from farm.config import ModelConfig
@@ -32,7 +34,7 @@ def test_a_named_model_is_fetched_once(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "DOWNLOAD", "import sys; open(sys.argv[1], 'a').write('x')")
     for _ in range(2):
         path = resolve_weights("yolo99n.pt", tmp_path)
-    assert open(path).read() == "x"
+    assert Path(path).read_text() == "x"
 
 
 @pytest.mark.parametrize("name", ["yolo11n.yaml", "yolo26x.yaml", "yolo11n-seg.yaml", "yolov8.yaml"])
@@ -55,7 +57,7 @@ def test_a_digest_tells_contents_apart_also_of_folders(tmp_path):
 def test_a_backend_must_run_the_file():
     check_backend(ModelConfig(weights="m.pt"))
     check_backend(ModelConfig(weights="m.onnx", backend="onnxruntime"))
-    with pytest.raises(ModelError, match="yolo export model=m.pt format=openvino"):
+    with pytest.raises(ModelError, match=r"yolo export model=m\.pt format=openvino"):
         check_backend(ModelConfig(weights="m.pt", backend="openvino"))
     with pytest.raises(ModelError, match=r"give a \.pt"):
         check_backend(ModelConfig(weights="m.onnx", backend="torch"))

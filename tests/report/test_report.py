@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from farm.report.closing import print_summary
@@ -64,6 +65,36 @@ def test_many_workers_are_summed_up():
     assert len(text.splitlines()) < 24
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_nothing_wraps(width):
+    view = LiveView(Console(file=io.StringIO(), width=width), "labelling " + "x" * 200)
+    crew = tuple(WorkerSnapshot(n, "cpu " + "0,1,2,3," * 20, "predicting", 123_456, 12.3, 2) for n in range(3))
+    big = Snapshot(9e5, 9_999_999, 1_234_567, 904_050, 1_234, 12_345_678, 1500.0, 883_780, crew, "n" * 200)
+    lines = shown(view.render(big), width).splitlines()
+    assert len(lines) == 1 + 1 + 1 + 1 + len(crew) + 1
+    assert max(map(len, lines)) <= width
+    assert all(f"  {123_456:,}      12.3         2" in line for line in lines[4:7])
+    assert "1,234,567 done earlier  12,345,678 detections" in lines[2]
+    assert ("883,780 committed" in lines[2]) == (width == 120)
+
+
+def test_what_is_shown_while_it_runs_is_escaped():
+    view = LiveView(Console(file=io.StringIO(), width=80), "labelling [red]a\x1b[2J")
+    crew = (WorkerSnapshot(0, "[red]cpu", "idle", 1, 1.0, 0),)
+    text = shown(view.render(Snapshot(1.0, None, 0, 1, 0, 0, 1.0, 0, crew, "[bold]\x1b[2J\n")))
+    assert "labelling [red]a\\x1b[2J" in text
+    assert "[red]cpu" in text
+    assert "[bold]\\x1b[2J\\n" in text
+
+
+def test_only_workers_that_can_label_count_as_working():
+    stream = io.StringIO()
+    states = ("predicting", "idle", "starting", "restarting", "dead", "stopped")
+    crew = tuple(WorkerSnapshot(n, "cpu", state, 1, 1.0, 0) for n, state in enumerate(states))
+    PlainView(stream).update(Snapshot(50.0, None, 0, 6, 0, 0, 1.0, 0, crew))
+    assert "2/6 workers" in stream.getvalue()
+
+
 def test_redraws_are_rare():
     clock, drawn = Clock(), []
     view = LiveView(Console(file=io.StringIO()), "x", clock)
@@ -107,10 +138,22 @@ def test_the_summary_says_what_failed_and_how_to_go_on():
 
 
 def test_a_long_path_is_not_cut():
-    path = "/very/long" * 30
+    path, example = "/very/long" * 30, "a/b" * 100
+    failure = Failure("read", "OSError", 1, example, f"cannot read {example}")
     console = Console(file=io.StringIO(), width=60)
-    print_summary(console, summary(exports={"yolo": path}), "")
-    assert path in console.file.getvalue()
+    print_summary(console, summary(exports={"yolo": path}, failures=(failure,)), "")
+    lines = console.file.getvalue().splitlines()
+    assert f"labels    {path}" in lines
+    assert f"1 failed in read: OSError: cannot read {example}" in lines
+    assert f"    for example {example}" in lines
+
+
+def test_a_terminal_gets_no_page_of_an_error_message():
+    failure = Failure("predict", "RuntimeError", 1, "a.jpg", "x" * 5000)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    print_summary(console, summary(failures=(failure,)), "")
+    assert "x" * 99 + "…" in console.file.getvalue().replace("\n", "")
+    assert "x" * 100 not in console.file.getvalue().replace("\n", "")
 
 
 def test_printable_escapes_what_a_terminal_would_obey():
