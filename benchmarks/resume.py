@@ -50,7 +50,9 @@ def make(folder: str, rows: int) -> None:
 def keys(first: int, count: int) -> bytes:
     """Sixteen well-spread bytes for each number: two multiplicative hashes."""
     numbers = np.arange(first, first + count, dtype=np.uint64)
-    return np.stack([numbers * np.uint64(0x9E3779B97F4A7C15), numbers * np.uint64(0xC2B2AE3D27D4EB4F)], axis=1).tobytes()
+    return np.stack(
+        [numbers * np.uint64(0x9E3779B97F4A7C15), numbers * np.uint64(0xC2B2AE3D27D4EB4F)], axis=1
+    ).tobytes()
 
 
 def measure(folder: str, rows: int) -> None:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -30,6 +30,7 @@ from farm.messages import Attach, Lease, Stop
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
 PRELOAD_MODEL = ["cv2", "torch", "ultralytics", "farm.models.yolo"]
 JOIN_S = 5.0
+POLL_S = 0.1
 FORK_SERVER_TRIES = 10
 FORK_SERVER_WAIT_S = 0.2
 FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
@@ -92,6 +93,35 @@ class CollectorProcess:
 
     process: BaseProcess
     control: Connection
+
+    def tell(self, message: Any) -> None:
+        """Send a message. Where it has just died its sentinel will say so, and everything is leased again."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.control.send(message)
+
+    def bury(self, hear: Callable[[Any], None]) -> str:
+        """Hear what a dead collector said last, to the end. Returns what ended it, in words."""
+        kill(self.process)
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                hear(self.control.recv())
+        self.process.join(JOIN_S)
+        self.control.close()
+        return describe_exit(self.process.exitcode)
+
+    def stop(self, hear: Callable[[Any], None], patience_s: float) -> None:
+        """Let it commit what it has and leave, hearing it meanwhile: a full pipe would keep it. Kill it in the end."""
+        deadline = time.monotonic() + patience_s
+        if patience_s:
+            self.tell(Stop())
+        with contextlib.suppress(EOFError, OSError):
+            while time.monotonic() < deadline and (self.control.poll(POLL_S) or self.process.is_alive()):
+                if self.control.poll(0):
+                    hear(self.control.recv())
+        if self.process.is_alive():
+            kill(self.process)
+            self.process.join(JOIN_S)
+        self.control.close()
 
 
 class Roster:

@@ -99,6 +99,10 @@ class RunStore:
         """Raises RunMismatchError where earlier work in the directory was done with something else."""
         before = self.describe().get("fingerprint")
         if before is None:
+            if self.parts():
+                raise RunMismatchError(
+                    f"{self.path} has parts but no run.json that says what they were made with; give another output.dir"
+                )
             return
         changed = [
             f"{name} was {before.get(name)!r}, now {fingerprint.get(name)!r}"

@@ -10,6 +10,9 @@
 One loop, one wait over channels and sentinels with a timeout. A dead worker's channel is drained by the collector
 to its end (Drained) before anything it held is leased again, so that no image is labelled twice. A dead collector
 takes the workers with it: what it had not committed is queued again, and all of them start anew.
+
+Longer than other modules, because what a message, a death or a signal leads to is decided in one place; what can be
+decided without state is in leases, restarts, deadlines, feeding and tally, and how processes are handled in roster.
 """
 
 from __future__ import annotations
@@ -50,14 +53,13 @@ from farm.messages import (
     Quarantine,
     Ready,
     Release,
-    Stop,
     pack_seqs,
     unpack_seqs,
 )
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, Ring, segment_prefix, sweep
-from farm.roster import CollectorProcess, Roster, WorkerProcess, describe_exit, kill, signals_blocked
+from farm.roster import CollectorProcess, Roster, WorkerProcess, signals_blocked
 from farm.schema import failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, part_number
@@ -322,10 +324,8 @@ class Supervisor:
             self._tell(Describe(task, names))
 
     def _tell(self, message: Any) -> None:
-        """Send to the collector. Where it has just died its sentinel will say so, and everything is leased again."""
         assert self._collector is not None
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._collector.control.send(message)
+        self._collector.tell(message)
 
     # Deaths
 
@@ -394,24 +394,21 @@ class Supervisor:
     def _on_collector_death(self, collector: CollectorProcess) -> None:
         """Everything starts anew: what the dead collector had not committed is queued again."""
         self._watch.drop(collector.process.sentinel)
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                self._hear_collector(collector.control.recv())
         self._watch.drop(collector.control)
-        kill(collector.process)
-        collector.process.join(STOP_TIMEOUT_S)
-        cause = describe_exit(collector.process.exitcode)
+        cause = collector.bury(self._hear_collector)
         self._kill_workers()
         if self._ending:
             return
         self._book.committed(self._book.seqs_of(self._store.keys_since(self._parts)))
         self._parts = {part.name for part in self._store.parts()}
         again = self._book.collector_died()
-        time.sleep(self._policy.died("collector", cause))
+        due_s = time.monotonic() + self._policy.died("collector", cause)
+        while time.monotonic() < due_s and len(self._signals) < KILL_NOW:
+            time.sleep(TURN_S)
         self._flushed = False
         self._start_collector()
         for verdict in again:
-            self._quarantine([verdict], self._errors[verdict.item.seq], 0)
+            self._quarantine([verdict], self._errors[verdict.item.seq], NO_WORKER)
 
     def _kill_workers(self) -> None:
         """Kill all of them; what they held is queued, unblamed."""
@@ -631,7 +628,9 @@ class Supervisor:
         for worker in self._workers.values():
             worker.kill()
         if self._collector is not None:
-            self._stop_collector(self._collector)
+            patience_s = STOP_TIMEOUT_S if len(self._signals) < KILL_NOW else 0.0
+            with contextlib.suppress(OutputError):  # the run ends with another word already
+                self._collector.stop(self._hear_collector, patience_s)
         for worker in self._workers.values():
             worker.reap()
         self._workers.clear()
@@ -639,22 +638,3 @@ class Supervisor:
             if hasattr(self, segment):
                 getattr(self, segment).close()
         self._watch.close()
-
-    def _stop_collector(self, collector: CollectorProcess) -> None:
-        """It commits what it has and leaves; after a second signal it is killed."""
-        if len(self._signals) < KILL_NOW:
-            with contextlib.suppress(OSError):
-                collector.control.send(Stop())
-            self._hear_last_words(collector)
-        if collector.process.is_alive():
-            kill(collector.process)
-            collector.process.join(STOP_TIMEOUT_S)
-        collector.control.close()
-
-    def _hear_last_words(self, collector: CollectorProcess) -> None:
-        """Read on while it commits: a full pipe would keep it from leaving."""
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        with contextlib.suppress(EOFError, OSError, OutputError):
-            while time.monotonic() < deadline and (collector.control.poll(TURN_S) or collector.process.is_alive()):
-                if collector.control.poll(0):
-                    self._hear_collector(collector.control.recv())

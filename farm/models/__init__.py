@@ -3,6 +3,7 @@
 base.py      the protocol a worker drives
 yolo.py      anything that Ultralytics' YOLO() loads
 encode.py    Ultralytics' Results as Arrow columns
+budgets.py   a thread budget for onnxruntime and OpenVINO
 fake.py      a model that needs no weights, for tests and for measuring farm itself
 weights.py   the supervisor's side: where weights are, their digest, the environment they are loaded in
 """

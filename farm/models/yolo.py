@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
+from farm.models.budgets import limit_backend
 from farm.models.encode import encode_results
 from farm.models.weights import environment
 from farm.schema import TASKS
@@ -44,6 +45,7 @@ class YoloModel:
         self._config = config
         self._threads = threads
         _configure_ultralytics(config)
+        limit_backend(str(config.weights), threads)
         yolo = _load(config)
         self.task: str = yolo.task
         if self.task not in TASKS:

@@ -49,7 +49,8 @@ class View:
         if now - self._drawn_s < self.every_s or not self.wanted(snapshot):
             return
         self._drawn_s = now
-        recent = [(t, n) for t, n in self._history if n and now - t <= RATE_OVER_S]  # loading models is no slow rate
+        span_s = max(RATE_OVER_S, 2 * self.every_s)
+        recent = [(t, n) for t, n in self._history if n and now - t <= span_s]  # loading models is no slow rate
         self._history = [*recent, (now, snapshot.done)]
         (since_s, before), (_, done) = self._history[0], self._history[-1]
         self.rate = (done - before) / (now - since_s) if now > since_s else snapshot.images_per_s

@@ -1,0 +1,51 @@
+"""A thread budget for runtimes that Ultralytics starts without one. Runs in workers, before the model is loaded.
+
+onnxruntime gives every process a thread per core, whatever cores the process is pinned to: two processes on two cores
+take 100 ms an image where 39 are possible. OpenVINO keeps to the pinned cores, and is told the number all the same.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+
+def limit_backend(weights: str, threads: int) -> None:
+    """Let sessions that this process opens for such weights have `threads` threads."""
+    if weights.endswith(".onnx"):
+        _limit_onnxruntime(threads)
+    elif weights.rstrip("/").endswith("_openvino_model"):
+        _limit_openvino(threads)
+
+
+def _limit_onnxruntime(threads: int) -> None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return  # loading will say that it is missing
+    opened = onnxruntime.InferenceSession
+
+    @wraps(opened)
+    def open_limited(path: Any, sess_options: Any = None, *args: Any, **kwargs: Any) -> Any:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        return opened(path, options, *args, **kwargs)
+
+    onnxruntime.InferenceSession = open_limited
+
+
+def _limit_openvino(threads: int) -> None:
+    try:
+        import openvino
+    except ImportError:
+        return
+    compiled = openvino.Core.compile_model
+
+    @wraps(compiled)
+    def compile_limited(self: Any, model: Any, device_name: Any = None, config: Any = None, **kwargs: Any) -> Any:
+        if device_name in ("CPU", "AUTO"):
+            config = {**(config or {}), "INFERENCE_NUM_THREADS": threads}
+        return compiled(self, model, device_name, config, **kwargs)
+
+    openvino.Core.compile_model = compile_limited

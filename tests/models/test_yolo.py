@@ -1,0 +1,131 @@
+"""The YOLO adapter against `predict(batch=1)` in the same process: to the last bit, also for exported models."""
+
+import os
+
+import numpy as np
+import pytest
+
+from farm.config import ModelConfig
+from farm.decoding import decode
+from farm.errors import ModelError
+from farm.models import load_model
+
+FIELDS = ("class_id", "confidence", "x1", "y1", "x2", "y2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    import torch
+    from ultralytics.utils import torch_utils
+
+    torch_utils.NUM_THREADS = 1
+    torch.set_num_threads(1)
+
+
+def ours(model, images):
+    prepared = [model.prepare(image) for image in images]
+    shapes = [image.shape[:2] for image in images]
+    boxes = model.encode(model.predict(prepared, shapes))["boxes"]
+    return [
+        np.array([[box[name] for name in FIELDS] for box in row], np.float32).reshape(-1, 6)
+        for row in boxes.to_pylist()
+    ]
+
+
+def theirs(weights, paths, **arguments):
+    from ultralytics import YOLO
+
+    yolo = YOLO(weights)
+    results = [yolo.predict(path, verbose=False, device="cpu", **arguments)[0].boxes.data.numpy() for path in paths]
+    return [boxes[:, [5, 4, 0, 1, 2, 3]] for boxes in results]
+
+
+@pytest.fixture(scope="module")
+def paths(coco_images):
+    return [str(path) for path in sorted(coco_images.glob("*.jpg"))[:6]]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"imgsz": 320, "conf": 0.1, "iou": 0.4, "max_det": 3},
+        {"imgsz": [320, 416], "classes": [0, 2], "agnostic_nms": True},
+    ],
+    ids=["defaults", "limits", "classes"],
+)
+def test_boxes_are_those_of_predict(coco_weights, paths, arguments):
+    model = load_model(ModelConfig(weights=str(coco_weights), **arguments), "cpu", 1)
+    images = [decode(path, 10**9, model.channels) for path in paths]
+    expected = theirs(str(coco_weights), paths, **arguments)
+    assert sum(map(len, expected)) > 5
+    for image, boxes in zip(images, expected, strict=True):
+        assert np.array_equal(ours(model, [image])[0], boxes)
+
+
+def test_images_of_different_size_and_equal_letterbox_share_a_batch(coco_weights, paths):
+    import cv2
+
+    model = load_model(ModelConfig(weights=str(coco_weights), imgsz=320), "cpu", 1)
+    image = decode(paths[0], 10**9, 3)
+    larger = cv2.resize(image, None, fx=2, fy=2)
+    assert model.prepare(image).shape == model.prepare(larger).shape
+    together, alone = ours(model, [image, larger]), [ours(model, [image])[0], ours(model, [larger])[0]]
+    for both, one in zip(together, alone, strict=True):
+        assert both.shape == one.shape
+        assert np.abs(both[:, 2:] - one[:, 2:]).max() < 0.1
+
+
+def test_an_onnx_export_keeps_its_thread_budget_and_its_boxes(coco_weights, paths, tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", onnxruntime.InferenceSession)  # undone after the test
+    from ultralytics import YOLO
+
+    copy = tmp_path / "m.pt"
+    copy.write_bytes(coco_weights.read_bytes())
+    exported = YOLO(copy).export(format="onnx", imgsz=160, dynamic=True, simplify=False, verbose=False)
+    expected = theirs(exported, paths, imgsz=160)
+    model = load_model(ModelConfig(weights=str(exported), imgsz=160), "cpu", 1)
+    options = model._predictor.model.backend.session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+    found = [ours(model, [decode(path, 10**9, 3)])[0] for path in paths]
+    assert sum(map(len, expected)) > 5
+    for mine, boxes in zip(found, expected, strict=True):
+        assert mine.shape == boxes.shape
+        assert np.abs(mine - boxes).max(initial=0) < 0.05
+
+
+def test_an_openvino_folder_labels_as_predict_does(shared_data, paths, monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino.Core, "compile_model", openvino.Core.compile_model)
+    weights = str(shared_data / "models" / "yolo11n_int8_openvino_model")
+    expected = theirs(weights, paths[:3])
+    model = load_model(ModelConfig(weights=weights), "cpu", 1)
+    for path, boxes in zip(paths[:3], expected, strict=True):
+        mine = ours(model, [decode(path, 10**9, 3)])[0]
+        assert mine.shape == boxes.shape
+        assert np.abs(mine - boxes).max(initial=0) < 0.05
+
+
+def test_the_thread_budget_is_kept(coco_weights):
+    import torch
+
+    model = load_model(ModelConfig(weights=str(coco_weights), imgsz=64), "cpu", 2)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    model.restore_threads()
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_half_precision_needs_a_device(coco_weights):
+    with pytest.raises(ModelError, match="CUDA"):
+        load_model(ModelConfig(weights=str(coco_weights), precision="fp16"), "cpu", 1)
+
+
+def test_workers_never_ask_the_network(coco_weights):
+    load_model(ModelConfig(weights=str(coco_weights), imgsz=64), "cpu", 1)
+    from ultralytics.utils.events import events
+
+    assert os.environ["YOLO_OFFLINE"] == "true"
+    assert not events.enabled
