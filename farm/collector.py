@@ -7,7 +7,7 @@
 
 Nothing a worker does can hold it up: channels are read without waiting, and a dead one shows as its end. While the
 ring has no free slot it reads no worker, so a slow reader slows the farm and loses nothing. An item is acknowledged
-(Committed) when its part is on disk, and never twice: one byte an item remembers what was received.
+(Committed) when its part is on disk, and never twice: one bit an item remembers what was received.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Collector:
         self._channels: dict[int, Reader] = {}
         self._reading = True
         self._unpublished: deque[tuple[int, bytes, Any, pa.RecordBatch | None]] = deque()
-        self._seen = np.zeros(1 << 20, bool)
+        self._seen = np.zeros(1 << 16, np.uint8)
         self._batches: list[pa.RecordBatch] = []
         self._seqs: list[bytes] = []
         self._rows = 0
@@ -186,10 +186,11 @@ class Collector:
     def _fresh(self, seqs: bytes) -> np.ndarray:
         """Which of the items were never received before; all of them count as received from now on."""
         numbers = np.frombuffer(seqs, "<i8")
-        if numbers.max(initial=0) >= len(self._seen):
-            self._seen = np.concatenate([self._seen, np.zeros(max(len(self._seen), int(numbers.max())), bool)])
-        fresh: np.ndarray = ~self._seen[numbers]
-        self._seen[numbers] = True
+        byte, bit = numbers >> 3, np.left_shift(1, numbers & 7).astype(np.uint8)
+        if byte.max(initial=0) >= len(self._seen):
+            self._seen = np.concatenate([self._seen, np.zeros(max(len(self._seen), int(byte.max())), np.uint8)])
+        fresh: np.ndarray = (self._seen[byte] & bit) == 0
+        np.bitwise_or.at(self._seen, byte, bit)
         return fresh
 
     def _publish(self) -> None:
@@ -199,7 +200,7 @@ class Collector:
             if batch is None:
                 self._control.send(Drained(worker))
             else:
-                slot = self._ring.put(memoryview(data))
+                slot = self._ring.put(data)
                 if slot is None:
                     break
                 inline = bytes(data) if slot == NO_SLOT else None

@@ -1,12 +1,12 @@
 """How many items a lease holds. Pure: no I/O, no clock.
 
-A lease is about half a second of work: short, so that a dead worker holds little and the last images of a run are
-shared out evenly; long beside what a lease costs. The right size is found by doubling and halving.
+A lease is about a tenth of a second of work: short, so that a dead worker holds little and the last images of a run
+are shared out evenly; long beside what a lease costs. The right size is found by doubling and halving.
 """
 
 from __future__ import annotations
 
-LEASE_S = 0.5
+LEASE_S = 0.1
 LEASE_ITEMS = 512
 LEASES_AHEAD = 2  # one being worked on, one waiting, so that no worker waits for the supervisor
 READ_AHEAD_BATCHES = 4  # what a worker decodes ahead; it must hold at least that much

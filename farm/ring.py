@@ -66,6 +66,7 @@ class Ring:
 
         NO_SLOT where it is larger than a slot; None where no slot is free now.
         """
+        data = memoryview(data).cast("B")  # Arrow's buffers call their bytes signed
         size = len(data)
         if size > self.slot_bytes:
             return NO_SLOT

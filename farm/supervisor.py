@@ -519,8 +519,11 @@ class Supervisor:
         for worker in self._workers.values():
             if not worker.ready or worker.stopping or worker.dead:
                 continue
-            while self._book.held_by(worker.uid) <= worker.lease_items * (LEASES_AHEAD - 1):
-                size = self._lease_size(worker, now)
+            while self._book.held_by(worker.uid) <= self._lease_size(worker) * (LEASES_AHEAD - 1):
+                batch = worker.spec.placement.batch
+                worker.lease_items = lease_items(worker.lease_items, now - worker.leased_s, batch)
+                worker.leased_s = now
+                size = self._lease_size(worker)
                 lease = self._book.grant(worker.uid, min(size, fill - worker.leased) if fill else size)
                 if lease is None:
                     break
@@ -529,13 +532,11 @@ class Supervisor:
                     worker.stop()
                     break
 
-    def _lease_size(self, worker: WorkerProcess, now: float) -> int:
-        batch = worker.spec.placement.batch
-        worker.lease_items = lease_items(worker.lease_items, now - worker.leased_s, batch)
-        worker.leased_s = now
+    def _lease_size(self, worker: WorkerProcess) -> int:
         if not self._lister.exhausted:
             return worker.lease_items
-        return last_leases(worker.lease_items, self._book.queued, len(self._job.placements), batch)
+        workers, batch = len(self._job.placements), worker.spec.placement.batch
+        return last_leases(worker.lease_items, self._book.queued, workers, batch)
 
     def _check(self, now: float) -> None:
         """Deadlines and rates."""

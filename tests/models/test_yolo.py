@@ -50,7 +50,7 @@ def paths(coco_images):
     [
         {},
         {"imgsz": 320, "conf": 0.1, "iou": 0.4, "max_det": 3},
-        {"imgsz": [320, 416], "classes": [0, 2], "agnostic_nms": True},
+        {"imgsz": [320, 416], "conf": 0.01, "classes": [0, 2, 45, 50], "agnostic_nms": True},
     ],
     ids=["defaults", "limits", "classes"],
 )
