@@ -1,6 +1,8 @@
 """Exports: projections of a run's parts into other formats. One module each, imported when it is asked for.
 
 yolo.py            labels/**/*.txt and what makes the run directory a dataset
+claim.py             one export at a time, and never over files that are not farm's
+shared_labels.py     images that would share a label file, and which of them keeps it
 label_lines.py       rows of a batch as the lines Ultralytics would have written
 label_tree.py        a tree of small files that appears whole, in place of the old one
 dataset_files.py     images link, images.txt, data.yaml
@@ -8,17 +10,14 @@ dataset_files.py     images link, images.txt, data.yaml
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from importlib import import_module
 
-import pyarrow as pa
-
 from farm.errors import ConfigError
-from farm.exports.base import ExportReport, ExportRequest
+from farm.exports.base import Batches, ExportReport, ExportRequest
 
 EXPORTS = {"yolo": "farm.exports.yolo"}
 
-Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 Export = Callable[[ExportRequest, Batches], ExportReport]
 
 

@@ -1,21 +1,32 @@
-"""What an export is asked, and what it answers."""
+"""What an export is asked, and what it answers. Used in the process that asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
+
+WARNINGS_SHOWN = 20
+
+Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+"""Streams the rows of a run, with the columns of the given names. An export may ask more than once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """A run to project. `source_root` is the absolute folder that its relative paths belong to."""
+    """A run to project. `source_root` is the absolute folder that its relative paths belong to, if there is one.
+
+    `kpt_shape` is (keypoints, values of each); without it a pose run is asked for its first object.
+    """
 
     run_dir: Path
-    source_root: str
+    source_root: str | None
     task: str
     names: Mapping[int, str]
     save_conf: bool
+    kpt_shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +37,24 @@ class ExportReport:
     files: int
     images: int
     warnings: tuple[str, ...] = ()
+
+
+class Warnings:
+    """Keeps the first WARNINGS_SHOWN and counts the rest: a million of them must not fill memory."""
+
+    def __init__(self) -> None:
+        self._shown: list[str] = []
+        self._more = 0
+
+    def add(self, text: str) -> None:
+        if len(self._shown) < WARNINGS_SHOWN:
+            self._shown.append(text)
+        else:
+            self._more += 1
+
+    def add_unsaid(self, count: int) -> None:
+        """Count warnings whose text nobody will see."""
+        self._more += count
+
+    def shown(self) -> tuple[str, ...]:
+        return (*self._shown, *([f"and {self._more} more of these"] if self._more else []))

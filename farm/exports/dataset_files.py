@@ -10,77 +10,89 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
+from farm.exports.claim import HEAD
+from farm.exports.label_tree import Replacement
 from farm.sources.base import IMAGE_EXTENSIONS
 from farm.store import write_whole
 
 LISTED = IMAGE_EXTENSIONS - {"gif"}  # Ultralytics takes a gif for a video
 LINKS = ".links"
+SPLIT_AT = "images"  # the folder name that Ultralytics replaces
 
 
 class ImageList:
-    """Streams images.txt, and keeps the links that its lines need."""
+    """Streams images.txt, and makes the links that its lines need. Close it, published or not."""
 
-    def __init__(self, run_dir: Path, root: str) -> None:
+    def __init__(self, run_dir: Path, root: str, through_images: bool) -> None:
+        """`through_images`: whether `images` leads to `root`; without it every line goes through a link."""
         self._run_dir = run_dir
         self._root = root
-        self._temporary = run_dir / f".images.txt.{os.getpid()}"
+        self._through_images = through_images
+        self._tree = Replacement(run_dir / LINKS)
+        self._temporary = run_dir / ".images.txt.tmp"
         self._file = open(self._temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
-        self._links: dict[str, str] = {}
+        self._links = 0
         self._folders: dict[str, str] = {}
         self.left_out = 0
-        shutil.rmtree(run_dir / LINKS, ignore_errors=True)
+        self.left_out_first = ""
 
     def add(self, path: str, label: str) -> None:
         """List an image, unless a list of lines cannot hold its name or Ultralytics does not read its kind."""
         folder, name = posixpath.split(path)
+        known = posixpath.splitext(name)[1][1:].lower() in LISTED
+        if not known or len(path.splitlines()) != 1 or path != path.strip() or not _encodable(path):
+            self.left_out += 1
+            self.left_out_first = self.left_out_first or path
+            return
         if folder not in self._folders:
             self._folders[folder] = self._prefix(folder, posixpath.dirname(label))
-        line = f"{self._folders[folder]}/{name}"
-        known = name.rpartition(".")[-1].lower() in LISTED
-        if not known or len(line.splitlines()) != 1 or line != line.strip() or not _encodable(line):
-            self.left_out += 1
-            return
-        self._file.write(line + "\n")
+        self._file.write(f"{self._folders[folder]}/{name}\n")
 
-    def close(self) -> None:
-        """The list is whole: give it its name."""
+    def publish(self) -> None:
+        """The list is whole: it and its links take their names."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
+        if self._links:
+            self._tree.swap()
+        else:
+            self._tree.drop_both()
         os.replace(self._temporary, self._run_dir / "images.txt")
 
-    def _prefix(self, folder: str, label_folder: str) -> str:
-        """How lines of this folder begin: through `images`, or through a link of the folder's own."""
-        inside = label_folder == folder and not folder.startswith("/")
-        if inside and "images" not in folder.split("/"):
+    def close(self) -> None:
+        self._file.close()
+
+    def _prefix(self, folder: str, labels: str) -> str:
+        """How lines of this folder begin: through `images`, or through links of its own to images and labels."""
+        if self._through_images and labels == folder and SPLIT_AT not in folder.split("/"):
             return "./images/" + folder if folder else "./images"
-        number = f"{len(self._links):05d}"
-        self._links[folder] = number
+        number = f"{self._links:05d}"
+        self._links += 1
         for kind, target in (
-            ("images", os.path.join(self._root, folder)),
-            ("labels", os.path.join("..", "..", "labels", label_folder)),
+            ("images", posixpath.join(self._root, folder)),
+            ("labels", posixpath.join("../../labels", labels)),
         ):
-            (self._run_dir / LINKS / kind).mkdir(parents=True, exist_ok=True)
-            os.symlink(target, self._run_dir / LINKS / kind / number)
+            (self._tree.path / kind).mkdir(exist_ok=True)
+            os.symlink(target, self._tree.path / kind / number)
         return f"./{LINKS}/images/{number}"
 
 
-def link_images(run_dir: Path, root: str) -> str | None:
-    """`images`, a link to the source root. Returns a warning where something else has that name."""
+def images_is_free(run_dir: Path) -> bool:
+    """Whether `images` may be made our link: a folder or file of that name is not ours to replace."""
     link = run_dir / "images"
-    if link.exists() and not link.is_symlink():
-        return f"{link} is there and is no link; it was left alone, so the folder does not open as a dataset"
-    temporary = run_dir / f".images.{os.getpid()}"
+    return link.is_symlink() or not link.exists()
+
+
+def link_images(run_dir: Path, root: str) -> None:
+    """Make `images` a link to the source root."""
+    temporary = run_dir / ".images.tmp"
     temporary.unlink(missing_ok=True)
     os.symlink(root, temporary)
-    os.replace(temporary, link)
-    return None
+    os.replace(temporary, run_dir / "images")
 
 
 def write_data_yaml(
@@ -90,7 +102,7 @@ def write_data_yaml(
     data: dict[str, object] = {"train": "images.txt", "val": "images.txt", "names": dict(names)}
     if kpt_shape is not None:
         data["kpt_shape"] = list(kpt_shape)
-    head = "# Labels made by farm. Open with `yolo val data=data.yaml` or `yolo train data=data.yaml`.\n"
+    head = f"{HEAD} Open with `yolo val data=data.yaml` or `yolo train data=data.yaml`.\n"
     if save_conf:
         head += (
             "# They carry a confidence column (output.save_conf), which Ultralytics rejects: export again without it.\n"

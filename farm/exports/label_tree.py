@@ -1,12 +1,14 @@
 """A tree of small files that replaces an older one whole: written beside it, then swapped by renames.
 
-A crash leaves the old tree or the new one, never a mixture; what a dead export left behind goes at the next one.
+A crash leaves the old tree or the new one, never a mixture. What a dead export left behind goes at the next one, which
+also takes back an old tree that was moved away and not yet replaced. One export at a time (see claim.py).
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+import re
 import shutil
 from pathlib import Path
 
@@ -14,40 +16,75 @@ TEMPORARY = ".tmp-"
 REPLACED = ".old-"
 
 
+class Replacement:
+    """A folder in the making, `path`, that takes the name `final` when it is whole."""
+
+    def __init__(self, final: Path) -> None:
+        self.path = final.with_name(f"{final.name}{TEMPORARY}{os.getpid()}")
+        self._final = final
+        self._old = final.with_name(f"{final.name}{REPLACED}{os.getpid()}")
+        self._sweep()
+        self.path.mkdir()
+
+    def swap(self) -> None:
+        """The new tree takes the old one's name; the old one is deleted."""
+        if os.path.lexists(self._final):
+            os.rename(self._final, self._old)
+        os.rename(self.path, self._final)
+        _remove(self._old)
+
+    def drop_both(self) -> None:
+        """There is nothing to show: neither the new tree nor the old one stays."""
+        _remove(self.path)
+        _remove(self._final)
+
+    def _sweep(self) -> None:
+        """Undo or finish what a dead export had begun. A number ends its names, so a user's own `.old-try` stays."""
+        ours = re.compile(f"{re.escape(self._final.name)}({TEMPORARY}|{REPLACED})[0-9]+")
+        for name in os.listdir(self._final.parent):
+            if match := ours.fullmatch(name):
+                leftover = self._final.with_name(name)
+                if match[1] == REPLACED and not os.path.lexists(self._final):
+                    os.rename(leftover, self._final)
+                else:
+                    _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    """Delete whatever has that name; a link goes, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 class LabelTree:
     """Write files, then `swap`. Paths are relative, normalised, with `/` between components."""
 
     def __init__(self, folder: Path) -> None:
-        self._final = folder
-        self._folder = folder.with_name(f"{folder.name}{TEMPORARY}{os.getpid()}")
+        self._replacement = Replacement(folder)
+        self._prefix = f"{self._replacement.path}/"
         self._made: set[str] = set()
         self.files = 0
-        for leftover in folder.parent.glob(f"{folder.name}.*-*"):
-            if leftover.name.startswith((f"{folder.name}{TEMPORARY}", f"{folder.name}{REPLACED}")):
-                shutil.rmtree(leftover)
-        self._folder.mkdir(parents=True)
 
     def write(self, path: str, text: str) -> None:
-        """One file. Raises OSError where the file system refuses its name."""
+        """One file. Raises OSError, or ValueError for a name with a NUL."""
         folder = posixpath.dirname(path)
         if folder not in self._made:
-            os.makedirs(os.path.join(self._folder, folder), exist_ok=True)
+            os.makedirs(self._prefix + folder, exist_ok=True)
             self._made.add(folder)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        descriptor = os.open(os.path.join(self._folder, path), flags, 0o644)
+        descriptor = os.open(self._prefix + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         try:
-            os.write(descriptor, text.encode())
+            rest = memoryview(text.encode())
+            while rest:  # a disk that fills up takes a part, and refuses at the next call
+                rest = rest[os.write(descriptor, rest) :]
         finally:
             os.close(descriptor)
         self.files += 1
 
     def swap(self) -> None:
-        """The new tree takes the old one's name; the old one is deleted."""
-        replaced = self._final.with_name(f"{self._final.name}{REPLACED}{os.getpid()}")
-        if self._final.exists():
-            os.rename(self._final, replaced)
-        os.rename(self._folder, self._final)
-        shutil.rmtree(replaced, ignore_errors=True)
+        """The new tree takes the old one's place."""
+        self._replacement.swap()
 
 
 def label_path(path: str, root: str) -> str:
@@ -61,7 +98,7 @@ def label_path(path: str, root: str) -> str:
 
 def image_path(path: str, root: str) -> str | None:
     """The image relative to the source root, normalised; None where it lies outside."""
-    if not path.startswith("/") and "." + "/" not in path and "//" not in path:
+    if not path.startswith("/") and "./" not in path and "//" not in path:
         return path
     whole = posixpath.normpath(posixpath.join(root, path))
     base = posixpath.normpath(root).rstrip("/") + "/"
