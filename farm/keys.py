@@ -1,7 +1,8 @@
 """A set of item keys that stays small: 16 bytes a key, vectorised look-ups. Used where millions are remembered.
 
-Keys live in arrays sorted by their first half; new ones gather in a Python set and are merged in when there are
-many. Ten million keys take 160 MB, a tenth of what a set of bytes objects takes.
+Keys live in arrays sorted by their first half, with an index of where each leading bit pattern begins: keys are
+hashes, evenly spread, so that two or three steps from there find one. New ones gather in a Python set and are merged
+in when there are many. Ten million keys take 200 MB, an eighth of what a set of bytes objects takes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class KeySet:
         self._high = np.empty(0, np.uint64)
         self._low = np.empty(0, np.uint64)
         self._met = np.empty(0, bool)
+        self._index()
         self._recent: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -37,6 +39,7 @@ class KeySet:
         order = np.argsort(high, kind="stable")
         self._high, self._low = high[order], low[order]
         self._met = np.concatenate([self._met, np.zeros(len(order) - len(self._met), bool)])[order]
+        self._index()
 
     def add(self, keys: Iterable[bytes]) -> None:
         """Add single keys."""
@@ -58,23 +61,32 @@ class KeySet:
         rest.add_bulk([np.stack([self._high[~self._met], self._low[~self._met]], axis=1).tobytes()])
         return rest
 
+    def _index(self) -> None:
+        """Where the keys of each leading bit pattern begin; about two keys a pattern."""
+        bits = max(1, len(self._high).bit_length() - 1)
+        self._shift = np.uint64(64 - bits)
+        patterns = np.arange(1 << bits, dtype=np.uint64) << self._shift
+        self._starts = np.searchsorted(self._high, patterns).astype(np.uint32)
+
     def _sorted_contains(self, joined: bytes) -> list[bool]:
+        """All keys take a step at a time: from where their pattern begins to where they are, or would be."""
         wanted = np.frombuffer(joined, "<u8").reshape(-1, 2)
-        place = np.searchsorted(self._high, wanted[:, 0], side="left")
         found = np.zeros(len(wanted), bool)
-        pending = np.arange(len(wanted))
-        while len(pending):  # a second round only where two keys share their first 8 bytes
-            at = place[pending]
-            inside = at < len(self._high)
-            pending, at = pending[inside], at[inside]
-            same = self._high[at] == wanted[pending, 0]
-            pending, at = pending[same], at[same]
-            hit = self._low[at] == wanted[pending, 1]
-            found[pending[hit]] = True
+        rows = np.arange(len(wanted))
+        high, low = np.ascontiguousarray(wanted[:, 0]), np.ascontiguousarray(wanted[:, 1])
+        at = self._starts[high >> self._shift]
+        while True:
+            keep = at < len(self._high)
+            if not keep.all():
+                rows, high, low, at = rows[keep], high[keep], low[keep], at[keep]
+            there = self._high[at]
+            hit = (there == high) & (self._low[at] == low)
+            found[rows[hit]] = True
             self._met[at[hit]] = True
-            pending = pending[~hit]
-            place[pending] += 1
-        return found.tolist()
+            keep = (there <= high) & ~hit
+            if not keep.any():
+                return found.tolist()
+            rows, high, low, at = rows[keep], high[keep], low[keep], at[keep] + np.uint32(1)
 
 
 def split(joined: bytes) -> list[bytes]:

@@ -1,6 +1,6 @@
 """`make chaos MINUTES=n`: kill processes of every role at random for as long as asked, and compare the rows.
 
-    python -m tests.chaos --minutes 10 [--kills 1000] [--source FOLDER --weights FILE]
+    python -m tests.chaos --minutes 10 [--kills 1000] [--source FOLDER --weights FILE --every 1.5]
 
 Runs over the same images are started again and again; workers, the collector and the supervisor are killed with
 SIGKILL (now and then the whole group) until a run comes to its end; then its rows must be those of an undisturbed
@@ -37,11 +37,13 @@ def role_of(pid: int) -> str:
     return HELPERS
 
 
-def disturb(values: dict[str, object], folder: Path, chance: random.Random, kills: Counter[str], enough: int) -> None:
+def disturb(
+    values: dict[str, object], folder: Path, chance: random.Random, kills: Counter[str], enough: int, every_s: float
+) -> None:
     """One command, killed at until it is dead or done."""
     process = start(values, folder)
     while process.poll() is None and kills.total() < enough:
-        time.sleep(chance.uniform(0.02, 0.25))
+        time.sleep(chance.uniform(0.1, 1.9) * every_s)
         children = [pid for pid in group_members(process.pid) if pid != process.pid]
         dice = chance.random()
         with contextlib.suppress(ProcessLookupError):
@@ -64,13 +66,13 @@ def disturb(values: dict[str, object], folder: Path, chance: random.Random, kill
 
 
 def round_of_chaos(
-    source: Path, folder: Path, model: dict[str, object], chance: random.Random, enough: int
+    source: Path, folder: Path, model: dict[str, object], chance: random.Random, enough: int, every_s: float
 ) -> Counter[str]:
     """Kill until there was enough, then let it finish; rows must be those of a run that nobody disturbed."""
     kills: Counter[str] = Counter()
     values = config(source, folder / "run", **model)
     while kills.total() < enough:
-        disturb(values, folder, chance, kills, enough)
+        disturb(values, folder, chance, kills, enough, every_s)
         if (folder / "run" / "summary.json").exists() and kills.total() < enough:
             break
     farm.run(values)
@@ -81,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--kills", type=int, default=10**9, help="stop after so many")
+    parser.add_argument("--every", type=float, default=0.13, help="seconds between kills, on average")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--source", type=Path, help="real images, labelled with --weights")
     parser.add_argument("--weights", type=Path)
@@ -98,7 +101,7 @@ def main() -> None:
         farm.run(values)
         expected = rows(folder / "undisturbed")
         while time.monotonic() < deadline and total.total() < args.kills:
-            total += round_of_chaos(source, folder, model, chance, args.kills - total.total())
+            total += round_of_chaos(source, folder, model, chance, args.kills - total.total(), args.every)
             rounds += 1
             difference = set(rows(folder / "run")) ^ set(expected)
             wrong += len(difference) + abs(len(rows(folder / "run")) - len(expected)) + len(segments(folder / "run"))
