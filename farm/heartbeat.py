@@ -11,6 +11,8 @@ from multiprocessing import shared_memory
 
 import numpy as np
 
+from farm import segments
+
 STARTING, IDLE, DECODING, PREDICTING, SENDING = range(5)
 STATES = ("starting", "idle", "decoding", "predicting", "sending")
 STAGES = ("decode", "wait", "predict", "encode", "send")
@@ -42,12 +44,11 @@ class Heartbeats:
 
     @classmethod
     def create(cls, name: str, workers: int) -> Heartbeats:
-        segment = shared_memory.SharedMemory(name=name, create=True, size=ROW.itemsize * workers)
-        return cls(segment, workers, owner=True)
+        return cls(segments.create(name, ROW.itemsize * workers), workers, owner=True)
 
     @classmethod
     def attach(cls, name: str, workers: int) -> Heartbeats:
-        return cls(shared_memory.SharedMemory(name=name), workers, owner=False)
+        return cls(segments.attach(name), workers, owner=False)
 
     def row(self, worker: int) -> np.void:
         """The worker's row; reading or setting a field goes straight to shared memory."""
@@ -65,9 +66,4 @@ class Heartbeats:
     def close(self) -> None:
         """Detach; the owner also removes the segment."""
         self._rows = None  # a view into the buffer would keep the mapping from closing
-        try:
-            self._segment.close()
-        except BufferError:
-            pass  # somebody still holds a row; the mapping goes with the process
-        if self._owner:
-            self._segment.unlink()
+        segments.remove(self._segment) if self._owner else segments.detach(self._segment)

@@ -7,22 +7,19 @@ reader, `Release` hands it back. So a slow reader makes the collector wait, and 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections import deque
 from collections.abc import Iterable
 from multiprocessing import shared_memory
-from pathlib import Path
 from typing import Any
 
+from farm import segments
 from farm.errors import SharedMemoryError
 
 SLOT_BYTES = 1 << 20  # a batch of 512 images with 30 boxes each; larger ones travel by pipe
 SLOTS = 16  # 16 MiB in all: fits a container's 64 MiB of /dev/shm with room to spare
 NO_SLOT = -1
-SEGMENT_PREFIX = "farm-"
-SHARED_MEMORY = Path("/dev/shm")
 
 
 class Ring:
@@ -45,21 +42,20 @@ class Ring:
         """
         size = slots * slot_bytes
         try:
-            segment = shared_memory.SharedMemory(name=name, create=True, size=size)
+            segment = segments.create(name, size)
         except OSError as error:
             raise _no_room(size, error) from None
         try:
             _allocate(segment, size)
         except OSError as error:
-            segment.close()
-            segment.unlink()
+            segments.remove(segment)
             raise _no_room(size, error) from None
         return cls(segment, slots, slot_bytes, owner=True)
 
     @classmethod
     def attach(cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES) -> Ring:
-        """The existing segment, for a child of its owner (they share one resource tracker, so exiting is harmless)."""
-        return cls(shared_memory.SharedMemory(name=name), slots, slot_bytes, owner=False)
+        """The existing segment, which its owner removes."""
+        return cls(segments.attach(name), slots, slot_bytes, owner=False)
 
     def put(self, data: Any) -> int | None:
         """Copy `data` (a bytes-like object) into a free slot and return its number.
@@ -93,29 +89,7 @@ class Ring:
     def close(self) -> None:
         """Detach; the owner also removes the segment. Views still held keep the memory mapped, not the name."""
         self._memory = memoryview(b"")
-        try:
-            self._segment.close()
-        except BufferError:
-            pass  # a reader still holds a view; the mapping goes with the process
-        if self._owner:
-            self._segment.unlink()
-
-
-def segment_prefix(folder: Path) -> str:
-    """How the names of a run directory's segments begin. The directory itself, not its name, is what counts."""
-    found = folder.stat()
-    return f"{SEGMENT_PREFIX}{found.st_dev:x}-{found.st_ino:x}-"
-
-
-def sweep(prefix: str) -> list[str]:
-    """Remove segments that a killed farm left behind. Only its successor, which holds the run's lock, may call this."""
-    if not SHARED_MEMORY.is_dir():
-        return []  # macOS: segments are not files
-    left = [name for name in os.listdir(SHARED_MEMORY) if name.startswith(prefix)]
-    for name in left:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SHARED_MEMORY / name)
-    return left
+        segments.remove(self._segment) if self._owner else segments.detach(self._segment)
 
 
 def _allocate(segment: shared_memory.SharedMemory, size: int) -> None:

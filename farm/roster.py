@@ -11,7 +11,9 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -26,6 +28,7 @@ from farm.child import STOP_SIGNALS
 from farm.deadlines import Late
 from farm.errors import WorkerError
 from farm.messages import Attach, Lease, Stop
+from farm.segments import semaphores_named
 
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
 PRELOAD_MODEL = ["cv2", "torch", "ultralytics", "farm.models.yolo"]
@@ -80,6 +83,7 @@ class WorkerProcess:
         self.process.join(JOIN_S)
         self.leases.cancel_join_thread()
         self.leases.close()
+        self.leases = None  # its semaphores go with it, not when somebody lets go of a traceback
         self.control.close()
 
     def cause(self) -> str:
@@ -127,9 +131,10 @@ class CollectorProcess:
 class Roster:
     """Starts children with one start method: `forkserver`, with torch imported but not used yet, or `spawn`."""
 
-    def __init__(self, method: str, environment: Mapping[str, str], preload_model: bool) -> None:
+    def __init__(self, method: str, environment: Mapping[str, str], preload_model: bool, prefix: str) -> None:
         self._context: BaseContext = multiprocessing.get_context(method)
         self._environment = dict(environment)
+        self._prefix = prefix
         if method == "forkserver":
             self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if preload_model else []))
 
@@ -152,7 +157,8 @@ class Roster:
             ) from None
 
     def _start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
-        leases = self._context.Queue()
+        with semaphores_named(self._prefix):
+            leases = self._context.Queue()
         control, control_end = channel()
         results, results_end = channel()
         try:
@@ -167,7 +173,7 @@ class Roster:
         return WorkerProcess(spec, process, leases, control, time.monotonic())
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
-        with signals_blocked(), _environ(self._environment):
+        with signals_blocked(), _environ(self._environment), _no_main():
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:
@@ -203,6 +209,17 @@ def _environ(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Children do not run the caller's script again: it may have no `if __name__ == "__main__"`, and they need none."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def kill(process: BaseProcess) -> None:

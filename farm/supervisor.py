@@ -31,6 +31,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from farm import segments
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
 from farm.deadlines import START_TIMEOUT_S, late, stage_of
@@ -58,7 +59,7 @@ from farm.messages import (
 )
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
-from farm.ring import NO_SLOT, Ring, segment_prefix, sweep
+from farm.ring import NO_SLOT, Ring
 from farm.roster import CollectorProcess, Roster, WorkerProcess, signals_blocked
 from farm.schema import failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
@@ -135,7 +136,9 @@ class Supervisor:
         self._lister = Lister(source, entries, known, self._watch.wake, self._vanished)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
-        self._roster = Roster(start_method(job), job.environment, preload_model=job.config.model.weights is not None)
+        self._prefix = segments.prefix_of(store.path)
+        preload_model = job.config.model.weights is not None
+        self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix)
         self._book = LeaseBook(self._limits.attempts)
         self._policy = RestartPolicy(self._limits.max_restarts)
         self._tally = Tally()
@@ -190,9 +193,8 @@ class Supervisor:
     def _open(self) -> None:
         with signals_blocked():
             resource_tracker.ensure_running()  # it removes the segments if this process is killed; SIGHUP must spare it
-        prefix = segment_prefix(self._store.path)
-        sweep(prefix)
-        token = prefix + secrets.token_hex(4)
+        segments.sweep(self._prefix)
+        token = self._prefix + secrets.token_hex(4)
         self._ring = Ring.create(f"{token}-ring")
         self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements))
         self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
@@ -396,6 +398,7 @@ class Supervisor:
         self._watch.drop(collector.process.sentinel)
         self._watch.drop(collector.control)
         cause = collector.bury(self._hear_collector)
+        self._collector = None
         self._kill_workers()
         if self._ending:
             return

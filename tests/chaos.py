@@ -85,8 +85,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10**9, help="stop after so many")
     parser.add_argument("--every", type=float, default=0.13, help="seconds between kills, on average")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--source", type=Path, help="real images, labelled with --weights")
-    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--source", type=lambda text: Path(text).resolve(), help="real images, labelled with --weights")
+    parser.add_argument("--weights", type=lambda text: Path(text).resolve())
     args = parser.parse_args()
     chance, total, rounds, wrong = random.Random(args.seed), Counter[str](), 0, 0
     deadline = time.monotonic() + args.minutes * 60

@@ -17,7 +17,7 @@ import pytest
 import farm
 from farm.api import Hooks
 from farm.errors import FarmError, ModelError, RunMismatchError, SourceError
-from farm.ring import segment_prefix
+from farm.segments import leftovers, prefix_of
 from farm.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def rows_of(run_dir):
 
 
 def no_segments(run_dir):
-    return not [name for name in os.listdir("/dev/shm") if name.startswith(segment_prefix(Path(run_dir)))]
+    return not leftovers(prefix_of(Path(run_dir)))
 
 
 def cli(*args, **kwargs):

@@ -18,7 +18,7 @@ import numpy as np
 
 import farm
 from farm.api import Hooks
-from farm.ring import segment_prefix
+from farm.segments import leftovers, prefix_of
 from farm.store import RunStore
 from farm.summary import Snapshot, Summary
 from farm.supervisor import Supervisor
@@ -109,7 +109,7 @@ def start(values: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
 
 def segments(run_dir: Path) -> list[str]:
     """Shared-memory segments of this run that are still there."""
-    return [name for name in os.listdir("/dev/shm") if name.startswith(segment_prefix(run_dir))]
+    return leftovers(prefix_of(run_dir))
 
 
 def group_members(group: int) -> list[int]:

@@ -1,0 +1,95 @@
+"""Names in shared memory: how a run's segments and semaphores are called, made, attached to and removed.
+
+    supervisor  create, semaphores_named, sweep, remove     (it owns them)
+    children    attach                                      (they never remove what they attach to)
+
+Every name begins with the identity of the run directory, so that the next farm there, which holds the run's lock,
+can remove what a killed one left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sized
+from multiprocessing import resource_tracker, shared_memory
+from pathlib import Path
+
+PREFIX = "farm-"
+SHARED_MEMORY = Path("/dev/shm")
+_attaching = threading.Lock()
+
+
+def prefix_of(folder: Path) -> str:
+    """How the names of a run directory begin. The directory itself, not its name, is what counts."""
+    found = folder.stat()
+    return f"{PREFIX}{found.st_dev:x}-{found.st_ino:x}-"
+
+
+def create(name: str, size: int) -> shared_memory.SharedMemory:
+    """A new segment. Its owner's resource tracker removes it if the owner is killed."""
+    return shared_memory.SharedMemory(name=name, create=True, size=size)
+
+
+def attach(name: str) -> shared_memory.SharedMemory:
+    """An existing segment of another process, unknown to this process's resource tracker.
+
+    Before Python 3.13 (`track=False`) attaching registers the segment too, and a tracker that ends with the process
+    then removes it under its owner. Raises FileNotFoundError where there is none.
+    """
+    with _attaching:
+        register = resource_tracker.register
+        resource_tracker.register = _register_nothing
+        try:
+            return shared_memory.SharedMemory(name=name)
+        finally:
+            resource_tracker.register = register
+
+
+def _register_nothing(name: Sized, rtype: str) -> None:
+    """In place of the tracker's own."""
+
+
+def detach(segment: shared_memory.SharedMemory) -> None:
+    """Unmap. A view that is still held keeps the mapping until it, or the process, is gone."""
+    with contextlib.suppress(BufferError):
+        segment.close()
+
+
+def remove(segment: shared_memory.SharedMemory) -> None:
+    """Unmap and remove the owner's segment, also where somebody else has removed it already."""
+    detach(segment)
+    try:
+        segment.unlink()
+    except FileNotFoundError:
+        resource_tracker.unregister(f"/{segment.name.lstrip('/')}", "shared_memory")
+
+
+@contextlib.contextmanager
+def semaphores_named(prefix: str) -> Iterator[None]:
+    """Semaphores of queues made meanwhile begin with `prefix`; multiprocessing would give them names of chance."""
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    before = config["semprefix"]
+    config["semprefix"] = f"/{prefix}"
+    try:
+        yield
+    finally:
+        config["semprefix"] = before
+
+
+def leftovers(prefix: str) -> list[str]:
+    """Files in /dev/shm whose names begin so: segments, and semaphores, which the C library calls `sem.`."""
+    if not SHARED_MEMORY.is_dir():
+        return []  # macOS: they are not files
+    return [name for name in os.listdir(SHARED_MEMORY) if name.removeprefix("sem.").startswith(prefix)]
+
+
+def sweep(prefix: str) -> list[str]:
+    """Remove what a killed farm left behind. Only its successor, which holds the run's lock, may call this."""
+    left = leftovers(prefix)
+    for name in left:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SHARED_MEMORY / name)
+    return left
