@@ -37,6 +37,7 @@ IMAGES = 200
 MARKED = 100  # the image that crashes, hangs or raises
 SLEEP_S = 0.01
 PATIENCE_S = 60.0
+POOLED = ("spawn_main", "ray::Map")  # in the command line of a process that labels
 FAULTS = ("kill", "crash", "hang", "raise")
 
 
@@ -79,6 +80,36 @@ def with_mpire(images: list[str], fault: str, done: set[str]) -> None:
             done.add(path)
 
 
+def with_ray(images: list[str], fault: str, done: set[str]) -> None:
+    """Ray Data's `map`."""
+    import ray
+
+    from benchmarks.faults import label  # by its module: what is defined in a script's main, Ray's workers do not find
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    dataset = ray.data.from_items([{"path": path} for path in images])
+    for row in dataset.map(lambda row: {"path": label((row["path"], fault))}).iter_rows():
+        done.add(row["path"])
+
+
+def with_datachain(images: list[str], fault: str, done: set[str]) -> None:
+    """DataChain's `map` with two processes."""
+    import datachain
+
+    from benchmarks.faults import label
+
+    def work(path: str) -> str:
+        return label((path, fault))
+
+    work.__annotations__ = {"path": str, "return": str}  # it reads types, and finds them as text here
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # its database is kept in the current folder
+        chain = datachain.read_values(path=images).settings(parallel=2).map(done=work)
+        for (path,) in chain.to_iter("done"):
+            done.add(path)
+
+
 def with_farm(images: list[str], fault: str, done: set[str]) -> None:
     """`farm.run`; a failed row is an answer too: the image is accounted for."""
     from farm.api import Hooks
@@ -96,10 +127,13 @@ def with_farm(images: list[str], fault: str, done: set[str]) -> None:
         farm.run(config, hooks=Hooks(on_batch=lambda batch: done.update(batch["path"].to_pylist())))
 
 
+OPTIONAL = {"mpire": "mpire", "Ray Data": "ray", "DataChain": "datachain"}
 WAYS: dict[str, Callable[[list[str], str, set[str]], None]] = {
     "multiprocessing.Pool": with_pool,
     "ProcessPoolExecutor": with_executor,
     "mpire": with_mpire,
+    "Ray Data": with_ray,
+    "DataChain": with_datachain,
     "farm": with_farm,
 }
 
@@ -119,13 +153,21 @@ def outcome(way: str, images: list[str], fault: str) -> str:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     if fault == "kill":
-        while len(done) < IMAGES // 4 and thread.is_alive():
-            time.sleep(0.02)
-        for process in _workers():
-            process.kill()
-            break
+        _strike(done, thread, in_blocks=way in ("Ray Data", "DataChain"))
     thread.join(PATIENCE_S)
     return f"{len(done)} of {IMAGES}, {ended[0] if ended else 'never returned'}"
+
+
+def _strike(done: set[str], thread: threading.Thread, in_blocks: bool) -> None:
+    """Kill a process that labels when a quarter is done; where results come in blocks, half a second after it began."""
+    since = None
+    while thread.is_alive():
+        worker = next(_workers(), None)
+        since = since or (time.monotonic() if worker else None)
+        if worker and (len(done) >= IMAGES // 4 or (in_blocks and time.monotonic() - (since or 0) > 0.5)):
+            worker.kill()
+            return
+        time.sleep(0.02)
 
 
 def _workers() -> Iterator[psutil.Process]:
@@ -133,8 +175,7 @@ def _workers() -> Iterator[psutil.Process]:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             words = " ".join(process.cmdline())
-            pooled = "spawn_main" in words
-            if pooled or process.name().startswith("farm-worker"):
+            if process.name().startswith("farm-worker") or any(mark in words for mark in POOLED):
                 yield process
 
 
@@ -166,7 +207,8 @@ def measure(way: str, images: list[str], fault: str) -> str:
 def main() -> None:
     arguments = parser(__doc__ or "")
     args = arguments.parse_args()
-    ways = [way for way in WAYS if way != "mpire" or _installed("mpire")]
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    ways = [way for way in WAYS if way not in OPTIONAL or _installed(OPTIONAL[way])]
     with tempfile.TemporaryDirectory() as folder:
         images = []
         for number in range(IMAGES):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +16,7 @@ from farm.engines.local import Hooks
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
 from farm.keys import KeySet
+from farm.report.bottleneck import bottleneck
 from farm.schema import names_of
 from farm.sources.base import Source
 from farm.sources.rows import FailedRows
@@ -71,7 +73,8 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
 
 def _label(prepared: local.Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float) -> Summary:
     """The part that `run` and `retry` share: label, export, summarise."""
-    outcome = local.run(prepared, store, hooks, known)
+    prepared, entries = local.settle(prepared, store, hooks.on_note)
+    outcome = local.run(prepared, store, entries, hooks, known)
     finished = outcome.signal is None
     reports = export_all(store, prepared.config.output.exports) if finished else {}
     summary = summarise(store, prepared, outcome, reports, time.monotonic() - began_s)
@@ -119,6 +122,7 @@ def summarise(
     if outcome.repeated:
         warnings.append(f"{outcome.repeated} images were listed more than once; each was labelled once")
     warnings += [warning for report in reports.values() for warning in report.warnings]
+    agreement = prepared.executable.agreement
     return Summary(
         run_dir=str(store.path),
         listed=tally.ok + tally.failed + (outcome.remaining or 0),
@@ -134,6 +138,17 @@ def summarise(
         remaining=outcome.remaining,
         failures=tally.failures(),
         stage_s=outcome.stage_s,
+        backend=prepared.executable.backend,
+        precision=prepared.config.model.precision,
+        agreement=asdict(agreement) if agreement else None,
+        bottleneck=bottleneck(
+            outcome.stage_s,
+            len(prepared.placements),
+            prepared.placements[0].decoders,
+            prepared.device == "cpu",
+            prepared.executable.backend,
+            prepared.config.model.precision,
+        ),
         starts=outcome.starts,
         exports={name: report.path for name, report in reports.items()},
         warnings=tuple(warnings),

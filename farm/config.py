@@ -72,9 +72,19 @@ class ModelConfig(Section):
     agnostic_nms: bool = Field(False, description="suppress across classes")
     retina_masks: bool = Field(False, description="segment: masks at the image's own resolution")
     backend: Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"] = Field(
-        "auto", description="what executes the network; auto: what the weights file is"
+        "auto",
+        description="what executes the network; auto: the fastest that agrees, for .pt files and long runs on CPU",
     )
-    precision: Literal["fp32", "fp16"] = Field("fp32", description="fp16 needs a CUDA device")
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        "fp32", description="fp16: on CUDA; bf16, int8: with OpenVINO; int8 is calibrated with your images"
+    )
+    min_agreement: Share = Field(
+        0.995, description="share of torch's boxes that a backend must find on a sample to be chosen by `auto`"
+    )
+    decode: Literal["exact", "reduced"] = Field(
+        "exact",
+        description="reduced: JPEGs far larger than imgsz are decoded at 1/2, 1/4 or 1/8, faster, not to the digit",
+    )
     safe_load: bool = Field(True, description="refuse weights and model YAML that would run code when loaded")
     autoinstall: bool = Field(False, description="let Ultralytics pip-install what it misses")
 

@@ -36,6 +36,7 @@ Pixels = npt.NDArray[Any]
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # any other number of channels: IMREAD_UNCHANGED
+_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _TIFF_SUFFIXES = (".tiff", ".tif")
 _PILLOW_SUFFIXES = (".avif", ".heic", ".heif")  # Ultralytics decodes these names with Pillow first
 _BYTES_PER_PIXEL = 16  # four float32 samples: no honest file is larger than this for each pixel, plus metadata
@@ -104,6 +105,36 @@ def decode_bytes(data: bytes, name: str, max_pixels: int, channels: int = 3) -> 
     if image is None:
         raise _failure(data, name)
     return image
+
+
+def decode_reduced(data: bytes, name: str, max_pixels: int, long_side: int) -> tuple[Pixels, tuple[int, int]]:
+    """Pixels as `decode_bytes` gives them, and (height, width) of the whole image.
+
+    A JPEG whose long side has at least twice `long_side` pixels is scaled down by 2, 4 or 8 while it is decoded, as
+    far as `long_side` allows; of a photograph of 24 megapixels a fraction of the work remains.
+    """
+    full = jpeg_shape(data)
+    scale = next((scale for scale in _REDUCED if full and max(full) >= scale * long_side), None)
+    if full is None or scale is None or full[0] * full[1] > max_pixels:
+        image = decode_bytes(data, name, max_pixels)
+        return image, (image.shape[0], image.shape[1])
+    try:
+        reduced = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale])
+    except cv2.error as error:
+        raise DecodeError("decode", "OpenCVError", " ".join(str(error).split())) from None
+    if reduced is None:
+        raise _failure(data, name)
+    upright = reduced.shape[:2] == (-(-full[0] // scale), -(-full[1] // scale))  # EXIF may have turned it
+    return reduced, full if upright else (full[1], full[0])
+
+
+def jpeg_shape(data: bytes) -> tuple[int, int] | None:
+    """(height, width) by a JPEG's header, before EXIF turns it; None for anything else."""
+    try:
+        at = _jpeg_frame(data) if data.startswith(b"\xff\xd8\xff") else None
+        return None if at is None else struct.unpack_from(">HH", data, at + 3)  # type: ignore[return-value]
+    except _ENDED:
+        return None
 
 
 def _pixels(data: bytes, name: str, max_pixels: int, channels: int) -> Pixels | None:

@@ -15,7 +15,7 @@ from farm import segments
 
 STARTING, IDLE, DECODING, PREDICTING, SENDING = range(5)
 STATES = ("starting", "idle", "decoding", "predicting", "sending")
-STAGES = ("decode", "wait", "predict", "encode", "send")
+STAGES = ("read", "decode", "prepare", "wait", "preprocess", "forward", "postprocess", "encode", "send", "idle")
 NOTHING = -1
 
 ROW = np.dtype(

@@ -70,6 +70,8 @@ class Summary:
 
     listed = ok + failed when the run is complete; `interrupted` names the signal that stopped it early, and
     `remaining` is then what a rerun would still have to do (None where the source was not listed to its end).
+    `stage_s` are seconds by stage, of all workers together; `agreement` says how a converted model compares with torch
+    (fields of `farm.models.backends.Agreement`).
     """
 
     run_dir: str
@@ -86,6 +88,10 @@ class Summary:
     remaining: int | None = 0
     failures: tuple[Failure, ...] = ()
     stage_s: dict[str, float] = field(default_factory=dict)
+    bottleneck: str = ""
+    backend: str = "torch"
+    precision: str = "fp32"
+    agreement: dict[str, Any] | None = None
     starts: tuple[WorkerStart, ...] = ()
     exports: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -20,18 +20,20 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 
 from farm import child, heartbeat, placement
+from farm.allowance import BYTES_PER_PIXEL, Allowance
 from farm.channel import Writer
 from farm.config import ModelConfig
-from farm.decoding import decode
+from farm.decoding import decode_bytes, decode_reduced, header_pixels, read_bytes
 from farm.errors import DecodeError, ModelError
 from farm.heartbeat import Heartbeats
 from farm.keys import split
@@ -43,6 +45,7 @@ from farm.schema import to_ipc
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
 READ_AHEAD_BATCHES = 4  # decoded images kept ready, so that shapes find company and the model never waits
+READ_AHEAD_BYTES = 1 << 30  # and no more than this of them: a classifier's images are kept whole until it crops them
 MESSAGE_CHARS = 2000  # of an exception's text; some carry whole tensors
 TRANSIENT = {"OSError", "TimeoutError", "BlockingIOError", "InterruptedError", "MemoryError", "ConnectionError"}
 
@@ -124,15 +127,31 @@ class Pulse:
         with self._lock:
             self._row["images"] += count
 
-    def spent(self, stage: str, seconds: float) -> None:
+    def spent(self, stages: Mapping[str, float]) -> None:
+        """Seconds by stage (heartbeat.STAGES)."""
         with self._lock:
-            self._row[f"{stage}_s"] += seconds
+            for stage, seconds in stages.items():
+                self._row[f"{stage}_s"] += seconds
 
     def _show_oldest(self) -> None:
         seq, (since, together) = next(iter(self._active.items()), (heartbeat.NOTHING, (0.0, 0)))
         self._row["oldest_since_s"] = since
         self._row["oldest_together"] = together
         self._row["oldest_seq"] = seq
+
+
+class Stopwatch:
+    """Seconds by stage of one thing that is done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What was done since the last call was this stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
 
 
 class Worker:
@@ -152,6 +171,9 @@ class Worker:
         self._decoding: deque[Future[Decoded | Unread]] = deque()
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
         self._waiting = 0
+        self._waiting_bytes = 0
+        self._allowance = Allowance()
+        self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
         self._stopping = False
 
     def run(self) -> None:
@@ -172,7 +194,7 @@ class Worker:
             try:
                 if self._idle:
                     self._pulse.state(heartbeat.IDLE)
-                    message = self._leases.get(timeout=QUEUE_WAIT_S)
+                    message = self._wait_for_lease()
                 else:
                     message = self._leases.get_nowait()
             except queue.Empty:
@@ -186,29 +208,48 @@ class Worker:
                 items = zip(message.seqs, keys, message.paths, strict=True)
                 self._items.extend((Item(*item), message.attempt) for item in items)
 
+    def _wait_for_lease(self) -> Any:
+        began = time.perf_counter()
+        try:
+            return self._leases.get(timeout=QUEUE_WAIT_S)
+        finally:
+            self._pulse.spent({"idle": time.perf_counter() - began})
+
     def _start_decoding(self, pool: ThreadPoolExecutor) -> None:
         ahead = self._batch * READ_AHEAD_BATCHES + self._spec.placement.decoders
-        while self._items and len(self._decoding) + self._waiting < ahead:
+        while self._items and len(self._decoding) + self._waiting < ahead and self._waiting_bytes < READ_AHEAD_BYTES:
             self._decoding.append(pool.submit(self._decode, *self._items.popleft()))
 
     def _decode(self, item: Item, attempt: int) -> Decoded | Unread:
         """Runs in a decoding thread: the image, letterboxed, or why it cannot be had."""
         self._pulse.begin((item.seq,), first=True)
         began = time.perf_counter()
+        stages = Stopwatch()
         try:
             path = os.path.join(self._spec.root, item.path)
-            image = decode(path, self._spec.max_pixels, self._model.channels)
-            prepared = self._model.prepare(image)
-            height, width = image.shape[:2]
-            return Decoded(item, attempt, prepared, (height, width), (time.perf_counter() - began) * 1e3)
+            data = read_bytes(path, self._spec.max_pixels)
+            stages.lap("read")
+            with self._allowance.hold((header_pixels(data) or 0) * BYTES_PER_PIXEL):
+                image, shape = self._pixels(data, path)
+                stages.lap("decode")
+                prepared = self._model.prepare(image, shape)
+            stages.lap("prepare")
+            return Decoded(item, attempt, prepared, shape, (time.perf_counter() - began) * 1e3)
         except DecodeError as failure:
             error = {"stage": failure.stage, "type": failure.kind, "message": str(failure)}
         except Exception as failure:  # a bug or a full memory: the image may be fine, another attempt will tell
             error = {"stage": "prepare", "type": type(failure).__name__, "message": f"{failure} ({_where(failure)})"}
         finally:
             self._pulse.pause((item.seq,))
-            self._pulse.spent("decode", time.perf_counter() - began)
+            self._pulse.spent(stages.seconds)
         return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3)
+
+    def _pixels(self, data: bytes, path: str) -> tuple[np.ndarray, tuple[int, int]]:
+        """The decoded image, and (height, width) of the original."""
+        if self._reduced_side is not None and self._model.channels == 3:
+            return decode_reduced(data, path, self._spec.max_pixels, self._reduced_side)
+        image = decode_bytes(data, path, self._spec.max_pixels, self._model.channels)
+        return image, (image.shape[0], image.shape[1])
 
     def _step(self) -> None:
         """Collect the next decoded image; predict a batch that is full, or the fullest one where none can be."""
@@ -216,7 +257,7 @@ class Worker:
             self._pulse.state(heartbeat.DECODING)
             began = time.perf_counter()
             decoded = self._decoding.popleft().result()
-            self._pulse.spent("wait", time.perf_counter() - began)
+            self._pulse.spent({"wait": time.perf_counter() - began})
             if isinstance(decoded, Unread):
                 self._fail(decoded)
             else:
@@ -228,6 +269,7 @@ class Worker:
         shape = decoded.prepared.shape
         self._buckets.setdefault(shape, []).append(decoded)
         self._waiting += 1
+        self._waiting_bytes += decoded.prepared.nbytes
         if len(self._buckets[shape]) >= self._batch:
             self._label(shape)
 
@@ -235,6 +277,7 @@ class Worker:
         """Predict, encode and send one batch of equal shape."""
         batch = self._buckets.pop(shape)
         self._waiting -= len(batch)
+        self._waiting_bytes -= sum(decoded.prepared.nbytes for decoded in batch)
         while batch:
             part, batch = batch[: self._batch], batch[self._batch :]
             self._predict(part)
@@ -254,8 +297,8 @@ class Worker:
             return
         self._pulse.pause(seqs)
         encoded = time.perf_counter()
-        self._pulse.spent("predict", predicted - began)
-        self._pulse.spent("encode", encoded - predicted)
+        stages = getattr(self._model, "stages", None) or {"forward": predicted - began}
+        self._pulse.spent({**stages, "encode": encoded - predicted})
         each = 1e3 / len(batch)
         decode_ms = [d.decode_ms for d in batch]
         timings = Timings(decode_ms, (predicted - began) * each, (encoded - predicted) * each)
@@ -291,7 +334,7 @@ class Worker:
         began = time.perf_counter()
         columns = self._model.encode(self._model.predict([], [(0, 0)] * len(lease.seqs)))
         each_ms = (time.perf_counter() - began) * 1e3 / len(lease.seqs)
-        self._pulse.spent("predict", time.perf_counter() - began)
+        self._pulse.spent({"forward": time.perf_counter() - began})
         self._pulse.pause(lease.seqs)
         self._send(lease.seqs, ok_rows_of_lease(self._model.task, lease, columns, self._spec.worker, each_ms))
 
@@ -299,7 +342,7 @@ class Worker:
         self._pulse.state(heartbeat.SENDING)
         began = time.perf_counter()
         self._to_collector.send_frame(*Results(pack_seqs(seqs), to_ipc(rows)).frame())
-        self._pulse.spent("send", time.perf_counter() - began)
+        self._pulse.spent({"send": time.perf_counter() - began})
         self._pulse.sent(len(seqs))
 
 

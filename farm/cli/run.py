@@ -44,7 +44,12 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
     view = open_view(Console(stderr=True), title)
     with contextlib.ExitStack() as stack:
         stack.enter_context(view)
-        summary = work(Hooks(lambda supervisor: stack.enter_context(_signals(supervisor)), view.update))
+        hooks = Hooks(
+            on_start=lambda supervisor: stack.enter_context(_signals(supervisor)),
+            on_snapshot=view.update,
+            on_note=view.note,
+        )
+        summary = work(hooks)
     print_summary(Console(), summary, continue_with=this_command())
     return summary.exit_code
 

@@ -7,28 +7,33 @@ machine, run directory.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import platform
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from farm.config import FarmConfig
+from farm.config import STDIN, FarmConfig, ModelConfig
 from farm.keys import KeySet
-from farm.models.weights import check_backend, environment, resolve_weights, weights_digest
+from farm.models import backends
+from farm.models.backends import Executable
+from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
 from farm.sources import first_entry_or_raise, open_source
-from farm.sources.base import Source
+from farm.sources.base import Entry, Source
 from farm.store import RUN_FILE, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, Outcome, Supervisor
 
 LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change in one of them can change labels
 FACTORY_DIGEST = "factory"
+BACKEND = "model.backend"  # in a fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class Hooks:
     on_start: Callable[[Supervisor], None] = lambda supervisor: None
     on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
     on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None
+    on_note: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,29 @@ class Prepared:
     source: Source
     placements: tuple[Placement, ...]
     digest: str
-    fingerprint: dict[str, Any]
+    executable: Executable
+
+    @property
+    def device(self) -> str:
+        return self.placements[0].device
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
+        excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement"}
+        model = self.config.model.model_dump(exclude=excluded)
+        labels = {f"model.{name}": value for name, value in model.items()}
+        backend = self.executable.backend
+        return {
+            "source root": self.source.root,
+            "weights digest": self.digest,
+            **labels,
+            BACKEND: backend,
+            "workers.threads": self.placements[0].threads,
+            "device": self.device.partition(":")[0],
+            **{f"{package} version": _version(package) for package in LABEL_VERSIONS},
+            **{f"{package} version": _version(package) for package in backends.PACKAGES.get(backend, ())},
+        }
 
 
 def prepare(
@@ -64,17 +92,62 @@ def prepare(
     config, digest = _with_weights(config)
     source = source or open_source(config.source, stdin)
     placements = plan(machine or inspect_machine(cuda=config.workers.devices != "cpu"), config.workers)
-    return Prepared(config, source, placements, digest, fingerprint(config, source.root, digest, placements))
+    executable = Executable(str(config.model.weights), backend_of(config.model, placements[0].device, many=False))
+    return Prepared(config, source, placements, digest, executable)
 
 
-def run(prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None = None) -> Outcome:
-    """Label what is not labelled yet, into an opened run directory. `known`: keys to leave alone, if not all there."""
-    store.check(prepared.fingerprint)
+def backend_of(model: ModelConfig, device: str, many: bool) -> str:
+    """What executes the model: a .pt may be converted, anything else runs as what it is."""
+    if model.weights is None:
+        return FACTORY_DIGEST
+    if model.weights.endswith(".pt"):
+        return backends.choose(model, device, many)
+    return runs_with(model.weights) or "torch"
+
+
+def settle(prepared: Prepared, store: RunStore, note: Callable[[str], None]) -> tuple[Prepared, Iterator[Entry]]:
+    """The run with what is to execute its model, converted and compared where need be, and the entries of its source.
+
+    A run that is continued keeps the backend it has. Raises RunMismatchError where the directory holds other work.
+    """
     entries = first_entry_or_raise(prepared.source)
+    model = prepared.config.model
+    if model.weights is None or not model.weights.endswith(".pt"):
+        store.check(prepared.fingerprint)
+        return prepared, entries
+    before = store.describe().get("fingerprint", {}).get(BACKEND)
+    if model.backend == "auto" and (before or prepared.config.source.path == STDIN):  # a pipe is not waited for
+        model = model.model_copy(update={"backend": before or "torch"})
+    first: list[Entry] = []
+    if model.backend != "torch" and (prepared.device == "cpu" or model.backend != "auto"):
+        first = list(itertools.islice(entries, backends.AUTO_IMAGES))
+    backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
+    prepared = replace(prepared, executable=Executable(str(model.weights), backend))
+    if before:
+        store.check(prepared.fingerprint)
+    count = backends.CALIBRATION_IMAGES if model.precision == "int8" else backends.SAMPLE_IMAGES
+    sample = [os.path.join(prepared.source.root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
+    executable = backends.prepare(model, prepared.digest, backend, prepared.device, sample, note)
+    agreement = executable.agreement
+    if model.backend == "auto" and model.precision == "fp32" and agreement and agreement.matched < model.min_agreement:
+        note(f"{backend} finds {agreement.matched:.1%} of torch's boxes, less than model.min_agreement: torch it is")
+        executable = Executable(str(model.weights), "torch")
+    prepared = replace(prepared, executable=executable)
+    store.check(prepared.fingerprint)
+    return prepared, itertools.chain(first, entries)
+
+
+def run(
+    prepared: Prepared, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
+) -> Outcome:
+    """Label those of the entries that are not labelled yet, into an opened run directory, after `settle`.
+
+    `known`: keys to leave alone, if not all that the directory holds.
+    """
     known = store.committed_keys() if known is None else known
     record = _Record(store, prepared)
     job = Job(
-        config=prepared.config,
+        config=_with_executable(prepared),
         placements=prepared.placements,
         root=prepared.source.root,
         weights_digest=prepared.digest,
@@ -90,18 +163,12 @@ def run(prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None 
     return supervisor.run()
 
 
-def fingerprint(config: FarmConfig, root: str, digest: str, placements: tuple[Placement, ...]) -> dict[str, Any]:
-    """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
-    model = config.model.model_dump(exclude={"weights", "safe_load", "autoinstall"})
-    labels = {f"model.{name}": value for name, value in model.items()}
-    return {
-        "source root": root,
-        "weights digest": digest,
-        **labels,
-        "workers.threads": placements[0].threads,
-        "device": placements[0].device.partition(":")[0],
-        **{f"{package} version": _version(package) for package in LABEL_VERSIONS},
-    }
+def _with_executable(prepared: Prepared) -> FarmConfig:
+    """The config as workers get it: with the weights that the backend loads."""
+    if prepared.config.model.weights is None:
+        return prepared.config
+    model = prepared.config.model.model_copy(update={"weights": prepared.executable.weights})
+    return prepared.config.model_copy(update={"model": model})
 
 
 class _Record:

@@ -16,6 +16,10 @@ class Model(Protocol):
     names         class names by id
     channels      3: images come as BGR, 1: as grey, else: as the file has them
     needs_pixels  False: nothing is read or decoded, `predict` gets no images
+
+    Two more are used where a model has them: `reduced_side`, the long side in pixels below which no image may be
+    decoded (model.decode: reduced), and `stages`, the seconds that the last `predict` spent by stage (preprocess,
+    forward, postprocess).
     """
 
     task: str
@@ -23,8 +27,11 @@ class Model(Protocol):
     channels: int
     needs_pixels: bool
 
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        """One decoded image (H, W, C) uint8 as it enters a batch. Images of equal prepared shape may share a batch."""
+    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """One decoded image (H, W, C) uint8 as it enters a batch. Images of equal prepared shape may share a batch.
+
+        `shape`: (height, width) of the original, which differ from the image's where it was decoded reduced.
+        """
         ...
 
     def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:

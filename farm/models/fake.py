@@ -57,7 +57,7 @@ class FakeModel:
             raise RuntimeError(self.fail_init)
         self.needs_pixels = self.pixels
 
-    def prepare(self, image: np.ndarray) -> np.ndarray:
+    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return image[:1, :1].copy()
 
     def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:

@@ -27,7 +27,6 @@ BACKENDS = {
     "_openvino_model": "openvino",
     ".engine": "tensorrt",
 }
-EXPORT_FORMATS = {"onnx": "onnxruntime", "openvino": "openvino", "engine": "tensorrt"}
 DOWNLOAD = """
 import sys
 from ultralytics.utils.downloads import attempt_download_asset
@@ -66,12 +65,17 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
 def check_backend(config: ModelConfig) -> None:
     """Raises ModelError where `model.backend` is not what runs the weights file."""
     weights = str(config.weights)
-    runs = next((backend for suffix, backend in BACKENDS.items() if weights.endswith(suffix)), None)
-    if config.backend in ("auto", runs) or runs is None:
+    runs = runs_with(weights)
+    if weights.endswith(".pt") or config.backend in ("auto", runs) or runs is None:
         return
-    made = {backend: name for name, backend in EXPORT_FORMATS.items()}.get(config.backend)
-    hint = f"`yolo export model={weights} format={made}` makes one" if made else "give a .pt file"
-    raise ModelError(f"model.backend {config.backend} does not run {weights} ({runs} does); {hint}")
+    raise ModelError(
+        f"model.backend {config.backend} does not run {weights} ({runs} does); give the .pt file, which farm converts"
+    )
+
+
+def runs_with(weights: str) -> str | None:
+    """The backend that a weights file is for; None where its name does not tell."""
+    return next((backend for suffix, backend in BACKENDS.items() if weights.endswith(suffix)), None)
 
 
 def weights_digest(weights: str) -> str:

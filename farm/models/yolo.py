@@ -11,6 +11,7 @@ are those of `predict(batch=1)` whatever the batch.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,8 +45,9 @@ class YoloModel:
             raise ModelError("model.precision fp16 needs a CUDA device; set model.precision=fp32")
         self._config = config
         self._threads = threads
-        _configure_ultralytics(config)
-        limit_backend(str(config.weights), threads)
+        self._device = device
+        configure_ultralytics(config)
+        limit_backend(str(config.weights), threads, config.precision)
         yolo = _load(config)
         self.task: str = yolo.task
         if self.task not in TASKS:
@@ -56,6 +58,8 @@ class YoloModel:
         self._transforms_host_side = self.task == "classify" and self._predictor.device_transform is None
         self.names: Mapping[int, str] = {int(i): str(name) for i, name in self._predictor.model.names.items()}
         self.channels = int(getattr(self._predictor.model, "channels", 3) or 3)
+        self.reduced_side = None if self.task == "classify" else max(self._predictor.imgsz)
+        self.stages: dict[str, float] = {}
         self.restore_threads()
 
     def restore_threads(self) -> None:
@@ -67,14 +71,24 @@ class YoloModel:
             torch.set_num_threads(self._threads)
         cv2.setNumThreads(self._threads)
 
-    def prepare(self, image: np.ndarray) -> np.ndarray:
+    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """The image letterboxed alone (or, for classification, resized and cropped). Safe in several threads."""
         if self._transforms_host_side:
             return image
+        if image.shape[:2] != shape:
+            image = self._resize_as_whole(image, shape)
         return self._letterbox([image])[0]  # type: ignore[no-any-return]
 
+    def _resize_as_whole(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """A reduced image at the size that letterboxing gives the whole one, so that boxes scale back the same."""
+        import cv2
+
+        (height, width), (high, wide) = shape, self._predictor.imgsz
+        scale = min(high / height, wide / width)
+        return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+
     def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> list[Any]:
-        """Ultralytics' Results of a batch of one prepared shape."""
+        """Ultralytics' Results of a batch of one prepared shape; seconds by stage are left in `stages`."""
         import torch
 
         predictor = self._predictor
@@ -82,14 +96,29 @@ class YoloModel:
         names = [""] * len(originals)
         predictor.batch = (names, originals, names)
         with torch.inference_mode():
+            began = time.perf_counter()
             batch = predictor.preprocess(list(prepared))
-            return list(predictor.postprocess(predictor.inference(batch), batch, originals))
+            ready = self._finished()
+            raw = predictor.inference(batch)
+            inferred = self._finished()
+            results = list(predictor.postprocess(raw, batch, originals))
+        done = time.perf_counter()
+        self.stages = {"preprocess": ready - began, "forward": inferred - ready, "postprocess": done - inferred}
+        return results
+
+    def _finished(self) -> float:
+        """The time when the device has done what it was given."""
+        if self._device != "cpu":
+            import torch
+
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
 
     def encode(self, predictions: list[Any]) -> Mapping[str, pa.Array]:
         return encode_results(self.task, predictions)
 
 
-def _configure_ultralytics(config: ModelConfig) -> None:
+def configure_ultralytics(config: ModelConfig) -> None:
     """The environment's meaning, also where a fork server imported Ultralytics under another one. No telemetry."""
     from ultralytics import utils
     from ultralytics.nn import tasks

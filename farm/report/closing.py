@@ -19,6 +19,8 @@ def print_summary(console: Console, summary: Summary, continue_with: str) -> Non
     console.print(_table(summary))
     for failure in summary.failures:
         _say_failure(console, failure)
+    if summary.bottleneck:
+        _say(console, summary.bottleneck, "dim")
     for label, place in _places(summary):
         _say(console, f"{label:<10}{place}")
     for warning in summary.warnings:
@@ -43,6 +45,10 @@ def _table(summary: Summary) -> Table:
         ("images/s", rate(summary.images_per_s)),
         ("time", duration(summary.wall_s)),
     ]
+    if summary.agreement:
+        agreement = summary.agreement
+        rows.append(("backend", f"{summary.backend} {summary.precision}"))
+        rows.append(("agreement", f"{agreement['matched']:.1%} of {agreement['boxes']:,} boxes of torch"))
     if summary.skipped:
         rows.insert(3, ("done earlier", f"{summary.skipped:,}"))
     if summary.restarts:

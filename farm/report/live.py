@@ -56,6 +56,10 @@ class View:
         self.rate = (done - before) / (now - since_s) if now > since_s else snapshot.images_per_s
         self.draw(snapshot)
 
+    def note(self, text: str) -> None:
+        """Something that takes long, or was decided, said as a line that stays."""
+        raise NotImplementedError(f"{type(self).__name__} says nothing")
+
     every_s = REDRAW_S
 
     def wanted(self, snapshot: Snapshot) -> bool:
@@ -79,6 +83,9 @@ class LiveView(View):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._live.stop()
+
+    def note(self, text: str) -> None:
+        self._live.console.print(Text(printable(text), style="dim"), soft_wrap=True)
 
     def draw(self, snapshot: Snapshot) -> None:
         self._live.update(self.render(snapshot), refresh=True)
@@ -157,6 +164,9 @@ class PlainView(View):
 
     def wanted(self, snapshot: Snapshot) -> bool:
         return snapshot.done > 0 or snapshot.elapsed_s >= PLAIN_S
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
 
     def draw(self, snapshot: Snapshot) -> None:
         done = snapshot.skipped + snapshot.done

@@ -23,7 +23,7 @@ def one_thread():
 
 
 def ours(model, images):
-    prepared = [model.prepare(image) for image in images]
+    prepared = [model.prepare(image, image.shape[:2]) for image in images]
     shapes = [image.shape[:2] for image in images]
     boxes = model.encode(model.predict(prepared, shapes))["boxes"]
     return [
@@ -69,7 +69,7 @@ def test_images_of_different_size_and_equal_letterbox_share_a_batch(coco_weights
     model = load_model(ModelConfig(weights=str(coco_weights), imgsz=320), "cpu", 1)
     image = decode(paths[0], 10**9, 3)
     larger = cv2.resize(image, None, fx=2, fy=2)
-    assert model.prepare(image).shape == model.prepare(larger).shape
+    assert model.prepare(image, image.shape[:2]).shape == model.prepare(larger, larger.shape[:2]).shape
     together, alone = ours(model, [image, larger]), [ours(model, [image])[0], ours(model, [larger])[0]]
     for both, one in zip(together, alone, strict=True):
         assert both.shape == one.shape
