@@ -16,6 +16,7 @@ from farm.errors import EXIT_FATAL, EXIT_SIGINT, EXIT_USAGE, FarmError
 COMMANDS = {
     "run": "label images; continues if the run directory holds earlier work",
     "check": "validate a config and print the resolved plan; runs nothing",
+    "tune": "measure plans on a sample of your images, and write the fastest as a config",
     "verify": "recount the promises of a run from its parts; non-zero when broken",
     "retry": "give the failed images of a run another chance",
     "export": "project a run's parts into another format",

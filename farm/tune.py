@@ -1,0 +1,228 @@
+"""Finding the fastest plan: short runs over a sample of the user's images, one setting at a time.
+
+Runs in the calling process, each trial a farm of its own. First the backend, then workers and threads, then batch,
+then decoding threads: each keeps the winner of the one before. A trial ends when its rate is known, or as soon as it
+is clear that it is no match for the best one. What the config sets itself is not touched.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.api import run
+from farm.config import FarmConfig
+from farm.engines import local
+from farm.engines.local import Hooks
+from farm.errors import FarmError, SourceError
+from farm.models import backends
+from farm.placement import Machine, inspect_machine, plan, usable_cores
+from farm.sources.base import Entry, Source, first_entry_or_raise
+from farm.summary import Snapshot
+from farm.supervisor import Supervisor
+
+BUDGET_S = 120.0
+SAMPLE_IMAGES = 256
+TRIAL_S = 5.0  # of labelling, all workers ready
+GLANCE_S = 2.0  # after which a trial that is far behind is ended
+FAR_BEHIND = 0.7  # of the best rate
+START_LIMIT_S = 60.0
+PASSES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One plan and what it did. `own_bytes`: memory of all workers together that no other process shares."""
+
+    backend: str
+    precision: str
+    workers: int
+    threads: int
+    batch: int
+    decoders: int
+    images_per_s: float
+    own_bytes: int
+    agreement: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """All trials in order, the best of them, and the config with its settings."""
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    config: FarmConfig
+
+
+class Sample(Source):
+    """Images of another source, listed again and again under names that differ, so that none counts as done."""
+
+    def __init__(self, name: str, root: str, entries: Sequence[Entry]) -> None:
+        super().__init__(name, root, may_repeat=False)
+        self._entries = entries
+
+    def entries(self) -> Iterator[Entry]:
+        for turn in range(PASSES):
+            for entry in self._entries:
+                yield entry._replace(path="./" * turn + entry.path)
+
+    def count(self) -> int:
+        return PASSES * len(self._entries)
+
+
+def tune(
+    config: FarmConfig,
+    budget_s: float = BUDGET_S,
+    heard: Callable[[Trial], None] = lambda trial: None,
+    note: Callable[[str], None] = lambda text: None,
+    machine: Machine | None = None,
+) -> Tuning:
+    """Try plans on a sample of the config's source. `heard` gets every trial as it ends; `note` what takes long.
+
+    Raises FarmError where not even the first plan works: its own words.
+    """
+    machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
+    prepared = local.prepare(config, machine=machine)
+    entries = list(itertools.islice(first_entry_or_raise(prepared.source), SAMPLE_IMAGES))
+    sample = Sample(prepared.source.name, prepared.source.root, entries)
+    deadline = time.monotonic() + budget_s
+    trials: list[Trial] = []
+    best: tuple[Trial, FarmConfig] | None = None
+    for candidates in grid(machine, config):
+        base = best[1] if best else config
+        for changes in candidates:
+            candidate = _changed(base, changes)
+            if best and (time.monotonic() > deadline or _plan_of(candidate, machine) == _plan_of(base, machine)):
+                continue
+            try:
+                trial = _try(candidate, sample, machine, best[0].images_per_s if best else 0.0, note)
+            except FarmError as error:
+                if best is None:
+                    raise
+                note(f"{changes}: {error}")
+                continue
+            trials.append(trial)
+            heard(trial)
+            if best is None or trial.images_per_s > best[0].images_per_s:
+                best = trial, candidate
+    if best is None:
+        raise SourceError("nothing could be tried; give a longer budget")
+    return Tuning(tuple(trials), best[0], _fixed(best[1], best[0]))
+
+
+def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]:
+    """Settings to try, in order, as `section.key: value`; none: the config as it is. What the config sets stays."""
+    cpu = plan(machine, config.workers)[0].device == "cpu"
+    yield [{}, *({"model.backend": name} for name in _backends(config, cpu))]
+    cores = usable_cores(machine)
+    free = config.workers.count == "auto" and config.workers.threads == "auto"
+    if cpu and free:
+        shapes = dict.fromkeys([(cores, 1), (max(1, cores // 2), 2), (1, cores)])
+        yield [{"workers.count": workers, "workers.threads": threads} for workers, threads in shapes]
+    if not cpu and config.workers.count == "auto":
+        devices = len(machine.cuda_devices)
+        yield [{"workers.count": devices * each} for each in (1, 2, 3)]
+    if config.workers.batch == "auto":
+        yield [{"workers.batch": batch} for batch in ((1, 4) if cpu else (16, 32, 64))]
+    if config.workers.decoders == "auto":
+        yield [{"workers.decoders": decoders} for decoders in ((1, 2) if cpu else (2, 4, 8))]
+
+
+def _backends(config: FarmConfig, cpu: bool) -> list[str]:
+    """Other backends than torch that could run the model."""
+    model = config.model
+    if model.backend != "auto" or model.weights is None or not model.weights.endswith(".pt"):
+        return []
+    names = ("openvino", "onnxruntime") if cpu else ("tensorrt",)
+    return [name for name in names if backends.installed(name) and model.precision in backends.PRECISIONS[name]]
+
+
+def _changed(config: FarmConfig, changes: dict[str, Any]) -> FarmConfig:
+    data = config.model_dump()
+    for key, value in changes.items():
+        section, name = key.split(".")
+        data[section][name] = value
+    return FarmConfig.model_validate(data)
+
+
+def _plan_of(config: FarmConfig, machine: Machine) -> Any:
+    return config.model.backend, plan(machine, config.workers)
+
+
+def _fixed(config: FarmConfig, best: Trial) -> FarmConfig:
+    """The config with nothing left to `auto` that the trial has settled."""
+    values = {"count": best.workers, "threads": best.threads, "batch": best.batch, "decoders": best.decoders}
+    changes: dict[str, Any] = {f"workers.{name}": value for name, value in values.items()}
+    if config.model.weights is not None and config.model.weights.endswith(".pt"):
+        changes["model.backend"] = best.backend
+    return _changed(config, changes)
+
+
+class _Watcher:
+    """Looks on at a trial, takes its rate while all workers are at work, and ends it."""
+
+    def __init__(self, best_rate: float) -> None:
+        self._best = best_rate
+        self._supervisor: Supervisor | None = None
+        self._since: tuple[float, int] | None = None
+        self.rate = 0.0
+        self.note = ""
+
+    def meet(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def look(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        if any(worker.state == "starting" for worker in snapshot.workers) or not snapshot.done:
+            if snapshot.elapsed_s > START_LIMIT_S:
+                self._end("too slow to start")
+            return
+        if self._since is None:
+            self._since = now, snapshot.done
+            return
+        span = now - self._since[0]
+        if span > 0:
+            self.rate = (snapshot.done - self._since[1]) / span
+        if span >= TRIAL_S:
+            self._end("")
+        elif span >= GLANCE_S and self.rate < FAR_BEHIND * self._best:
+            self._end("ended early")
+
+    def _end(self, note: str) -> None:
+        self.note = note
+        if self._supervisor is not None:
+            self._supervisor.interrupt(signal.SIGTERM)
+            self._supervisor = None
+
+
+def _try(config: FarmConfig, sample: Sample, machine: Machine, best_rate: float, note: Callable[[str], None]) -> Trial:
+    watcher = _Watcher(best_rate)
+    backend = "torch" if config.model.backend == "auto" and config.model.precision == "fp32" else config.model.backend
+    model = config.model.model_copy(update={"backend": backend})
+    with tempfile.TemporaryDirectory(prefix="farm-tune-") as folder:
+        output = config.output.model_copy(update={"dir": folder, "exports": []})
+        trial = config.model_copy(update={"model": model, "output": output})
+        summary = run(trial, hooks=Hooks(watcher.meet, watcher.look, on_note=note), source=sample)
+    place = plan(machine, config.workers)
+    agreed = summary.agreement["matched"] if summary.agreement else None
+    rate, remark = watcher.rate, watcher.note
+    if agreed is not None and agreed < config.model.min_agreement and config.model.precision == "fp32":
+        rate, remark = 0.0, "agrees too little with torch"
+    return Trial(
+        backend=summary.backend,
+        precision=config.model.precision,
+        workers=len(place),
+        threads=place[0].threads,
+        batch=place[0].batch,
+        decoders=place[0].decoders,
+        images_per_s=rate,
+        own_bytes=sum(start.own_bytes for start in summary.starts),
+        agreement=agreed,
+        note=remark,
+    )

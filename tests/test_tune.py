@@ -1,0 +1,83 @@
+"""Tuning: what is tried, that the fastest wins, and that what the user has set stays."""
+
+import pytest
+import yaml
+
+from farm.cli import main
+from farm.config import validate
+from farm.placement import Machine
+from farm.sources.base import Entry
+from farm.tune import Sample, grid, tune
+from tests.faults.harness import pictures
+
+FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
+GPUS = Machine(cores=tuple((cpu,) for cpu in range(16)), memory_bytes=64 << 30, cuda_devices=("A", "B"))
+
+
+def config(source="x", run="y", args=None, **sections):
+    model = {"factory": "farm.models.fake:make", "args": {"boxes": 1, **(args or {})}}
+    return validate({"source": str(source), "model": model, "output": str(run), **sections})
+
+
+def test_what_is_tried_on_cpu():
+    backends, shapes, batches, decoders = grid(FOUR, config(workers={"devices": "cpu"}))
+    assert backends == [{}], "a model of the user's own has one backend"
+    assert [(s["workers.count"], s["workers.threads"]) for s in shapes] == [(4, 1), (2, 2), (1, 4)]
+    assert [b["workers.batch"] for b in batches] == [1, 4]
+    assert [d["workers.decoders"] for d in decoders] == [1, 2]
+
+
+def test_what_is_tried_on_two_devices():
+    _, counts, batches, decoders = grid(GPUS, config())
+    assert [c["workers.count"] for c in counts] == [2, 4, 6]
+    assert [b["workers.batch"] for b in batches] == [16, 32, 64]
+    assert [d["workers.decoders"] for d in decoders] == [2, 4, 8]
+
+
+def test_what_the_user_has_set_stays():
+    workers = {"devices": "cpu", "count": 3, "batch": 2, "decoders": 5}
+    assert list(grid(FOUR, config(workers=workers))) == [[{}]]
+
+
+def test_a_sample_lists_its_images_again_and_again_under_other_names():
+    sample = Sample("s", "/root", [Entry("a.jpg", 1, 2), Entry("b.jpg", 1, 2)])
+    listed = sample.entries()
+    paths = [next(listed).path for _ in range(5)]
+    assert paths == ["a.jpg", "b.jpg", "./a.jpg", "./b.jpg", "././a.jpg"]
+
+
+@pytest.mark.timeout(120)
+def test_the_faster_of_two_plans_wins(tmp_path):
+    """A model that sleeps: two workers label twice as fast as one."""
+    source = pictures(tmp_path / "source", 20)
+    values = config(source, tmp_path / "run", {"sleep_ms": 10}, workers={"devices": "cpu", "batch": 1, "decoders": 1})
+    machine = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=())
+    tuning = tune(values, machine=machine)
+    assert {(trial.workers, trial.threads) for trial in tuning.trials} == {(2, 1), (1, 2)}
+    assert (tuning.best.workers, tuning.best.threads) == (2, 1)
+    slow = next(trial for trial in tuning.trials if trial.workers == 1)
+    assert slow.note == "ended early"
+    assert tuning.config.workers.count == 2
+    assert not (tmp_path / "run").exists(), "nothing is left in the user's run directory"
+
+
+@pytest.mark.timeout(120)
+def test_the_command_writes_a_config_that_runs(tmp_path, capsys):
+    source = pictures(tmp_path / "source", 12)
+    values = {
+        "source": str(source),
+        "model": {"factory": "farm.models.fake:make", "args": {"sleep_ms": 5}},
+        "output": str(tmp_path / "run"),
+        "workers": {"devices": "cpu", "count": 1, "batch": 1},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    written = tmp_path / "tuned.yaml"
+    assert main(["tune", str(tmp_path / "config.yaml"), "--write", str(written), "--seconds", "20"]) == 0
+    assert "best" in capsys.readouterr().out
+    assert written.read_text().startswith("# Tuned by farm: ")
+    assert main(["run", str(written)]) == 0
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("source: x\n")
+    assert main(["tune", str(tmp_path / "config.yaml"), "--write", str(mine)]) == 2
+    assert "was not written by farm tune" in capsys.readouterr().err
+    assert mine.read_text() == "source: x\n"
