@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.record import parser, report
-from farm.lister import CHUNK_ITEMS
 from farm.schema import KEY_BYTES, part_metadata, part_schema
+from farm.sources.base import CHUNK_ITEMS
 from farm.store import PartWriter, RunStore
 
 PART_ROWS = 2048  # commit.images by default

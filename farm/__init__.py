@@ -25,12 +25,23 @@ if TYPE_CHECKING:
     from farm.api import run as run
     from farm.config import FarmConfig as FarmConfig
     from farm.errors import FarmError as FarmError
+    from farm.library import Farm as Farm
+    from farm.results import ImageError as ImageError
+    from farm.results import ImageResult as ImageResult
     from farm.summary import Summary as Summary
 
 __version__ = "0.1.0"
-__all__ = ["FarmConfig", "FarmError", "Summary", "__version__", "run"]
+__all__ = ["Farm", "FarmConfig", "FarmError", "ImageError", "ImageResult", "Summary", "__version__", "run"]
 
-_HOMES = {"run": "farm.api", "FarmConfig": "farm.config", "FarmError": "farm.errors", "Summary": "farm.summary"}
+_HOMES = {
+    "Farm": "farm.library",
+    "FarmConfig": "farm.config",
+    "FarmError": "farm.errors",
+    "ImageError": "farm.results",
+    "ImageResult": "farm.results",
+    "Summary": "farm.summary",
+    "run": "farm.api",
+}
 
 
 def __getattr__(name: str) -> Any:

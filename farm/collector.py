@@ -50,9 +50,9 @@ FRAMES_A_TURN = 8  # read from one worker before the others get theirs
 
 @dataclass(frozen=True, slots=True)
 class CollectorSpec:
-    """All that the collector is told at its start."""
+    """All that the collector is told at its start. Without `parts_dir` nothing is written: the reader keeps it all."""
 
-    parts_dir: str
+    parts_dir: str | None
     session: int
     number: int
     ring: str
@@ -88,7 +88,7 @@ class Collector:
         self._spec = spec
         self._control = control
         self._ring = ring
-        self._writer = PartWriter(spec.parts_dir, spec.session, spec.number)
+        self._writer = PartWriter(spec.parts_dir, spec.session, spec.number) if spec.parts_dir else None
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, SUPERVISOR)
         self._channels: dict[int, Reader] = {}
@@ -132,7 +132,7 @@ class Collector:
         if not self._rows:
             return
         began = time.perf_counter()
-        name = self._writer.commit(self._batches, self._metadata)
+        name = self._writer.commit(self._batches, self._metadata) if self._writer else None
         spent = time.perf_counter() - began
         seqs = b"".join(self._seqs)
         self._batches, self._seqs, self._rows = [], [], 0

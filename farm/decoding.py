@@ -37,6 +37,7 @@ Pixels = npt.NDArray[Any]
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # any other number of channels: IMREAD_UNCHANGED
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+ARRAY_SUFFIX = ".farm-array"  # pixels as they are, after their shape: what the library hands over in memory
 _TIFF_SUFFIXES = (".tiff", ".tif")
 _PILLOW_SUFFIXES = (".avif", ".heic", ".heif")  # Ultralytics decodes these names with Pillow first
 _BYTES_PER_PIXEL = 16  # four float32 samples: no honest file is larger than this for each pixel, plus metadata
@@ -91,6 +92,8 @@ def decode_bytes(data: bytes, name: str, max_pixels: int, channels: int = 3) -> 
     """
     if not data:
         raise DecodeError("read", "EmptyFile", "the file holds no bytes")
+    if name.endswith(ARRAY_SUFFIX):
+        return _array(data, channels)
     pixels = header_pixels(data)
     if pixels is None:
         raise _failure(data, name)
@@ -105,6 +108,15 @@ def decode_bytes(data: bytes, name: str, max_pixels: int, channels: int = 3) -> 
     if image is None:
         raise _failure(data, name)
     return image
+
+
+def _array(data: bytes, channels: int) -> Pixels:
+    """An array that was written with its shape before it, grey as BGR where three channels are wanted."""
+    (dims,) = struct.unpack_from("<q", data)
+    shape = struct.unpack_from(f"<{dims}q", data, 8)
+    image = np.frombuffer(data, np.uint8, offset=8 * (1 + dims)).reshape(shape)
+    image = image[..., None] if image.ndim == 2 else image
+    return np.repeat(image, 3, axis=2) if channels == 3 and image.shape[2] == 1 else image
 
 
 def decode_reduced(data: bytes, name: str, max_pixels: int, long_side: int) -> tuple[Pixels, tuple[int, int]]:

@@ -6,7 +6,6 @@ It runs a bounded number of chunks ahead, so that ten million paths never sit in
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from farm.keys import KeySet
 from farm.messages import Item
 from farm.sources.base import Entry, Source, item_key
 
-CHUNK_ITEMS = 1024
 CHUNKS_AHEAD = 8
 PUT_WAIT_S = 0.2
 
@@ -86,7 +84,7 @@ class Lister:
     def _list(self) -> None:
         try:
             while not self._stop.is_set():
-                entries = list(itertools.islice(self._entries, CHUNK_ITEMS))
+                entries = self._source.chunk(self._entries)
                 if not entries:
                     break
                 self._put(self._filter(entries))

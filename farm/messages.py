@@ -170,10 +170,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """These items are on disk, in the part named."""
+    """These items are on disk, in the part named; or, where nothing is to be written, done with."""
 
     seqs: bytes
-    part: str
+    part: str | None
     write_s: float
 
 

@@ -82,7 +82,7 @@ NO_WORKER = -1  # in a row that no worker made
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be run: everything decided before the first process starts."""
+    """What is to be run: everything decided before the first process starts. `keep`: write parts."""
 
     config: FarmConfig
     placements: tuple[Placement, ...]
@@ -93,6 +93,7 @@ class Job:
     task: str | None
     names: dict[int, str]
     names_known: Callable[[str, dict[int, str]], None]
+    keep: bool = True
 
 
 def start_method(job: Job) -> str:
@@ -284,7 +285,8 @@ class Supervisor:
                 if sender in self._workers:
                     self._workers[sender].received += self._book.received(sender, unpack_seqs(seqs))
             case Committed(seqs, part, write_s):
-                self._parts.add(part)
+                if part:
+                    self._parts.add(part)
                 self._last_commit_s = time.monotonic()
                 self._stage_s["commit"] += write_s
                 numbers = unpack_seqs(seqs)
@@ -431,7 +433,7 @@ class Supervisor:
         commit = self._job.config.commit
         numbers = [part_number(name, self._store.session) for name in self._parts]
         spec = CollectorSpec(
-            parts_dir=str(self._store.parts_dir),
+            parts_dir=str(self._store.parts_dir) if self._job.keep else None,
             session=self._store.session,
             number=1 + max(numbers, default=0),
             ring=self._ring.name,

@@ -146,21 +146,44 @@ def run(
     """
     known = store.committed_keys() if known is None else known
     record = _Record(store, prepared)
-    job = Job(
+    job = job_of(prepared, len(known), record.task, record.names, record.names_known)
+    supervisor = Supervisor(job, store, prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
+    hooks.on_start(supervisor)
+    record.begin()
+    return supervisor.run()
+
+
+def job_of(
+    prepared: Prepared,
+    skipped: int,
+    task: str | None,
+    names: dict[int, str],
+    names_known: Callable[[str, dict[int, str]], None],
+    keep: bool = True,
+) -> Job:
+    """What the supervisor is told of a run. `names_known` hears task and class names when the first worker knows."""
+    return Job(
         config=_with_executable(prepared),
         placements=prepared.placements,
         root=prepared.source.root,
         weights_digest=prepared.digest,
         environment=_environment(prepared),
-        skipped=len(known),
-        task=record.task,
-        names=record.names,
-        names_known=record.names_known,
+        skipped=skipped,
+        task=task,
+        names=names,
+        names_known=names_known,
+        keep=keep,
     )
-    supervisor = Supervisor(job, store, prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
-    hooks.on_start(supervisor)
-    record.begin()
-    return supervisor.run()
+
+
+def settle_unseen(prepared: Prepared, note: Callable[[str], None]) -> Prepared:
+    """As `settle`, for a source that cannot be looked into: `auto` is torch, nothing is compared."""
+    model = prepared.config.model
+    if model.weights is None or not model.weights.endswith(".pt"):
+        return prepared
+    backend = backend_of(model, prepared.device, many=False)
+    executable = backends.prepare(model, prepared.digest, backend, prepared.device, (), note)
+    return replace(prepared, executable=executable)
 
 
 def _with_executable(prepared: Prepared) -> FarmConfig:

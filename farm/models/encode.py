@@ -97,3 +97,35 @@ def _probs(results: Sequence[Any]) -> pa.Array:
     data = np.stack([result.probs.data.float().cpu().numpy() for result in results])
     values = pa.array(data.reshape(-1), pa.float32())
     return _lists([data.shape[1]] * len(data), values).cast(TASK_COLUMNS["classify"][0].type)
+
+
+def as_results(found: Any, image: np.ndarray) -> Any:
+    """Ultralytics' Results of a `farm.results.ImageResult`: the way back."""
+    import torch
+    from ultralytics.engine.results import Results
+
+    boxes = np.concatenate([found.boxes.xyxy, found.boxes.conf[:, None], found.boxes.cls[:, None]], axis=1)
+    parts: dict[str, Any] = {}
+    if found.task == "classify":
+        parts["probs"] = torch.from_numpy(found.probs.copy())
+    elif found.task == "obb":
+        obb = found.obb
+        parts["obb"] = torch.from_numpy(np.concatenate([obb.xywhr, obb.conf[:, None], obb.cls[:, None]], axis=1))
+    else:
+        parts["boxes"] = torch.from_numpy(boxes)
+    if found.masks:
+        parts["masks"] = torch.from_numpy(_raster(found.masks, found.shape))
+    if found.keypoints is not None:
+        parts["keypoints"] = torch.from_numpy(found.keypoints)
+    return Results(image, path=found.path, names=dict(found.names), **parts)
+
+
+def _raster(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """(n, height, width) masks of 0 and 1."""
+    import cv2
+
+    masks = np.zeros((len(polygons), *shape), np.uint8)
+    for mask, polygon in zip(masks, polygons, strict=True):
+        if len(polygon):
+            cv2.fillPoly(mask, [np.round(polygon).astype(np.int32)], 1)
+    return masks

@@ -11,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 from farm.errors import SourceError
@@ -21,6 +21,7 @@ from farm.schema import KEY_BYTES
 IMAGE_EXTENSIONS = frozenset(
     ("avif", "bmp", "dng", "gif", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 )
+CHUNK_ITEMS = 1024
 MAX_PROBLEMS = 100  # a tree without permissions must not fill memory with its complaints
 
 
@@ -52,6 +53,10 @@ class Source(ABC):
     @abstractmethod
     def count(self) -> int | None:
         """How many entries there are, without examining them; None where only listing tells. For another thread."""
+
+    def chunk(self, entries: Iterator[Entry]) -> list[Entry]:
+        """The next entries, none at the end. A source that is fed while it is read gives those that are there."""
+        return list(islice(entries, CHUNK_ITEMS))
 
     def note(self, problem: str) -> None:
         """Keep a problem for the user, once, and at most MAX_PROBLEMS of them."""

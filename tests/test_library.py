@@ -1,0 +1,338 @@
+"""`Farm` as programs use it: real processes, real images, and every way of leaving early."""
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from farm import Farm, FarmError, ImageError
+from farm.errors import ConfigError, ModelError, WorkerError
+from farm.segments import leftovers
+from tests.faults.harness import POISON, ROOT, group_members, pictures, wait_for
+
+FAKE = "farm.models.fake:make"
+pytestmark = pytest.mark.timeout(120)
+
+
+def fake(**args):
+    return {"factory": FAKE, "args": {"boxes": 2, **args}}
+
+
+@pytest.fixture(scope="module")
+def farm():
+    with Farm(model=fake(), workers=2) as shared:
+        yield shared
+
+
+def paths(count):
+    return (f"/nowhere/{number}.jpg" for number in range(count))
+
+
+def test_results_as_they_come(farm):
+    results = list(farm.map(paths(3000)))
+    assert {result.path for result in results} == set(paths(3000))
+    assert all(result.status == "ok" and result.boxes.xyxy.shape == (2, 4) for result in results)
+    assert results[0].names == {0: "thing", 1: "other"}
+
+
+def test_results_in_order(farm):
+    assert [result.path for result in farm.map(paths(2000), order="input")] == list(paths(2000))
+
+
+def test_the_same_path_twice_is_labelled_twice(farm):
+    assert len(list(farm.map(["a.jpg"] * 50))) == 50
+
+
+def test_keys_of_the_caller(farm):
+    items = [(f"row {number}", "a.jpg") for number in range(40)]
+    assert [result.key for result in farm.map(items, order="input")] == [key for key, _ in items]
+
+
+def test_no_more_is_taken_than_keeps_the_workers_busy():
+    taken = itertools.count()
+    with Farm(model=fake(sleep_ms=5), workers=1) as farm:
+        results = farm.map(path for path, _ in zip(paths(10**9), taken, strict=False))
+        for _ in range(50):
+            next(results)
+        ahead = next(taken) - 50
+        time.sleep(0.5)
+        assert next(taken) - 1 - 50 == ahead, "items were taken while nobody asked for results"
+        assert ahead < 300
+
+
+def test_futures(farm):
+    futures = [farm.submit(path) for path in paths(100)]
+    assert {future.result(30).path for future in futures} == set(paths(100))
+
+
+def test_a_future_can_be_cancelled_before_it_is_leased():
+    with Farm(model=fake(sleep_ms=200), workers=1) as farm:
+        first = farm.submit("a.jpg")
+        others = [farm.submit(f"{number}.jpg") for number in range(5)]
+        cancelled = [future.cancel() for future in others]
+        assert first.result(30).path == "a.jpg"
+        for future, gone in zip(others, cancelled, strict=True):
+            if gone:
+                with pytest.raises(CancelledError):
+                    future.result(1)
+            else:
+                assert future.result(30).status == "ok"
+
+
+def test_async(farm):
+    async def all_of_them(order):
+        return [result.path async for result in farm.amap(paths(200), order=order)]
+
+    assert asyncio.run(all_of_them("input")) == list(paths(200))
+    assert set(asyncio.run(all_of_them("completed"))) == set(paths(200))
+
+
+def test_batches_are_arrow(farm):
+    table = pa.Table.from_batches(list(farm.batches(["relative.jpg", *paths(500)])))
+    assert set(table["path"].to_pylist()) == {"relative.jpg", *paths(500)}
+    assert table["boxes"].type.value_type.field(0).name == "class_id"
+
+
+def test_several_threads_share_a_farm(farm):
+    def work(number):
+        wanted = [f"/{number}/{n}.jpg" for n in range(300)]
+        return [result.path for result in farm.map(wanted, order="input")] == wanted
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
+@pytest.fixture(scope="module")
+def photographs(coco_images):
+    return sorted(coco_images.iterdir())[:6]
+
+
+def test_every_kind_of_item_gives_the_same_boxes(photographs, coco_weights):
+    arrays = [cv2.imread(str(path)) for path in photographs]
+    with Farm(model={"weights": str(coco_weights), "imgsz": 320}, workers=1) as farm:
+        by_path = list(farm.map(photographs, order="input"))
+        by_bytes = list(farm.map([path.read_bytes() for path in photographs], order="input"))
+        by_array = list(farm.map(arrays, order="input"))
+        by_pil = list(farm.map([Image.fromarray(array[..., ::-1]) for array in arrays], order="input"))
+    assert sum(len(result.boxes) for result in by_path) > 10
+    for results in (by_bytes, by_array, by_pil):
+        for result, expected in zip(results, by_path, strict=True):
+            assert np.array_equal(result.boxes.xyxy, expected.boxes.xyxy)
+            assert np.array_equal(result.boxes.conf, expected.boxes.conf)
+            assert result.shape == expected.shape
+    assert [result.key for result in by_array] != [result.key for result in by_bytes]
+
+
+def test_the_way_back_to_ultralytics(photographs, coco_weights):
+    from ultralytics import YOLO
+
+    with Farm(model={"weights": str(coco_weights)}, workers=1) as farm:
+        (result,) = farm.map(photographs[:1])
+    theirs = YOLO(str(coco_weights)).predict(photographs[0], verbose=False, device="cpu")[0]
+    ours = result.to_ultralytics(cv2.imread(str(photographs[0])))
+    assert np.array_equal(ours.boxes.data.numpy(), theirs.boxes.data.numpy())
+    assert np.allclose(result.boxes.xywhn, theirs.boxes.xywhn.numpy(), atol=1e-6)
+    assert ours.names == theirs.names
+    assert ours.plot().shape == theirs.plot().shape
+    alone = result.copy()
+    assert np.array_equal(alone.boxes.xyxy, result.boxes.xyxy)
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])
+def test_other_tasks(photographs, task):
+    suffix = {"segment": "seg", "classify": "cls"}.get(task, task)
+    weights = {"weights": f"yolo11n-{suffix}.yaml", "conf": 0.01, "imgsz": 160, "max_det": 5}
+    with Farm(model=weights, workers=1) as farm:
+        (result,) = farm.map(photographs[:1])
+    assert result.task == task
+    back = result.to_ultralytics()
+    if task == "classify":
+        assert result.probs.sum() == pytest.approx(1, abs=1e-3)
+        assert int(back.probs.top1) == int(result.probs.argmax())
+    elif task == "obb":
+        assert back.obb.data.shape == (len(result.obb.conf), 7)
+    elif task == "pose":
+        assert result.keypoints.shape[2] == 3 and len(result.keypoints) == len(result.boxes)
+    else:
+        assert len(result.masks) == len(result.boxes)
+
+
+def test_an_image_that_fails(tmp_path):
+    good = next(pictures(tmp_path / "good", 1).iterdir())
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+    with Farm(model=fake(pixels=True), workers=1) as farm:
+        failed, fine = farm.map([bad, good, b"neither"], order="input"), []
+        results = list(failed)
+        assert [result.status for result in results] == ["failed", "ok", "failed"]
+        assert results[0].error["stage"] == "decode" and results[0].shape is None and len(results[0].boxes) == 0
+        with pytest.raises(ImageError, match=r"bad\.jpg: failed in decode"):
+            fine.extend(farm.map([good, bad], order="input", on_error="raise"))
+        with pytest.raises(ImageError):
+            results[0].to_ultralytics()
+
+
+def test_a_poison_image_costs_its_attempts_and_nothing_else(tmp_path):
+    source = sorted(pictures(tmp_path / "source", 12, poisoned=(5,)).iterdir())
+    with Farm(model=fake(pixels=True, kill_on=POISON), workers=2, limits={"attempts": 2}) as farm:
+        results = list(farm.map(source, order="input"))
+    assert [result.status for result in results].count("ok") == 11
+    assert results[5].error["type"] == "SIGSEGV"
+
+
+@pytest.mark.parametrize(
+    ("item", "match"),
+    [
+        (5, "a int is no item"),
+        (np.zeros((4, 4, 3)), "dtype float64"),
+        (np.zeros(5, np.uint8), "no image"),
+        (None, "NoneType is no item"),
+    ],
+)
+def test_what_is_no_item_is_refused_with_what_would_be_one(farm, item, match):
+    with pytest.raises(ConfigError, match=match):
+        farm.submit(item)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"model": "/missing/model.pt"}, "do not exist"),
+        ({"model": fake(), "workers": 0}, "workers"),
+        ({"model": fake(), "output": "x"}, "takes model, workers and limits"),
+        ({"model": fake(), "workers": {"cuont": 3}}, "did you mean `count`"),
+    ],
+)
+def test_a_farm_that_cannot_be(arguments, match):
+    with pytest.raises(FarmError, match=match):
+        Farm(**arguments)
+
+
+def test_a_model_that_cannot_be_made_reaches_everybody():
+    with Farm(model=fake(fail_init="no such device"), workers=1) as farm:
+        future = farm.submit("a.jpg")
+        with pytest.raises(WorkerError, match="no such device"):
+            list(farm.map(paths(10)))
+        with pytest.raises(WorkerError, match="no such device"):
+            future.result(30)
+        with pytest.raises(WorkerError):
+            farm.submit("b.jpg")
+
+
+def test_factories_that_are_not_there():
+    with Farm(model={"factory": "__main__:make"}, workers=1) as farm, pytest.raises(ModelError, match="module"):
+        list(farm.map(["a.jpg"]))
+
+
+def remains(farm):
+    return [pid for pid in farm.pids if Path(f"/proc/{pid}").exists() and "Z" not in state(pid)]
+
+
+def state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def test_leaving_early_stops_everything():
+    with Farm(model=fake(sleep_ms=50), workers=2) as farm:
+        for _ in farm.map(paths(10**9)):
+            farm.pids = list(farm.processes().values())
+            prefix = farm._supervisor._prefix
+            assert leftovers(prefix)
+            break
+    assert wait_for(lambda: not remains(farm), 5)
+    assert not leftovers(prefix)
+    assert not Path(farm._folder).exists()
+    with pytest.raises(FarmError, match="closed"):
+        farm.submit("a.jpg")
+
+
+def test_an_exception_in_the_block_stops_everything():
+    with pytest.raises(ZeroDivisionError), Farm(model=fake(sleep_ms=50), workers=1) as farm:
+        for _ in farm.map(paths(10**9)):
+            farm.pids = list(farm.processes().values())
+            raise ZeroDivisionError
+    assert wait_for(lambda: not remains(farm), 5)
+
+
+def test_a_generator_that_raises_is_the_callers_own():
+    def broken():
+        yield "a.jpg"
+        raise LookupError("mine")
+
+    with Farm(model=fake(), workers=1) as farm:
+        with pytest.raises(LookupError, match="mine"):
+            list(farm.map(broken()))
+        assert len(list(farm.map(paths(10)))) == 10, "the farm goes on"
+
+
+def script(tmp_path, text):
+    path = tmp_path / "script.py"
+    path.write_text(text)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+HEAD = f"import farm\nfarm_ = farm.Farm(model={{'factory': '{FAKE}', 'args': {{'sleep_ms': 20}}}}, workers=2)\n"
+
+
+def test_a_script_without_a_guard_for_main(tmp_path):
+    process = script(tmp_path, HEAD + "print(sum(1 for _ in farm_.map(f'{n}.jpg' for n in range(20))))\n")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip(), err) == (0, "20", "")
+    assert wait_for(lambda: not group_members(process.pid), 5), "it never closed its farm, and yet nothing stays"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_consumer_that_dies_leaves_nothing(tmp_path, number):
+    body = "for n, _ in enumerate(farm_.map(f'{n}.jpg' for n in range(10**9))):\n    n or print('go', flush=True)\n"
+    process = script(tmp_path, HEAD + body)
+    assert process.stdout.readline().strip() == "go"
+    os.kill(process.pid, number)
+    process.communicate(timeout=30)
+    assert wait_for(lambda: not group_members(process.pid), 6)
+
+
+def test_not_the_main_thread_and_a_daemonic_process(tmp_path):
+    results = []
+
+    def work():
+        with Farm(model=fake(), workers=1) as farm:
+            results.extend(farm.map(paths(20)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+    assert len(results) == 20
+    text = f"""
+import multiprocessing, farm
+def work():
+    try:
+        with farm.Farm(model={{"factory": "{FAKE}"}}, workers=1) as f:
+            f.submit("a.jpg").result()
+    except farm.FarmError as error:
+        print(error)
+if __name__ == "__main__":
+    process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+    process.start()
+    process.join()
+"""
+    out, _ = script(tmp_path, text).communicate(timeout=60)
+    assert "a daemonic process cannot start workers" in out
