@@ -100,7 +100,9 @@ class ModelConfig(Section):
 class WorkersConfig(Section):
     """Who labels. `auto` values come from the machine; `farm check` prints what they resolve to."""
 
-    kind: Literal["process"] = Field("process", description="process: isolated, its own model")
+    kind: Literal["process", "thread", "locked"] = Field(
+        "process", description="process: isolated, its own model; thread: its own model; locked: threads share a model"
+    )
     start: Literal["auto", "forkserver", "spawn"] = Field(
         "auto", description="how processes start; auto: forkserver on CPU, spawn with CUDA"
     )

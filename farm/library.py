@@ -259,10 +259,8 @@ class Farm:
         self._feed.put(entry, future)
 
     def _start(self) -> None:
-        if current_process().daemon and self._config.workers.kind == "process":
-            raise WorkerError(
-                "a daemonic process cannot start workers; start it with daemon=False, or use workers={'kind': 'thread'}"
-            )
+        if current_process().daemon:
+            raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
         self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
         self._thread.start()
 

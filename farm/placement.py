@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from farm.errors import ConfigError
 WORKER_BYTES = 600 << 20  # resident memory of one CPU worker with a small model, measured; caps `auto` only
 RESERVED_BYTES = 1 << 30  # left to the supervisor, the collector and the page cache
 WORKERS_PER_DEVICE = 2  # one decodes and postprocesses in Python while the other keeps the device busy
+LOCKED_WORKERS = 2  # one decodes while the other has the model
 CUDA_BATCH = 32  # images a forward pass on a device; workers.batch overrides it
 MAX_DECODERS = 8  # beyond this, threads of one process wait for its GIL
 CGROUP = Path("/sys/fs/cgroup")
@@ -76,13 +78,20 @@ def plan(machine: Machine, config: WorkersConfig) -> tuple[Placement, ...]:
 
 
 def apply(placement: Placement) -> None:
-    """Pin the calling process. CPUs that were taken away since the plan are left out; none left means unpinned."""
+    """Pin the calling process, or the calling thread where it is not the main one.
+
+    CPUs that were taken away since the plan are left out; none left means unpinned.
+    """
     process = psutil.Process()
     if not placement.cpus or not hasattr(process, "cpu_affinity"):
         return  # macOS has no affinity
     allowed = [cpu for cpu in placement.cpus if cpu in process.cpu_affinity()]
-    if allowed:
+    if not allowed:
+        return
+    if threading.current_thread() is threading.main_thread():
         process.cpu_affinity(allowed)
+    else:
+        os.sched_setaffinity(0, allowed)  # this thread alone
 
 
 def usable_cores(machine: Machine) -> int:
@@ -106,8 +115,11 @@ def _choose_devices(machine: Machine, config: WorkersConfig) -> tuple[int, ...]:
 
 def _plan_cpu(machine: Machine, config: WorkersConfig) -> tuple[Placement, ...]:
     cores = machine.cores[: usable_cores(machine)]
-    threads = 1 if config.threads == "auto" else config.threads
-    if config.count == "auto":
+    locked = config.kind == "locked"  # one network at a time: all cores are its own
+    threads = (len(cores) if locked else 1) if config.threads == "auto" else config.threads
+    if config.count == "auto" and locked:
+        count = LOCKED_WORKERS
+    elif config.count == "auto":
         by_memory = max(1, (machine.memory_bytes - RESERVED_BYTES) // WORKER_BYTES)
         count = max(1, min(len(cores) // threads, by_memory))
     else:

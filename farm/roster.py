@@ -29,6 +29,7 @@ from farm.deadlines import Late
 from farm.errors import WorkerError
 from farm.messages import Attach, Lease, Stop
 from farm.segments import semaphores_named
+from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
 
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
 PRELOAD_MODEL = ["cv2", "torch", "ultralytics", "farm.models.yolo"]
@@ -44,7 +45,7 @@ class WorkerProcess:
     """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
 
     spec: worker.WorkerSpec
-    process: BaseProcess
+    process: BaseProcess | ThreadWorker
     leases: Any
     control: Reader
     started_s: float
@@ -129,14 +130,21 @@ class CollectorProcess:
 
 
 class Roster:
-    """Starts children with one start method: `forkserver`, with torch imported but not used yet, or `spawn`."""
+    """Starts children with one start method: `forkserver`, with torch imported but not used yet, or `spawn`.
 
-    def __init__(self, method: str, environment: Mapping[str, str], preload_model: bool, prefix: str) -> None:
+    Workers of the kinds `thread` and `locked` are threads of this process; the collector is always a process.
+    """
+
+    def __init__(
+        self, method: str, environment: Mapping[str, str], preload_model: bool, prefix: str, kind: str = "process"
+    ) -> None:
         self._context: BaseContext = multiprocessing.get_context(method)
         self._environment = dict(environment)
         self._prefix = prefix
+        self._load = ModelLoader(shared=kind == "locked") if kind != "process" else None
         if method == "forkserver":
-            self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if preload_model else []))
+            wanted = preload_model and self._load is None
+            self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if wanted else []))
 
     def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
         ours, theirs = self._context.Pipe(duplex=True)
@@ -157,20 +165,29 @@ class Roster:
             ) from None
 
     def _start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
-        with semaphores_named(self._prefix):
-            leases = self._context.Queue()
+        leases = self._lease_queue()
         control, control_end = channel()
         results, results_end = channel()
-        try:
-            name = f"farm-worker-{spec.worker}"
-            process = self._start(name, worker.main, (spec, leases, control_end, results_end))
-        finally:
-            control_end.close()
-            results_end.close()
+        name = f"farm-worker-{spec.worker}"
+        if self._load is not None:
+            process: BaseProcess | ThreadWorker = ThreadWorker(spec, leases, control_end, results_end, self._load, name)
+            process.start()
+        else:
+            try:
+                process = self._start(name, worker.main, (spec, leases, control_end, results_end))
+            finally:
+                control_end.close()
+                results_end.close()
         to.control.send(Attach(spec.uid))
         send_handle(to.control, results.fileno(), to.process.pid)
         results.close()
         return WorkerProcess(spec, process, leases, control, time.monotonic())
+
+    def _lease_queue(self) -> Any:
+        if self._load is not None:
+            return LeaseQueue()
+        with semaphores_named(self._prefix):
+            return self._context.Queue()
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
         with signals_blocked(), _environ(self._environment), _no_main():
@@ -222,8 +239,11 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def kill(process: BaseProcess) -> None:
+def kill(process: BaseProcess | ThreadWorker) -> None:
     """SIGKILL, also where multiprocessing believes it dead because the fork server that could tell has died."""
+    if isinstance(process, ThreadWorker):
+        process.give_up()
+        return
     if process.exitcode is None or process.exitcode == FORK_SERVER_GONE:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid or 0, signal.SIGKILL)

@@ -139,7 +139,7 @@ class Supervisor:
         self._on_batch = on_batch
         self._prefix = segments.prefix_of(store.path)
         preload_model = job.config.model.weights is not None
-        self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix)
+        self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind)
         self._book = LeaseBook(self._limits.attempts)
         self._policy = RestartPolicy(self._limits.max_restarts)
         self._tally = Tally()
@@ -175,7 +175,7 @@ class Supervisor:
         """Process ids of the children that are alive, by role: `collector`, `worker 0` ..."""
         workers = {f"worker {w.spec.worker}": w.process for w in self._workers.values() if not w.dead}
         roles = workers | ({"collector": self._collector.process} if self._collector else {})
-        return {role: process.pid for role, process in roles.items() if process.pid and process.is_alive()}
+        return {role: p.pid for role, p in roles.items() if p.pid not in (None, os.getpid()) and p.is_alive()}
 
     # The run
 

@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -70,12 +70,24 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     child.ignore_signals()
     child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)
+    serve(spec, leases, control, results, child.watch_parent, load_model)
+
+
+def serve(
+    spec: WorkerSpec,
+    leases: Any,
+    control: socket.socket,
+    results: socket.socket,
+    keep_beating: Callable[[Callable[[], None]], None],
+    load: Callable[[ModelConfig, str, int], Model],
+) -> None:
+    """What a worker does from its start to its end, in a process or a thread. Raises SystemExit(1) where it cannot."""
     pulse = Pulse(Heartbeats.attach(spec.heartbeats, spec.workers), spec.worker)
-    child.watch_parent(pulse.beat)
+    keep_beating(pulse.beat)
     to_supervisor, to_collector = Writer(control), Writer(results)
     try:
         placement.apply(spec.placement)
-        model = load_model(spec.model, spec.placement.device, spec.placement.threads)
+        model = load(spec.model, spec.placement.device, spec.placement.threads)
         model.restore_threads()
     except Exception as error:
         permanent = isinstance(error, ModelError)

@@ -1,0 +1,133 @@
+"""Workers that are threads of the supervisor's process: the kinds `thread` and `locked`.
+
+`ThreadWorker` stands where a `multiprocessing.Process` stands for the kind `process`; the worker's code is the same.
+A thread cannot be killed: one that is given up is cut off from the farm, so that nothing it does later counts, and
+ends when it notices. What ends a process here ends the farm; for crashes and memory limits there are processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from farm import worker
+from farm.config import ModelConfig
+from farm.messages import Stop
+from farm.models import load_model
+from farm.models.base import Model
+from farm.models.locked import LockedModel
+
+BEAT_S = 0.5
+
+
+class LeaseQueue:
+    """What a thread needs of a `multiprocessing.Queue`."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._over = False
+
+    def put(self, message: Any) -> None:
+        self._queue.put(message)
+
+    def get(self, timeout: float) -> Any:
+        return Stop() if self._over else self._queue.get(timeout=timeout)
+
+    def get_nowait(self) -> Any:
+        return Stop() if self._over else self._queue.get_nowait()
+
+    def cancel_join_thread(self) -> None:
+        """Nothing to cancel."""
+
+    def close(self) -> None:
+        """Nothing that is in it counts any more."""
+        self._over = True
+        self._queue.put(Stop())
+
+
+class ModelLoader:
+    """Loads models one at a time: Ultralytics changes modules while it loads. `shared`: one for all threads."""
+
+    def __init__(self, shared: bool) -> None:
+        self._shared = shared
+        self._lock = threading.Lock()
+        self._model: LockedModel | None = None
+
+    def __call__(self, config: ModelConfig, device: str, threads: int) -> Model:
+        with self._lock:
+            if not self._shared:
+                return load_model(config, device, threads)
+            if self._model is None:
+                self._model = LockedModel(load_model(config, device, threads))
+            return self._model
+
+
+class ThreadWorker:
+    """A worker in a thread, with a process's `sentinel`, `exitcode` and `join`."""
+
+    def __init__(
+        self, spec: worker.WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
+        load: Callable[[ModelConfig, str, int], Model], name: str,
+    ) -> None:  # fmt: skip
+        self.sentinel, self._ended = os.pipe()
+        self.pid = os.getpid()
+        self.exitcode: int | None = None
+        self._sockets = (control, results)
+        self._leases = leases
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, args=(spec, load), name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the thread, unless it was given up."""
+        if self.exitcode is None or self.exitcode >= 0:
+            self._thread.join(timeout)
+        with contextlib.suppress(OSError):
+            os.close(self.sentinel)
+
+    def give_up(self) -> None:
+        """Cut the thread off: its death is noticed at once, its later results are nobody's."""
+        self._leases.close()
+        self._end(-signal.SIGKILL)
+
+    def _run(self, spec: worker.WorkerSpec, load: Callable[[ModelConfig, str, int], Model]) -> None:
+        code = 1
+        try:
+            worker.serve(spec, self._leases, *self._sockets, self._keep_beating, load)
+            code = 0
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        except OSError:
+            pass  # cut off
+        finally:
+            self._end(code)
+
+    def _keep_beating(self, beat: Callable[[], None]) -> None:
+        def tick() -> None:
+            while self.exitcode is None:
+                beat()
+                self._thread.join(BEAT_S)
+
+        threading.Thread(target=tick, name=f"{self._thread.name}-beat", daemon=True).start()
+
+    def _end(self, code: int) -> None:
+        with self._lock:
+            if self.exitcode is not None:
+                return
+            self.exitcode = code
+            for end in self._sockets:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+            os.close(self._ended)

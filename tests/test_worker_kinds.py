@@ -1,0 +1,121 @@
+"""The kinds of worker: the same rows from all of them, and what threads can and cannot survive."""
+
+import threading
+
+import pytest
+
+import farm
+from farm import Farm
+from farm.errors import WorkerError
+from farm.models import locked
+from farm.models.fake import FakeModel
+from farm.placement import Machine, plan
+from tests.faults.harness import POISON, Saboteur, config, pictures, rows, segments
+
+KINDS = ("process", "thread", "locked")
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("kinds") / "source", 120)
+
+
+def run(source, tmp_path, kind, model=None, **sections):
+    workers = {"kind": kind, **sections.pop("workers", {})}
+    summary = farm.run(config(source, tmp_path / kind, model, workers=workers, **sections))
+    assert not segments(tmp_path / kind)
+    return summary
+
+
+def test_all_kinds_make_the_same_rows(source, tmp_path):
+    for kind in KINDS:
+        assert run(source, tmp_path, kind).ok == 120
+    assert rows(tmp_path / "process") == rows(tmp_path / "thread") == rows(tmp_path / "locked")
+
+
+def test_all_kinds_make_the_same_boxes_with_real_weights(coco_images, coco_weights, tmp_path):
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for image in sorted(coco_images.iterdir())[:10]:
+        (photographs / image.name).symlink_to(image)
+    model = {"weights": str(coco_weights), "imgsz": 320}
+    for kind in KINDS:
+        run(photographs, tmp_path, kind, model, workers={"count": 2, "threads": 1})
+    assert rows(tmp_path / "process") == rows(tmp_path / "thread") == rows(tmp_path / "locked")
+
+
+@pytest.mark.parametrize("kind", ["thread", "locked"])
+def test_failures_and_resuming(source, tmp_path, kind):
+    marked = pictures(tmp_path / "marked", 12, poisoned=(5,))
+    (marked / "broken.jpg").write_text("no image")
+    model, limits = {"raise_on": POISON}, {"attempts": 2}
+    first = run(marked, tmp_path, kind, model, limits=limits)
+    assert (first.ok, first.failed) == (11, 2)
+    pictures(marked, 20)
+    (marked / "00005.png").unlink()
+    again = run(marked, tmp_path, kind, model, limits=limits)
+    assert again.ok == 19
+
+
+def test_a_thread_that_hangs_is_replaced(tmp_path):
+    source = pictures(tmp_path / "source", 12, poisoned=(5,))
+    limits = {"attempts": 2, "item_timeout_s": 0.8}
+    summary = run(source, tmp_path, "thread", {"hang_on": POISON}, limits=limits)
+    assert (summary.ok, summary.failed) == (11, 1)
+    assert summary.failures[0].type == "Timeout"
+
+
+def test_an_initializer_that_fails_in_a_thread(source, tmp_path):
+    with pytest.raises(WorkerError, match="no such device"):
+        run(source, tmp_path, "thread", {"fail_init": "no such device"})
+
+
+def test_the_collector_dies_under_threads(source, tmp_path):
+    def strike(saboteur, snapshot):
+        if snapshot.done > 20 and saboteur.kills < 2:
+            saboteur.strike("collector")
+
+    run(source, tmp_path, "process")
+    saboteur = Saboteur(strike)
+    saboteur.run(config(source, tmp_path / "thread", {"sleep_ms": 5}, workers={"kind": "thread"}))
+    assert saboteur.kills == 2
+    assert rows(tmp_path / "thread") == rows(tmp_path / "process")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_library_takes_each_kind(source, kind):
+    model = {"factory": "farm.models.fake:make", "args": {"pixels": True, "boxes": 1}}
+    with Farm(model=model, workers={"kind": kind, "count": 2}) as farm_:
+        assert sum(result.status == "ok" for result in farm_.map(source.iterdir())) == 120
+
+
+def test_a_locked_model_predicts_one_at_a_time():
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    class Watched(FakeModel):
+        def predict(self, prepared, shapes):
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            threading.Event().wait(0.005)
+            with lock:
+                at_once -= 1
+            return shapes
+
+    model = locked.LockedModel(Watched())
+    threads = [threading.Thread(target=model.predict, args=([], [(1, 1)])) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_a_locked_model_has_all_cores():
+    machine = Machine(cores=tuple((cpu,) for cpu in range(8)), memory_bytes=64 << 30, cuda_devices=())
+    workers = farm.FarmConfig.model_validate(
+        {"source": "x", "model": "y", "output": "z", "workers": {"kind": "locked"}}
+    ).workers
+    assert [(place.threads, place.cpus) for place in plan(machine, workers)] == [(8, ()), (8, ())]
