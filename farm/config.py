@@ -62,6 +62,9 @@ class ModelConfig(Section):
     task: Literal["detect", "segment", "pose", "obb", "classify"] | None = Field(
         None, description="only where the weights do not say it"
     )
+    prompts: list[str] | None = Field(
+        None, min_length=1, description="what to look for, in words: for YOLO-World and YOLOE weights"
+    )
     imgsz: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
         640, description="inference size in pixels, or [height, width]"
     )

@@ -4,6 +4,11 @@ base.py      the protocol a worker drives
 yolo.py      anything that Ultralytics' YOLO() loads
 encode.py    Ultralytics' Results as Arrow columns
 budgets.py   a thread budget for onnxruntime and OpenVINO
+simple.py    anything with predict(images)
+arrays.py    Arrow arrays from numpy columns
+backends.py  the supervisor's side: which backend executes the network; converted weights in a cache
+convert.py   a process of its own that converts, and compares with torch
+locked.py    one model for several threads
 fake.py      a model that needs no weights, for tests and for measuring farm itself
 weights.py   the supervisor's side: where weights are, their digest, the environment they are loaded in
 """
@@ -29,12 +34,17 @@ def load_model(config: ModelConfig, device: str, threads: int) -> Model:
 def _from_factory(config: ModelConfig) -> Model:
     """Call the user's function. What it raises itself is passed on: it may be a passing trouble."""
     module_name, _, function_name = str(config.factory).partition(":")
+    if module_name == "__main__":
+        raise ModelError(f"model.factory {config.factory}: workers do not run your script; put it into a module")
     try:
         make = getattr(import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise ModelError(f"model.factory {config.factory} cannot be imported: {error}") from None
     model = make(**config.args)
-    missing = [name for name in MODEL_MEMBERS if not hasattr(model, name)]
-    if missing:
-        raise ModelError(f"model.factory {config.factory} made a {type(model).__name__} without {', '.join(missing)}")
-    return model  # type: ignore[no-any-return]
+    if all(hasattr(model, name) for name in MODEL_MEMBERS):
+        return model  # type: ignore[no-any-return]
+    if callable(getattr(model, "predict", None)):
+        from farm.models.simple import SimpleModel
+
+        return SimpleModel(model, str(config.factory))
+    raise ModelError(f"model.factory {config.factory} made a {type(model).__name__} without predict(images)")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm.schema import BOX, BOXES, KEYPOINT, OBB, POINT, TASK_COLUMNS
+from farm.models.arrays import box_structs, lists, structs
+from farm.schema import BOXES, KEYPOINT, OBB, POINT, TASK_COLUMNS
 
 
 def encode_results(task: str, results: Sequence[Any]) -> dict[str, pa.Array]:
@@ -35,30 +36,10 @@ def _stack(parts: Sequence[Any]) -> np.ndarray:
     return torch.cat([part.data for part in parts]).float().cpu().numpy()  # type: ignore[no-any-return]
 
 
-def _lists(lengths: Sequence[int] | np.ndarray, values: pa.Array) -> pa.Array:
-    """A list array over `values` cut into the given lengths."""
-    offsets = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
-
-
-def _structs(kind: pa.StructType, columns: Sequence[np.ndarray | None], count: int) -> pa.Array:
-    arrays = [
-        pa.nulls(count, field.type) if column is None else pa.array(np.ascontiguousarray(column), field.type)
-        for field, column in zip(kind, columns, strict=True)
-    ]
-    return pa.StructArray.from_arrays(arrays, fields=list(kind))
-
-
-def _box_structs(classes: np.ndarray, confidences: np.ndarray, xyxy: np.ndarray) -> pa.Array:
-    columns = [classes.astype(np.int32), confidences, *xyxy.T]
-    return _structs(BOX, columns, len(classes))
-
-
 def _boxes(boxes: Sequence[Any]) -> pa.Array:
     """Boxes.data: x1, y1, x2, y2, confidence, class."""
     data = _stack(boxes)
-    return _lists([len(b) for b in boxes], _box_structs(data[:, 5], data[:, 4], data[:, :4]))
+    return lists([len(b) for b in boxes], box_structs(data[:, 5], data[:, 4], data[:, :4]))
 
 
 def _obb(obbs: Sequence[Any]) -> dict[str, pa.Array]:
@@ -66,10 +47,10 @@ def _obb(obbs: Sequence[Any]) -> dict[str, pa.Array]:
     lengths = [len(o) for o in obbs]
     data = _stack(obbs)
     envelopes = np.concatenate([o.xyxy.float().cpu().numpy().reshape(-1, 4) for o in obbs])
-    oriented = _structs(OBB, [data[:, 6].astype(np.int32), data[:, 5], *data[:, :5].T], len(data))
+    oriented = structs(OBB, [data[:, 6].astype(np.int32), data[:, 5], *data[:, :5].T], len(data))
     return {
-        "boxes": _lists(lengths, _box_structs(data[:, 6], data[:, 5], envelopes)),
-        "obb": _lists(lengths, oriented),
+        "boxes": lists(lengths, box_structs(data[:, 6], data[:, 5], envelopes)),
+        "obb": lists(lengths, oriented),
     }
 
 
@@ -77,8 +58,8 @@ def _polygons(images: Sequence[Sequence[np.ndarray]]) -> pa.Array:
     """Contours (k, 2) of each mask of each image."""
     contours = [contour for image in images for contour in image]
     points = np.concatenate([*contours, np.zeros((0, 2), np.float32)]).astype(np.float32, copy=False)
-    per_contour = _lists([len(c) for c in contours], _structs(POINT, [points[:, 0], points[:, 1]], len(points)))
-    return _lists([len(image) for image in images], per_contour)
+    per_contour = lists([len(c) for c in contours], structs(POINT, [points[:, 0], points[:, 1]], len(points)))
+    return lists([len(image) for image in images], per_contour)
 
 
 def _keypoints(keypoints: Sequence[Any]) -> pa.Array:
@@ -87,16 +68,16 @@ def _keypoints(keypoints: Sequence[Any]) -> pa.Array:
     count, each, dims = data.shape
     flat = data.reshape(count * each, dims)
     confidence = flat[:, 2] if dims == 3 else None
-    points = _structs(KEYPOINT, [flat[:, 0], flat[:, 1], confidence], len(flat))
-    per_object = _lists([each] * count, points)
-    return _lists([len(k) for k in keypoints], per_object)
+    points = structs(KEYPOINT, [flat[:, 0], flat[:, 1], confidence], len(flat))
+    per_object = lists([each] * count, points)
+    return lists([len(k) for k in keypoints], per_object)
 
 
 def _probs(results: Sequence[Any]) -> pa.Array:
     """Probs.data: one probability a class."""
     data = np.stack([result.probs.data.float().cpu().numpy() for result in results])
     values = pa.array(data.reshape(-1), pa.float32())
-    return _lists([data.shape[1]] * len(data), values).cast(TASK_COLUMNS["classify"][0].type)
+    return lists([data.shape[1]] * len(data), values).cast(TASK_COLUMNS["classify"][0].type)
 
 
 def as_results(found: Any, image: np.ndarray) -> Any:

@@ -50,6 +50,8 @@ class YoloModel:
         limit_backend(str(config.weights), threads, config.precision)
         yolo = _load(config)
         self.task: str = yolo.task
+        if config.prompts:
+            _set_prompts(yolo, config)
         if self.task not in TASKS:
             raise ModelError(f"{config.weights} is a {self.task} model; farm labels {', '.join(TASKS)}")
         self._predictor = _predictor(yolo, config, device)
@@ -137,6 +139,22 @@ def _load(config: ModelConfig) -> Any:
         return YOLO(str(config.weights), task=config.task, verbose=False)
     except Exception as error:
         raise ModelError(_why(config, error)) from None
+
+
+def _set_prompts(yolo: Any, config: ModelConfig) -> None:
+    """Classes in words. Raises ModelError where the model knows only those that it was trained on."""
+    from ultralytics import YOLOE, YOLOWorld
+
+    prompts = list(config.prompts or ())
+    try:
+        if isinstance(yolo, YOLOE):
+            yolo.set_classes(prompts, yolo.get_text_pe(prompts))
+        elif isinstance(yolo, YOLOWorld):
+            yolo.set_classes(prompts)
+        else:
+            raise ModelError(f"model.prompts: {config.weights} takes none; YOLO-World and YOLOE weights do")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ModelError(f"model.prompts: the text encoder of {config.weights} does not load: {error}") from None
 
 
 def _predictor(yolo: Any, config: ModelConfig, device: str) -> Any:
