@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from farm import child
 from farm.channel import Reader
+from farm.heartbeat import Heartbeats
 from farm.messages import (
     Attach,
     CollectorFailed,
@@ -61,24 +62,31 @@ class CollectorSpec:
     commit_images: int
     commit_seconds: float
     weights_digest: str
+    heartbeats: str
+    row: int
 
 
 def main(spec: CollectorSpec, control: Connection) -> None:
     """Entry point of the process."""
     child.ignore_signals()
     child.name_process("farm-collector")
-    child.watch_parent(lambda: None)
+    pulse = Heartbeats.attach(spec.heartbeats, spec.row + 1)
+    child.watch_parent(lambda: _beat(pulse, spec.row))
     ring = Ring.attach(spec.ring, spec.slots, spec.slot_bytes)
     collector = Collector(spec, control, ring)
     control.send(CollectorReady())
     try:
         collector.run()
+    except (EOFError, ConnectionError):  # the supervisor is gone
+        raise SystemExit(child.EXIT_ORPHANED) from None
     except OSError as error:
         message = f"results cannot be written to {spec.parts_dir}: {error.strerror or error}"
         control.send(CollectorFailed(type(error).__name__, message))
         raise SystemExit(1) from None
-    except EOFError:
-        raise SystemExit(child.EXIT_ORPHANED) from None
+
+
+def _beat(pulse: Heartbeats, row: int) -> None:
+    pulse.row(row)["beat_s"] = time.monotonic()
 
 
 class Collector:
@@ -150,6 +158,7 @@ class Collector:
                 self._attach(worker, recv_handle(self._control))
             case Describe(task, names):
                 self._metadata = part_metadata(task, names, self._spec.weights_digest)
+                self._publish()
             case Quarantine(seqs, batch):
                 self.receive(SUPERVISOR, seqs, batch)
             case Release(slots):
@@ -199,6 +208,8 @@ class Collector:
             worker, seqs, data, batch = self._unpublished[0]
             if batch is None:
                 self._control.send(Drained(worker))
+            elif not self._metadata:
+                break  # results that overtook Describe: no part may be without it
             else:
                 slot = self._ring.put(data)
                 if slot is None:

@@ -55,6 +55,17 @@ class KeySet:
             found = [hit or key in self._recent for hit, key in zip(found, keys, strict=True)]
         return found
 
+    def without(self, keys: Iterable[bytes]) -> KeySet:
+        """The keys that were added in bulk, but these."""
+        dropped = np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
+        keep = np.ones(len(self._high), bool)
+        first, last = (np.searchsorted(self._high, dropped[:, 0], side) for side in ("left", "right"))
+        for start, end, low in zip(first, last, dropped[:, 1], strict=True):
+            keep[start:end] &= self._low[start:end] != low
+        rest = KeySet()
+        rest.add_bulk([np.stack([self._high[keep], self._low[keep]], axis=1).tobytes()])
+        return rest
+
     def never_met(self) -> KeySet:
         """Keys that were added in bulk and that no `contains` has asked for."""
         rest = KeySet()

@@ -73,9 +73,14 @@ class Lister:
         return gone
 
     @property
-    def exhausted(self) -> bool:
-        """The source is listed to its end, and every chunk is taken."""
-        return self._ended and self._chunks.empty()
+    def ended(self) -> bool:
+        """Nothing more will be listed; `error` and what has vanished are known."""
+        return self._ended
+
+    @property
+    def empty(self) -> bool:
+        """Every chunk is taken."""
+        return self._chunks.empty()
 
     def stop(self) -> None:
         """List no more. The thread is left behind where the source itself keeps it waiting."""
@@ -92,9 +97,10 @@ class Lister:
                 self._gone = self._vanished()
         except FarmError as error:
             self.error = error
-        except OSError as error:
+        except Exception as error:  # whatever it is, it must not pass for the end of the source
+            what = error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             self.error = SourceError(
-                f"the source cannot be listed any further: {error}; mend it and run again to continue"
+                f"the source cannot be listed any further: {what}; mend it and run again to continue"
             )
         finally:
             self._ended = True

@@ -8,7 +8,6 @@ reader, `Release` hands it back. So a slow reader makes the collector wait, and 
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
 from collections.abc import Iterable
 from multiprocessing import shared_memory
@@ -36,19 +35,11 @@ class Ring:
 
     @classmethod
     def create(cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES) -> Ring:
-        """A new segment with all its pages allocated now. Raises SharedMemoryError where there is no room.
-
-        Without the allocation the first write to a page that /dev/shm has no room for would be a SIGBUS.
-        """
+        """A new segment. Raises SharedMemoryError where there is no room."""
         size = slots * slot_bytes
         try:
             segment = segments.create(name, size)
         except OSError as error:
-            raise _no_room(size, error) from None
-        try:
-            _allocate(segment, size)
-        except OSError as error:
-            segments.remove(segment)
             raise _no_room(size, error) from None
         return cls(segment, slots, slot_bytes, owner=True)
 
@@ -90,11 +81,6 @@ class Ring:
         """Detach; the owner also removes the segment. Views still held keep the memory mapped, not the name."""
         self._memory = memoryview(b"")
         segments.remove(self._segment) if self._owner else segments.detach(self._segment)
-
-
-def _allocate(segment: shared_memory.SharedMemory, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor
 
 
 def _no_room(size: int, error: OSError) -> SharedMemoryError:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import send_handle
+from queue import SimpleQueue
 from typing import Any
 
 from farm import collector, worker
@@ -92,17 +94,50 @@ class WorkerProcess:
         return describe_exit(self.process.exitcode)
 
 
-@dataclass(slots=True, eq=False)
 class CollectorProcess:
-    """One incarnation of the collector."""
+    """One incarnation of the collector.
 
-    process: BaseProcess
-    control: Connection
+    What it is told is sent by a thread: the supervisor must go on reading what the collector says, or both would wait
+    for the other to read.
+    """
 
-    def tell(self, message: Any) -> None:
-        """Send a message. Where it has just died its sentinel will say so, and everything is leased again."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.control.send(message)
+    def __init__(self, process: BaseProcess, control: Connection) -> None:
+        self.process = process
+        self.control = control
+        self._outbox: SimpleQueue[tuple[Any, Reader | None] | None] = SimpleQueue()
+        self._sender = threading.Thread(target=self._send, name="farm-to-collector", daemon=True)
+        self._sender.start()
+
+    def tell(self, message: Any, end: Reader | None = None) -> None:
+        """Send a message, and after it a reading end, which is closed here then.
+
+        Where the collector has just died its sentinel will say so, and everything is leased again.
+        """
+        self._outbox.put((message, end))
+
+    def kill(self) -> None:
+        kill(self.process)
+
+    def _send(self) -> None:
+        broken = False
+        while (letter := self._outbox.get()) is not None:
+            message, end = letter
+            try:
+                if not broken:
+                    self.control.send(message)
+                    if end is not None:
+                        send_handle(self.control, end.fileno(), self.process.pid)
+            except (OSError, ValueError):
+                broken = True
+            finally:
+                if end is not None:
+                    end.close()
+
+    def _close(self) -> None:
+        """Of a dead collector: the thread ends at once, and only then may the descriptor's number be another's."""
+        self._outbox.put(None)
+        self._sender.join(JOIN_S)
+        self.control.close()
 
     def bury(self, hear: Callable[[Any], None]) -> str:
         """Hear what a dead collector said last, to the end. Returns what ended it, in words."""
@@ -111,22 +146,25 @@ class CollectorProcess:
             while True:
                 hear(self.control.recv())
         self.process.join(JOIN_S)
-        self.control.close()
+        self._close()
         return describe_exit(self.process.exitcode)
 
-    def stop(self, hear: Callable[[Any], None], patience_s: float) -> None:
-        """Let it commit what it has and leave, hearing it meanwhile: a full pipe would keep it. Kill it in the end."""
+    def stop(self, hear: Callable[[Any], None], patience_s: float, hurry: Callable[[], bool]) -> None:
+        """Let it commit what it has and leave, hearing it meanwhile: a full pipe would keep it. Kill it in the end.
+
+        `hurry` is asked again and again whether to wait no longer.
+        """
         deadline = time.monotonic() + patience_s
-        if patience_s:
-            self.tell(Stop())
+        self.tell(Stop())
         with contextlib.suppress(EOFError, OSError):
-            while time.monotonic() < deadline and (self.control.poll(POLL_S) or self.process.is_alive()):
-                if self.control.poll(0):
+            while time.monotonic() < deadline and not hurry():
+                if self.control.poll(POLL_S):
                     hear(self.control.recv())
-        if self.process.is_alive():
-            kill(self.process)
-            self.process.join(JOIN_S)
-        self.control.close()
+                elif not self.process.is_alive():
+                    break
+        kill(self.process)
+        self.process.join(JOIN_S)
+        self._close()
 
 
 class Roster:
@@ -178,9 +216,7 @@ class Roster:
             finally:
                 control_end.close()
                 results_end.close()
-        to.control.send(Attach(spec.uid))
-        send_handle(to.control, results.fileno(), to.process.pid)
-        results.close()
+        to.tell(Attach(spec.uid), results)
         return WorkerProcess(spec, process, leases, control, time.monotonic())
 
     def _lease_queue(self) -> Any:

@@ -18,6 +18,7 @@ SCHEMA_VERSION = "1"
 KEY_BYTES = 16
 STATUS_OK = "ok"
 STATUS_FAILED = "failed"
+STAGE_LIST = "list"  # of the error of an image that was labelled once and has vanished
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])

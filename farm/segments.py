@@ -29,8 +29,18 @@ def prefix_of(folder: Path) -> str:
 
 
 def create(name: str, size: int) -> shared_memory.SharedMemory:
-    """A new segment. Its owner's resource tracker removes it if the owner is killed."""
-    return shared_memory.SharedMemory(name=name, create=True, size=size)
+    """A new segment with all its pages allocated. Its owner's resource tracker removes it if the owner is killed.
+
+    Raises OSError where there is no room.
+    """
+    segment = shared_memory.SharedMemory(name=name, create=True, size=size)
+    try:
+        if hasattr(os, "posix_fallocate"):  # or the first write to a page without room would be a SIGBUS
+            os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor
+    except OSError:
+        remove(segment)
+        raise
+    return segment
 
 
 def attach(name: str) -> shared_memory.SharedMemory:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError
 from farm.keys import KeySet
-from farm.schema import KEY_BYTES, SCHEMA_VERSION, STATUS_FAILED, STATUS_OK, path_of
+from farm.schema import KEY_BYTES, SCHEMA_VERSION, STAGE_LIST, STATUS_FAILED, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
@@ -128,8 +128,10 @@ class RunStore:
     def committed_keys(self) -> KeySet:
         """Keys of all committed rows. A torn part is set aside under another name: its images are labelled again."""
         keys = KeySet()
-        keys.add_bulk(self._read_keys())
-        return keys
+        with_failures: list[Path] = []
+        keys.add_bulk(self._read_keys(with_failures))
+        returned = self._vanished_keys(with_failures)
+        return keys.without(returned) if returned else keys
 
     def keys_since(self, known: set[str]) -> set[bytes]:
         """Keys in parts whose names are not in `known`: what a dead collector committed without saying so."""
@@ -156,7 +158,7 @@ class RunStore:
         if not len(keys):
             return
         for batch in self.batches(["key", "path", "path_bytes", "status"]):
-            chosen = pa.array(keys.contains(batch["key"].to_pylist()))
+            chosen = pa.array(keys.contains(batch["key"].to_pylist()), pa.bool_())
             for row in batch.filter(pc.and_(chosen, pc.equal(batch["status"], STATUS_OK))).to_pylist():
                 yield path_of(row["path"], row["path_bytes"])
 
@@ -175,10 +177,33 @@ class RunStore:
         names = [name for name in os.listdir(self.parts_dir) if PART_NAME.match(name)]
         return sorted(names, key=lambda name: [int(n) for n in PART_NAME.match(name).groups()])  # type: ignore[union-attr]
 
-    def _read_keys(self) -> Iterator[memoryview]:
+    def _vanished_keys(self, with_failures: Sequence[Path]) -> list[bytes]:
+        """Keys of images whose newest row says that they had vanished: one that is there again is labelled again."""
+        gone = {
+            (row["path"], row["path_bytes"])
+            for part in with_failures
+            for row in read_part(part, ["path", "path_bytes", "error"]).to_pylist()
+            if row["error"] and row["error"]["stage"] == STAGE_LIST
+        }
+        if not gone:
+            return []
+        rows = (row for batch in self.batches(["path", "path_bytes", "error"]) for row in batch.to_pylist())
+        still = {
+            (row["path"], row["path_bytes"]) for row in rows if row["error"] and row["error"]["stage"] == STAGE_LIST
+        } & gone
+        tables = (read_part(part, ["key", "path", "path_bytes"]) for part in self.parts())
+        return [
+            row["key"] for table in tables for row in table.to_pylist() if (row["path"], row["path_bytes"]) in still
+        ]
+
+    def _read_keys(self, with_failures: list[Path]) -> Iterator[memoryview]:
+        """Keys of all parts, a chunk at a time; parts that hold failed rows are noted."""
         for part in self.parts():
             try:
-                column = open_part(part).read(columns=["key"])["key"]
+                file = open_part(part)
+                column = read_part(part, ["key"], file)["key"]
+                if _has_failures(file):
+                    with_failures.append(part)
             except PartError as error:
                 self.problems.append(f"{error}; set aside as {part.name}{TORN_SUFFIX}, its images are labelled again")
                 part.rename(part.with_name(part.name + TORN_SUFFIX))
@@ -221,7 +246,12 @@ class PartWriter:
         try:
             with open(temporary, "wb") as file:
                 pq.write_table(
-                    table, file, compression=COMPRESSION, compression_level=1, use_dictionary=["status", "task"]
+                    table,
+                    file,
+                    compression=COMPRESSION,
+                    compression_level=1,
+                    use_dictionary=["status", "task"],
+                    write_page_checksum=True,
                 )
                 file.flush()
                 os.fsync(file.fileno())
@@ -244,12 +274,32 @@ def part_number(name: str, session: int) -> int:
 def open_part(path: Path) -> pq.ParquetFile:
     """A part of farm's. Raises PartError where it is torn or not farm's."""
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise PartError(f"part {path.name} is torn ({' '.join(str(error).split())[:120]})") from None
     if (file.schema_arrow.metadata or {}).get(b"farm.schema_version") != SCHEMA_VERSION.encode():
         raise PartError(f"part {path.name} was not written by this version of farm")
     return file
+
+
+def read_part(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile | None = None) -> pa.Table:
+    """Columns of a part, all without `columns`. Raises PartError where its pages are damaged; other OSErrors pass."""
+    try:
+        return (file or open_part(part)).read(columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's trouble, not the file's: the part may be good
+        raise PartError(f"part {part.name} is damaged ({' '.join(str(error).split())[:120]})") from None
+
+
+def _has_failures(file: pq.ParquetFile) -> bool:
+    """By the statistics of its status column, without reading it: `failed` comes before `ok`."""
+    column = file.schema_arrow.get_field_index("status")
+    meta = file.metadata
+    groups = (meta.row_group(i) for i in range(meta.num_row_groups))
+    index = next((i for i in range(meta.num_columns) if meta.schema.column(i).path == "status"), column)
+    statistics = [group.column(index).statistics for group in groups]
+    return any(s is None or not s.has_min_max or s.min == STATUS_FAILED for s in statistics)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -61,7 +61,7 @@ from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, Ring
 from farm.roster import CollectorProcess, Roster, WorkerProcess, signals_blocked
-from farm.schema import failed_batch, from_ipc, to_ipc
+from farm.schema import STAGE_LIST, failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, part_number
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
@@ -74,6 +74,7 @@ CHECK_S = 0.5  # between looks at deadlines and rates
 SHOW_S = 0.1
 STOP_TIMEOUT_S = 30.0
 INIT_RETRY_S = 1.0
+COLLECTOR_SILENCE_S = 10.0
 SUSPENDED_S = 5.0  # a longer turn means that this process itself was stopped: no deadline counts then
 RATE_MEMORY = 0.7  # share of the old rate kept at each check
 KILL_NOW = 2  # signals
@@ -157,6 +158,7 @@ class Supervisor:
         self._repeated = 0
         self._signals: list[int] = []
         self._started = False
+        self._listed = False
         self._draining = False
         self._ending = False
         self._fatal: FarmError | None = None
@@ -197,7 +199,7 @@ class Supervisor:
         segments.sweep(self._prefix)
         token = self._prefix + secrets.token_hex(4)
         self._ring = Ring.create(f"{token}-ring")
-        self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements))
+        self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements) + 1)  # the last: the collector
         self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
         self._grace_until_s = 0.0
         self._parts = {part.name for part in self._store.parts()}
@@ -230,7 +232,7 @@ class Supervisor:
         """All is committed; or all that was in hand is, after an interrupt."""
         if len(self._signals) >= KILL_NOW:
             return True
-        listed = self._draining or (self._lister.exhausted and not self._book.queued)
+        listed = self._draining or (self._listed and not self._book.queued)
         if not listed or self._book.in_hand or any(worker.dead for worker in self._workers.values()):
             return False
         if self._book.received_count:
@@ -442,7 +444,10 @@ class Supervisor:
             commit_images=commit.images,
             commit_seconds=commit.seconds,
             weights_digest=self._job.weights_digest,
+            heartbeats=self._beats.name,
+            row=len(self._job.placements),
         )
+        self._beats.reset(spec.row)
         collector = self._collector = self._roster.start_collector(spec)
         if self._task is not None:
             self._tell(Describe(self._task, self._names))
@@ -457,7 +462,7 @@ class Supervisor:
         spec = WorkerSpec(
             uid=next(self._uids),
             worker=place,
-            workers=len(self._job.placements),
+            rows=len(self._job.placements) + 1,
             placement=self._job.placements[place],
             model=config.model,
             root=self._job.root,
@@ -465,11 +470,7 @@ class Supervisor:
             heartbeats=self._beats.name,
             environment=self._job.environment,
         )
-        try:
-            worker = self._roster.start_worker(spec, self._collector)
-        except (BrokenPipeError, ConnectionResetError):  # the collector has just died; its sentinel will say so
-            self._vacant[place] = time.monotonic() + CHECK_S
-            return
+        worker = self._roster.start_worker(spec, self._collector)
         self._workers[worker.uid] = worker
         self._watch.add(worker.control, functools.partial(self._on_control, worker))
         self._watch.add(worker.process.sentinel, functools.partial(self._on_death, worker))
@@ -482,16 +483,18 @@ class Supervisor:
             worker.stop() if worker.ready else worker.kill()
 
     def _list(self) -> None:
-        """Keep enough items queued."""
+        """Keep enough items queued. Listing is over only when its error and what has vanished are dealt with, too."""
+        ended = self._lister.ended  # asked first: what the lister says at its end is there before this is set
         if self._lister.error and not self._draining:
             self._fatal = self._lister.error
             self._drain()
-        if self._lister.exhausted and not self._draining:
+        if ended and not self._draining:
             self._record_gone()
         low = 2 * LEASES_AHEAD * LEASE_ITEMS * max(1, len(self._workers))
         while not self._draining and self._book.queued < low and (chunk := self._lister.take()):
             self._repeated += chunk.repeated
             self._book.add(chunk.items)
+        self._listed = ended and self._lister.empty
 
     def _record_gone(self) -> None:
         """Images that an earlier run labelled and that have vanished become failed rows."""
@@ -500,7 +503,7 @@ class Supervisor:
             return
         if self._collector is None:
             self._start_collector()
-        error = {"stage": "list", "type": "FileNotFoundError", "message": "vanished since it was labelled"}
+        error = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "vanished since it was labelled"}
         self._quarantine(self._book.give_up(gone), error, NO_WORKER)
 
     def _vanished(self, keys: KeySet) -> Iterator[str]:
@@ -511,7 +514,7 @@ class Supervisor:
         """Start successors that are due, unless nothing is left for them."""
         if self._draining or not self._vacant:
             return
-        if self._lister.exhausted and not self._book.queued and not self._book.in_hand:
+        if self._listed and not self._book.queued and not self._book.in_hand:
             return
         for place in [place for place, due_s in self._vacant.items() if due_s <= now]:
             self._start_worker(place)
@@ -538,7 +541,7 @@ class Supervisor:
                     break
 
     def _lease_size(self, worker: WorkerProcess) -> int:
-        if not self._lister.exhausted:
+        if not self._listed:
             return worker.lease_items
         workers, batch = len(self._job.placements), worker.spec.placement.batch
         return last_leases(worker.lease_items, self._book.queued, workers, batch)
@@ -557,6 +560,11 @@ class Supervisor:
             )
             if now >= self._grace_until_s and not worker.dead:
                 self._check_deadline(worker, now)
+
+        if now >= self._grace_until_s and self._collector is not None:
+            beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
+            if now - beat_s > max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S):
+                self._collector.kill()  # stopped, not slow: it beats while it writes
 
     def _check_deadline(self, worker: WorkerProcess, now: float) -> None:
         """Kill a worker that is stuck on an item, frozen, or never gets ready."""
@@ -604,7 +612,7 @@ class Supervisor:
 
     def _outcome(self) -> Outcome:
         labelling_s = self._last_commit_s - self._ready_s if self._ready_s else 0.0
-        listed = self._lister.exhausted
+        listed = self._listed
         self._stop_children()
         return Outcome(
             signal=self._signals[0] if self._signals else None,
@@ -625,7 +633,7 @@ class Supervisor:
             worker.stop() if worker.ready else worker.kill()
         self._draining = self._ending = True
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        while self._workers and time.monotonic() < deadline:
+        while self._workers and time.monotonic() < deadline and len(self._signals) < KILL_NOW:
             self._watch.turn(TURN_S)
 
     def _close(self) -> None:
@@ -634,9 +642,8 @@ class Supervisor:
         for worker in self._workers.values():
             worker.kill()
         if self._collector is not None:
-            patience_s = STOP_TIMEOUT_S if len(self._signals) < KILL_NOW else 0.0
             with contextlib.suppress(OutputError):  # the run ends with another word already
-                self._collector.stop(self._hear_collector, patience_s)
+                self._collector.stop(self._hear_collector, STOP_TIMEOUT_S, lambda: len(self._signals) >= KILL_NOW)
         for worker in self._workers.values():
             worker.reap()
         self._workers.clear()

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm.errors import PartError
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
-from farm.schema import STATUS_FAILED, STATUS_OK, names_of, path_of
-from farm.store import PART_NAME, SUMMARY_FILE, TEMPORARY_PREFIX, TORN_SUFFIX, RunStore, open_part
+from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_OK, names_of, path_of
+from farm.store import PART_NAME, SUMMARY_FILE, TEMPORARY_PREFIX, TORN_SUFFIX, RunStore, open_part, read_part
 
 SHOWN = 20  # problems of one kind that are spelled out
 
@@ -73,7 +74,9 @@ def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
             problems.append(f"parts/{name!r} is foreign: no part has such a name")
         else:
             try:
-                metadata = open_part(store.parts_dir / name).schema_arrow.metadata or {}
+                file = open_part(store.parts_dir / name)
+                metadata = file.schema_arrow.metadata or {}
+                read_part(store.parts_dir / name, None, file)  # all of it: damage shows by the checksums of its pages
                 kinds.setdefault((metadata.get(b"farm.task"), metadata.get(b"farm.weights_digest")), name)
             except PartError as error:
                 problems.append(str(error))
@@ -83,23 +86,34 @@ def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
 
 
 def _check_keys(store: RunStore) -> Iterator[str]:
-    """One key, two rows: right only where the older one failed and was tried again."""
-    keys, sessions, failed = [], [], []
+    """One key, two rows: right only where the older one failed and was tried again, or had vanished meanwhile."""
+    keys, sessions, failed, vanished = [], [], [], set()
     for part in store.parts():
-        table = open_part(part).read(columns=["key", "status"])
+        table = read_part(part, ["key", "status"])
         keys.append(np.frombuffer(b"".join(table["key"].to_pylist()), "<u8").reshape(-1, 2))
         match = PART_NAME.match(part.name)
         sessions.append(np.full(len(table), int(match[1]) if match else 0))
         failed.append(pc.equal(table["status"], STATUS_FAILED).to_numpy())
+        if failed[-1].any():
+            table = read_part(part, ["path", "status", "error"])
+            errors = table.filter(pc.equal(table["status"], STATUS_FAILED)).to_pylist()
+            vanished |= {row["path"] for row in errors if row["error"]["stage"] == STAGE_LIST}
     if not keys:
         return
     all_keys, session, bad = np.concatenate(keys), np.concatenate(sessions), np.concatenate(failed)
     order = np.lexsort((session, all_keys[:, 1], all_keys[:, 0]))
     older, newer = order[:-1], order[1:]
     same = (all_keys[older] == all_keys[newer]).all(axis=1)
-    wrong = same & ~(bad[older] & (session[older] < session[newer]))
-    for index in newer[wrong]:
+    in_order = session[older] < session[newer]
+    excused = _rows_of(store, vanished) if vanished else np.zeros(len(all_keys), bool)
+    for index in newer[same & ~(in_order & (bad[older] | excused[newer]))]:
         yield f"key {all_keys[index].tobytes().hex()} has more than one row that counts"
+
+
+def _rows_of(store: RunStore, paths: set[str]) -> np.ndarray:
+    """Over all parts in order: is the row of one of these paths?"""
+    wanted = pa.array(sorted(paths))
+    return np.concatenate([pc.is_in(read_part(part, ["path"])["path"], wanted).to_numpy() for part in store.parts()])
 
 
 def _counts(store: RunStore) -> tuple[int, int]:

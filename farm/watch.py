@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +21,10 @@ class Watch:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._handlers: dict[Any, Handler] = {}
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, end = os.pipe()
+        self._wake_write: int | None = end
         os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        os.set_blocking(end, False)
         self.add(self._wake_read, self._woken)
 
     def add(self, waitable: Any, handler: Handler) -> None:
@@ -43,15 +45,19 @@ class Watch:
                 handler()
 
     def wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"!")
-        except (BlockingIOError, OSError):
-            pass  # full: it will wake anyway; closed: nobody waits any more
+        if (end := self._wake_write) is not None:
+            try:
+                os.write(end, b"!")
+            except OSError:
+                pass  # full: it will wake anyway
 
     def close(self) -> None:
+        """Nobody is woken any more. The descriptor stays open until nobody can be about to write to its number."""
+        end, self._wake_write = self._wake_write, None
         self._selector.close()
         os.close(self._wake_read)
-        os.close(self._wake_write)
+        if end is not None:
+            weakref.finalize(self, os.close, end)
 
     def _woken(self) -> None:
         os.read(self._wake_read, WAKE_BYTES)

@@ -52,11 +52,14 @@ TRANSIENT = {"OSError", "TimeoutError", "BlockingIOError", "InterruptedError", "
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """All that a worker is told at its start. `uid` is unique in the run; `worker` is its place, kept by successors."""
+    """All that a worker is told at its start. `uid` is unique in the run; `worker` is its place, kept by successors.
+
+    `rows`: of the heartbeats.
+    """
 
     uid: int
     worker: int
-    workers: int
+    rows: int
     placement: placement.Placement
     model: ModelConfig
     root: str
@@ -82,7 +85,7 @@ def serve(
     load: Callable[[ModelConfig, str, int], Model],
 ) -> None:
     """What a worker does from its start to its end, in a process or a thread. Raises SystemExit(1) where it cannot."""
-    pulse = Pulse(Heartbeats.attach(spec.heartbeats, spec.workers), spec.worker)
+    pulse = Pulse(Heartbeats.attach(spec.heartbeats, spec.rows), spec.worker)
     keep_beating(pulse.beat)
     to_supervisor, to_collector = Writer(control), Writer(results)
     try:

@@ -28,7 +28,7 @@ def farm(tmp_path):
     store = RunStore.open(tmp_path / "run")
     ring = Ring.create(f"farm-test-{secrets.token_hex(4)}", slots=2, slot_bytes=4096)
     ours, theirs = multiprocessing.Pipe()
-    spec = CollectorSpec(str(store.parts_dir), 1, 1, ring.name, 2, 4096, 1000, 1000.0, "digest")
+    spec = CollectorSpec(str(store.parts_dir), 1, 1, ring.name, 2, 4096, 1000, 1000.0, "digest", "none", 2)
     collector = Collector(spec, theirs, ring)
     collector._obey(Describe("detect", {0: "thing"}))
     yield collector, ours, store

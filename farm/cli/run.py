@@ -44,8 +44,10 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
     view = open_view(Console(stderr=True), title)
     with contextlib.ExitStack() as stack:
         stack.enter_context(view)
+        minding = stack.enter_context(contextlib.ExitStack())
         hooks = Hooks(
-            on_start=lambda supervisor: stack.enter_context(_signals(supervisor)),
+            on_start=lambda supervisor: minding.enter_context(_signals(supervisor)),
+            on_end=minding.close,
             on_snapshot=view.update,
             on_note=view.note,
         )
@@ -61,7 +63,8 @@ def _signals(supervisor: Supervisor) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         supervisor.interrupt(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    wanted = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup means it
+    before = {number: signal.signal(number, handle) for number in wanted}
     try:
         yield
     finally:

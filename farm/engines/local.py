@@ -38,11 +38,12 @@ BACKEND = "model.backend"  # in a fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller wants to hear, and how it stops the run."""
+    """What the caller wants to hear, and how it stops the run: from `on_start` to `on_end` a supervisor is at work."""
 
     on_start: Callable[[Supervisor], None] = lambda supervisor: None
     on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
     on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None
+    on_end: Callable[[], None] = lambda: None
     on_note: Callable[[str], None] = lambda text: None
 
 
@@ -149,8 +150,11 @@ def run(
     job = job_of(prepared, len(known), record.task, record.names, record.names_known)
     supervisor = Supervisor(job, store, prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
     hooks.on_start(supervisor)
-    record.begin()
-    return supervisor.run()
+    try:
+        record.begin()
+        return supervisor.run()
+    finally:
+        hooks.on_end()
 
 
 def job_of(
