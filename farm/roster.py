@@ -146,8 +146,16 @@ class Roster:
 
     def start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
         """Start a worker and hand the reading end of its results to the collector."""
+        started, results = self.launch(spec)
+        to.control.send(Attach(spec.uid))
+        send_handle(to.control, results.fileno(), to.process.pid)
+        results.close()
+        return started
+
+    def launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
+        """Start a worker; whoever is given the reading end of its results reads them."""
         try:
-            return self._start_worker(spec, to)
+            return self._launch(spec)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
                 raise
@@ -156,7 +164,7 @@ class Roster:
                 f"set workers.count lower, or raise the limit (ulimit -n for open files, ulimit -u for processes)"
             ) from None
 
-    def _start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
+    def _launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
         with semaphores_named(self._prefix):
             leases = self._context.Queue()
         control, control_end = channel()
@@ -167,13 +175,10 @@ class Roster:
         finally:
             control_end.close()
             results_end.close()
-        to.control.send(Attach(spec.uid))
-        send_handle(to.control, results.fileno(), to.process.pid)
-        results.close()
-        return WorkerProcess(spec, process, leases, control, time.monotonic())
+        return WorkerProcess(spec, process, leases, control, time.monotonic()), results
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
-        with signals_blocked(), _environ(self._environment), _no_main():
+        with signals_blocked(), environment_set(self._environment), _no_main():
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:
@@ -197,7 +202,7 @@ def signals_blocked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environ(values: Mapping[str, str]) -> Iterator[None]:
+def environment_set(values: Mapping[str, str]) -> Iterator[None]:
     """Children, and the fork server that is started with the first of them, inherit these variables."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from farm.cli.arguments import add_config, load_config, this_command
 
 if TYPE_CHECKING:
-    from farm.engines.local import Hooks
+    from farm.engines.local import Hooks, Running
     from farm.summary import Summary
-    from farm.supervisor import Supervisor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -44,17 +43,17 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
     view = open_view(Console(stderr=True), title)
     with contextlib.ExitStack() as stack:
         stack.enter_context(view)
-        summary = work(Hooks(lambda supervisor: stack.enter_context(_signals(supervisor)), view.update))
+        summary = work(Hooks(lambda running: stack.enter_context(_signals(running)), view.update))
     print_summary(Console(), summary, continue_with=this_command())
     return summary.exit_code
 
 
 @contextlib.contextmanager
-def _signals(supervisor: Supervisor) -> Iterator[None]:
+def _signals(running: Running) -> Iterator[None]:
     """First signal: finish what is in hand and commit. Second: stop now. A closed terminal counts as SIGTERM."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        supervisor.interrupt(signal.SIGTERM if number == signal.SIGHUP else number)
+        running.interrupt(signal.SIGTERM if number == signal.SIGHUP else number)
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -31,11 +31,22 @@ LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change 
 FACTORY_DIGEST = "factory"
 
 
+class Running(Protocol):
+    """A run that goes on, as `Hooks.on_start` gets it."""
+
+    def interrupt(self, number: int) -> None:
+        """A signal. The first: finish what is in hand and commit; the second: stop now. Safe in a signal handler."""
+
+    def processes(self) -> dict[str, int]:
+        """Process ids of the children on this machine, by role."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What the caller wants to hear, and how it stops the run."""
 
-    on_start: Callable[[Supervisor], None] = lambda supervisor: None
+    on_start: Callable[[Running], None] = lambda running: None
     on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
     on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None
 
@@ -72,13 +83,13 @@ def run(prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None 
     store.check(prepared.fingerprint)
     entries = first_entry_or_raise(prepared.source)
     known = store.committed_keys() if known is None else known
-    record = _Record(store, prepared)
+    record = Record(store, prepared)
     job = Job(
         config=prepared.config,
         placements=prepared.placements,
         root=prepared.source.root,
         weights_digest=prepared.digest,
-        environment=_environment(prepared),
+        environment=environment_of(prepared),
         skipped=len(known),
         task=record.task,
         names=record.names,
@@ -104,7 +115,7 @@ def fingerprint(config: FarmConfig, root: str, digest: str, placements: tuple[Pl
     }
 
 
-class _Record:
+class Record:
     """Keeps run.json true as things become known."""
 
     def __init__(self, store: RunStore, prepared: Prepared) -> None:
@@ -149,7 +160,7 @@ def _with_weights(config: FarmConfig) -> tuple[FarmConfig, str]:
     return config.model_copy(update={"model": model}), weights_digest(str(path))
 
 
-def _environment(prepared: Prepared) -> dict[str, str]:
+def environment_of(prepared: Prepared) -> dict[str, str]:
     """Variables that must be set before a child imports torch, OpenMP or Ultralytics."""
     threads = str(prepared.placements[0].threads)
     budget = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
