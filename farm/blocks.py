@@ -17,6 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,10 +66,18 @@ class Blocks:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def follow(folder: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and packed items of every block, until the last; waits for those that are not there yet."""
-    for number in itertools.count(1):
-        while True:
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """Blocks from number `first` on, without those in `done`."""
+
+    first: int = 1
+    done: frozenset[int] = frozenset()
+
+
+def follow(folder: Path, todo: Todo) -> Iterator[tuple[int, bytes]]:
+    """Number and packed items of every block to do, until the last; waits for those that are not there yet."""
+    for number in itertools.count(todo.first):
+        while number not in todo.done:
             ended = not folder.exists() or (folder / END).exists()  # asked first: what was put before it is there
             try:
                 yield number, (folder / _name(number)).read_bytes()

@@ -23,12 +23,14 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from farm.blocks import FIRST_ITEMS, Blocks, block_items
-from farm.errors import FarmError, TooManyFailures, WorkerError
+from farm import segments
+from farm.blocks import FIRST_ITEMS, Blocks, Todo, block_items
+from farm.errors import FarmError, TooManyFailures
 from farm.keys import KeySet
 from farm.labeller import Receipt
 from farm.lister import Lister
 from farm.messages import Item
+from farm.restarts import RestartPolicy
 from farm.schema import failed_batch, from_ipc, part_metadata
 from farm.store import BLOCKS_DIR, PartWriter, RunStore, open_part, part_name
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
@@ -38,14 +40,16 @@ from farm.tally import Tally, too_many
 TURN_S = 0.1  # longest wait for a receipt
 CHECK_S = 0.5  # between looks at the rate
 BLOCKS_AHEAD = 4  # for each actor: two it works on, and two on their way to it
+PIPELINE_TRIES = 3  # in a row, without one block labelled between
+MESSAGE_CHARS = 300  # of what the cluster says; some of it carries whole tracebacks
 JOIN_S = 30.0  # for the pipeline to end after it was given up
 
 
 class Pipeline(Protocol):
-    """What labels blocks. Both are called once; `receipts` in a thread of its own."""
+    """What labels blocks; `receipts` runs in a thread of its own."""
 
-    def receipts(self, blocks: Blocks) -> Iterator[Receipt]:
-        """A receipt for every block of the folder, in any order, until the last."""
+    def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
+        """A receipt for every block to do, in any order, until the last. Called again where it raised."""
         ...
 
     def abandon(self) -> None:
@@ -87,7 +91,9 @@ class Driver:
         self._size = min(FIRST_ITEMS * max(1, job.placements[0].batch), job.config.commit.images)
         self._listing = True
         self._listed: int | None = 0
-        self._ended = False
+        self._stopping = False
+        self._policy = RestartPolicy(min(PIPELINE_TRIES, job.config.limits.max_restarts))
+        self._due_s = 0.0
         self._signals: list[int] = []
         self._fatal: FarmError | None = None
         self._tally = Tally()
@@ -119,6 +125,7 @@ class Driver:
     def run(self) -> Outcome:
         """Label everything the lister lists. Raises FarmError where that cannot go on."""
         try:
+            segments.sweep(segments.prefix_of(self._store.path))
             self._lister.start()
             while not self._done():
                 self._turn()
@@ -135,14 +142,19 @@ class Driver:
                 self._hear(self._news.get())
         except queue.Empty:
             pass
-        if self._signals and self._listing:
+        if self._signals and not self._stopping:
             self._stop()
         self._list()
-        self._on_snapshot(self._snapshot(time.monotonic()))
+        now = time.monotonic()
+        if self._thread is None and self._out and not self._stopping and now >= self._due_s:
+            self._start_pipeline()
+        self._on_snapshot(self._snapshot(now))
 
     def _done(self) -> bool:
-        """The pipeline is at its end, where it was ever started, and so is the list."""
-        return len(self._signals) >= KILL_NOW or (not self._listing and (self._thread is None or self._ended))
+        """Every block has its receipt; or those have that were begun, and no other will be."""
+        if len(self._signals) >= KILL_NOW:
+            return True
+        return not self._listing and self._thread is None and (self._stopping or not self._out)
 
     # What comes
 
@@ -150,23 +162,31 @@ class Driver:
         if isinstance(news, Receipt):
             self._take(news)
             return
-        self._ended = True
-        if self._fatal or self._signals:
+        self._thread = None
+        if self._stopping or (news.error is None and not self._out):
             return
-        if news.error is not None:
-            self._fatal = _explained(news.error)
-        elif self._out:
-            self._fatal = WorkerError(f"{len(self._out)} blocks were never labelled; run again to continue")
+        if isinstance(news.error, FarmError):
+            self._fail(news.error)
+            return
+        cause = f"{type(news.error).__name__}: {_line(str(news.error))}" if news.error else "blocks were left out"
+        try:
+            self._due_s = time.monotonic() + self._policy.died("cluster's pipeline", cause)
+        except FarmError as error:
+            self._fail(error)
+
+    def _fail(self, error: FarmError) -> None:
+        """The run ends with this error, after what is begun."""
+        self._fatal = self._fatal or error
         self._stop()
 
     def _take(self, receipt: Receipt) -> None:
         """Count a block that is on disk; settle how large the next ones are."""
         size = self._out.pop(receipt.number, 0)
-        if receipt.error is not None and self._fatal is None:
-            self._fatal = receipt.error
-            self._stop()
+        if receipt.error is not None:
+            self._fail(receipt.error)
         if not receipt.items:
             return
+        self._policy.labelled()
         self._describe(receipt)
         now = time.monotonic()
         self._first_s = self._first_s or now - receipt.took_s
@@ -201,16 +221,14 @@ class Driver:
         """Stop where so many images fail that the source or the model must be wrong."""
         reason = too_many(self._tally.failed, self._tally.ok, self._job.config.limits.max_failed)
         if reason and self._fatal is None:
-            self._fatal = TooManyFailures(f"{reason}; {self._tally.commonest()}")
-            self._stop()
+            self._fail(TooManyFailures(f"{reason}; {self._tally.commonest()}"))
 
     # What goes out
 
     def _list(self) -> None:
         """Keep enough blocks ahead of the actors."""
         if self._lister.error and self._listing:
-            self._fatal = self._fatal or self._lister.error
-            self._stop()
+            self._fail(self._lister.error)
         ahead = BLOCKS_AHEAD * len(self._job.placements)
         while self._listing and len(self._out) < ahead:
             exhausted = self._lister.exhausted
@@ -228,9 +246,6 @@ class Driver:
     def _put(self) -> None:
         items = [self._items.popleft() for _ in range(min(self._size, len(self._items)))]
         self._out[self._blocks.put(items)] = len(items)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._pump, name="farm-pipeline", daemon=True)
-            self._thread.start()
 
     def _finish(self) -> None:
         """Everything is listed and put. Images that an earlier run labelled and that have vanished become rows."""
@@ -252,14 +267,22 @@ class Driver:
         """Nothing new: what is begun is committed."""
         if self._listing and not self._lister.exhausted:
             self._listed = None
+        self._stopping = True
         self._listing = False
         self._lister.stop()
         self._blocks.stop()
 
-    def _pump(self) -> None:
+    def _start_pipeline(self) -> None:
+        first = min(self._out)
+        done = frozenset(range(first, self._blocks.count + 1)) - self._out.keys()
+        todo = Todo(first, done)
+        self._thread = threading.Thread(target=self._pump, args=(todo,), name="farm-pipeline", daemon=True)
+        self._thread.start()
+
+    def _pump(self, todo: Todo) -> None:
         """The pipeline's thread."""
         try:
-            for receipt in self._pipeline.receipts(self._blocks):
+            for receipt in self._pipeline.receipts(self._blocks, todo):
                 self._news.put(receipt)
         except BaseException as error:
             self._news.put(_Ended(error))
@@ -304,10 +327,11 @@ class Driver:
         for receipt in self._workers.values():
             for stage, seconds in (receipt.stage_s or {}).items():
                 stage_s[stage] += seconds
+        successors = len(self._workers) - len(self._job.placements)  # an actor that Ray started again has a new number
         return Outcome(
             signal=self._signals[0] if self._signals else None,
             committed=self._committed,
-            restarts=sum(receipt.restarts for receipt in self._workers.values()),
+            restarts=sum(receipt.restarts for receipt in self._workers.values()) + max(0, successors),
             repeated=self._repeated,
             remaining=None if self._listed is None else self._listed - self._committed,
             labelling_s=self._last_s - self._first_s,
@@ -318,16 +342,14 @@ class Driver:
     def _close(self) -> None:
         """Nothing is left behind: no actor of this run, no block."""
         self._lister.stop()
-        if self._thread is not None and not self._ended:
+        if self._thread is not None:
             self._blocks.stop()
             self._pipeline.abandon()
             self._thread.join(JOIN_S)
         self._blocks.close()
+        segments.sweep(segments.prefix_of(self._store.path))  # of actors on this machine that were killed
 
 
-def _explained(error: BaseException) -> FarmError:
-    """An error of the pipeline in one line."""
-    if isinstance(error, FarmError):
-        return error
-    text = " ".join(str(error).split())[:500]
-    return WorkerError(f"the cluster ended the run: {type(error).__name__}: {text}; run the same command to continue")
+def _line(text: str) -> str:
+    """The beginning of a message, in one line."""
+    return " ".join(text.split())[:MESSAGE_CHARS]

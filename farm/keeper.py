@@ -90,7 +90,7 @@ class Keeper:
         self._book = LeaseBook(spec.limits.attempts)
         self._policy = RestartPolicy(spec.limits.max_restarts)
         self._roster = Roster(spec.method, spec.environment, spec.model.weights is not None, spec.prefix)
-        self._beats = Heartbeats.create(f"{spec.prefix}{secrets.token_hex(4)}-beats", spec.worker + 1)
+        self._beats: Heartbeats | None = None
         self._worker: WorkerProcess | None = None
         self._results: Reader | None = None
         self._due_s = 0.0
@@ -142,6 +142,8 @@ class Keeper:
         self._closing = True
         self._watch.wake()
         self._thread.join(JOIN_S)
+        if not self._thread.is_alive():
+            self._watch.close()
 
     def _why(self) -> FarmError:
         return self._error or WorkerError(f"the keeper of worker {self._spec.worker} was closed")
@@ -180,11 +182,13 @@ class Keeper:
             self._book.add(Item(seq, key, path) for seq, (key, path) in zip(order.seqs, order.items, strict=True))
 
     def _start(self) -> None:
+        rows = self._spec.worker + 1  # only the last is used
+        self._beats = Heartbeats.create(f"{self._spec.prefix}{secrets.token_hex(4)}-beats", rows)
         self._beats.reset(self._spec.worker)
         spec = WorkerSpec(
             uid=next(self._uids),
             worker=self._spec.worker,
-            workers=self._spec.worker + 1,  # rows in the heartbeats; only the last is used
+            workers=rows,
             placement=self._spec.placement,
             model=self._spec.model,
             root=self._spec.root,
@@ -199,7 +203,14 @@ class Keeper:
         self._watch.add(worker.process.sentinel, functools.partial(self._on_death, worker, self._results))
 
     def _row(self) -> Any:
+        """The heartbeats of the worker that is, or was last."""
+        assert self._beats is not None
         return self._beats.row(self._spec.worker)
+
+    def _close_beats(self) -> None:
+        if self._beats is not None:
+            self._beats.close()
+        self._beats = None
 
     def _check(self, now: float) -> None:
         elapsed = now - self._checked_s
@@ -229,6 +240,8 @@ class Keeper:
                 self._policy.ready()
                 self._book.join(worker.uid)
                 self._ready.set()
+                if self._beats is not None:
+                    self._beats.forget()  # this process may be killed at any time
             case InitFailed(_, kind, text, permanent):
                 worker.explained = True
                 self._policy.init_failed(kind, text, permanent)
@@ -296,11 +309,14 @@ class Keeper:
         self._worker = None
         if worker.stopping and worker.process.exitcode == 0:
             self._book.worker_left(worker.uid)
+            self._close_beats()
             return
-        verdicts = self._book.worker_died(
-            worker.uid, int(self._row()["started"]), worker.late.blamed if worker.late else None
-        )
-        self._quarantine(verdicts, care.error_of(worker, self._row(), self._spec.limits.item_timeout_s))
+        row = self._row()
+        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
+        error = care.error_of(worker, row, self._spec.limits.item_timeout_s)
+        del row  # a view into the segment
+        self._close_beats()
+        self._quarantine(verdicts, error)
         self._due_s = time.monotonic() + care.delay_after(worker, self._policy)
 
     def _end(self) -> None:
@@ -309,7 +325,7 @@ class Keeper:
             self._worker.kill()
             self._worker.reap()
             self._worker = None
-        self._beats.close()
+        self._close_beats()
         while not self._orders.empty():
             self._open_orders.append(self._orders.get())
         for order in self._open_orders:

@@ -22,14 +22,14 @@ import os
 import pickle
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from farm.blocks import Blocks, follow
+from farm.blocks import Blocks, Todo, follow
 from farm.config import FarmConfig
 from farm.driver import Driver
 from farm.engines import local
@@ -51,6 +51,7 @@ TASKS_PER_ACTOR = 2  # at a time: the worker has the next block's images at hand
 OBJECT_STORE_BYTES = 128 << 20  # of a Ray that farm starts: only lists of items pass through it
 OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
 SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 MEMORY = "memory"  # a resource of Ray's nodes, in bytes
 
 
@@ -103,12 +104,13 @@ class RayPipeline:
         self._job = job
         self._store = store
 
-    def receipts(self, blocks: Blocks) -> Iterator[Receipt]:
+    def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
         with _connected(self._job.config, self._job.placements):
             import ray.data as ray_data
 
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
             with _settings(ray_data):
-                dataset = self._dataset(ray_data, blocks.folder)
+                dataset = self._dataset(ray_data, blocks.folder, todo)
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for data in batch["receipt"].to_pylist():
                     yield pickle.loads(data)
@@ -117,7 +119,7 @@ class RayPipeline:
         """The actors end with the connection."""
         _import_ray().shutdown()
 
-    def _dataset(self, ray_data: Any, folder: Path) -> Any:
+    def _dataset(self, ray_data: Any, folder: Path, todo: Todo) -> Any:
         cpus, gpus = _shares(self._job)
         actors = ray_data.ActorPoolStrategy(
             size=len(self._job.placements),
@@ -125,7 +127,7 @@ class RayPipeline:
             max_concurrent_calls_per_actor=TASKS_PER_ACTOR,
             enable_true_multi_threading=True,
         )
-        read = ray_data.read_datasource(_datasource(ray_data, folder), override_num_blocks=1, num_cpus=0)
+        read = ray_data.read_datasource(_datasource(ray_data, folder, todo), override_num_blocks=1, num_cpus=0)
         return read.map_batches(
             Actor, fn_constructor_args=(self._spec(),), batch_size=1, batch_format="pyarrow", compute=actors,
             num_cpus=cpus, num_gpus=gpus or None,
@@ -167,13 +169,13 @@ class Actor:
             self._labeller.close()
 
 
-def _read(folder: Path) -> Iterator[pa.Table]:
+def _read(folder: Path, todo: Todo) -> Iterator[pa.Table]:
     """Runs in the read task."""
-    for number, items in follow(folder):
+    for number, items in follow(folder, todo):
         yield pa.table({"number": pa.array([number], pa.int64()), "items": pa.array([items], pa.large_binary())})
 
 
-def _datasource(ray_data: Any, folder: Path) -> Any:
+def _datasource(ray_data: Any, folder: Path, todo: Todo) -> Any:
     """One task that yields every block as it comes, on the driver's machine."""
     from ray.data.block import BlockMetadata
 
@@ -186,7 +188,7 @@ def _datasource(ray_data: Any, folder: Path) -> Any:
             return None
 
         def get_read_tasks(self, parallelism: int, **options: Any) -> list[Any]:
-            return [ray_data.ReadTask(lambda: _read(folder), unknown)]
+            return [ray_data.ReadTask(lambda: _read(folder, todo), unknown)]
 
     return Blocks()
 
@@ -232,21 +234,58 @@ def _connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterato
     if ray.is_initialized():
         yield
         return
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with contextlib.ExitStack() as stack:
+        _quieten(stack)
         stack.callback(ray.shutdown)
         try:
             if config.ray.address == LOCAL:
-                _start(stack, ray, config, len(placements), quiet)
+                _start(stack, ray, config, len(placements))
             else:
-                ray.init(address=config.ray.address, **quiet)
+                ray.init(address=config.ray.address, **QUIET)
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             raise ConfigError(f"ray.address {config.ray.address}: {type(error).__name__}: {text}") from None
         yield
 
 
-def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: int, quiet: Mapping[str, Any]) -> None:
+def _quieten(stack: contextlib.ExitStack) -> None:
+    """What Ray prints into the program's output, beside its logs: of deaths that it mends, and of itself."""
+    stack.enter_context(environment_set({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
+    worker: Any = importlib.import_module("ray._private.worker")
+    connect = worker.connect
+
+    def connect_quietly(*args: Any, **options: Any) -> Any:
+        with _no_stderr():  # one line of C++ that says that the level is fatal
+            return connect(*args, **options)
+
+    stack.enter_context(_patched(worker, "connect", connect_quietly))
+    stack.enter_context(_patched(worker, "print_to_stdstream", lambda data, ignore_prefix: None))
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _patched(module: Any, name: str, value: Any) -> Iterator[None]:
+    """A module's name stands for something else meanwhile."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: int) -> None:
     """A Ray of this run's own: on the loopback interface, behind a token, without a dashboard, in a temporary folder.
 
     Ray reads most of this from the environment, also in the processes that it starts.
@@ -262,16 +301,13 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
                 "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # there Ray keeps to 127.0.0.1, and so it does here with it
                 "RAY_USAGE_STATS_ENABLED": "0",
-                "RAY_BACKEND_LOG_LEVEL": "fatal",
             }
         )
     )
     raylet.Config.initialize("")  # what was read from the environment when ray was imported is read again
     raylet.AuthenticationTokenLoader.instance().reset_cache()
     stack.callback(ray.shutdown)  # before the folder goes
-    whole_cluster = constants.ENABLE_RAY_CLUSTER
-    constants.ENABLE_RAY_CLUSTER = False  # read from the environment when ray was imported
-    try:
+    with _patched(constants, "ENABLE_RAY_CLUSTER", False):  # read from the environment when ray was imported
         ray.init(
             address=LOCAL,
             num_cpus=usable_cores(machine),
@@ -279,19 +315,16 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES + actors * OBJECT_STORE_BYTES_PER_ACTOR,
             _temp_dir=folder,
-            **quiet,
+            **QUIET,
         )
-    finally:
-        constants.ENABLE_RAY_CLUSTER = whole_cluster
 
 
 @contextlib.contextmanager
 def _settings(ray_data: Any) -> Iterator[None]:
     """How Ray Data makes datasets meanwhile: a row is a block and a task, quietly, however long a block takes."""
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray_data.DataContext.get_current().copy()
     context.target_max_block_size = 1  # bytes: every row by itself, as soon as it is there
-    context.enable_progress_bars = False
+    context.enable_progress_bars = context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
     context.execution_no_progress_timeout_s = -1  # a source may keep one waiting; farm has its own deadlines
