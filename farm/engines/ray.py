@@ -103,9 +103,11 @@ class RayPipeline:
     def __init__(self, job: Job, store: RunStore) -> None:
         self._job = job
         self._store = store
+        self._borrowed = False
 
     def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
-        with _connected(self._job.config, self._job.placements):
+        self._borrowed = _import_ray().is_initialized()
+        with connected(self._job.config, self._job.placements):
             import ray.data as ray_data
 
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
@@ -116,8 +118,9 @@ class RayPipeline:
                     yield pickle.loads(data)
 
     def abandon(self) -> None:
-        """The actors end with the connection."""
-        _import_ray().shutdown()
+        """The actors end with the connection; in a program's own Ray they end after the block they have begun."""
+        if not self._borrowed:
+            _import_ray().shutdown()
 
     def _dataset(self, ray_data: Any, folder: Path, todo: Todo) -> Any:
         cpus, gpus = _shares(self._job)
@@ -221,14 +224,14 @@ def _machine(config: FarmConfig) -> Machine:
     ray = _import_ray()
     if config.ray.address == LOCAL and not ray.is_initialized():
         return inspect_machine(cuda)
-    with _connected(config, ()):
+    with connected(config, ()):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus, memory = (int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU", MEMORY))
     return Machine(tuple((cpu,) for cpu in range(max(1, cpus))), memory, ("of the cluster",) * (gpus if cuda else 0))
 
 
 @contextlib.contextmanager
-def _connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterator[None]:
+def connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterator[None]:
     """Ray as the config has it; what was not there before is gone afterwards. A program's own Ray is used as it is."""
     ray = _import_ray()
     if ray.is_initialized():
