@@ -128,6 +128,8 @@ class Keeper:
         order = _Order(items, left=len(items))
         if not items:
             return []
+        if not self._thread.is_alive():
+            raise self._why()
         self._orders.put(order)
         self._watch.wake()
         while not order.done.wait(TURN_S):
@@ -139,6 +141,8 @@ class Keeper:
 
     def close(self) -> None:
         """End the worker, whatever it does. Nothing is left behind."""
+        if self._closing:
+            return
         self._closing = True
         self._watch.wake()
         self._thread.join(JOIN_S)

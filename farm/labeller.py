@@ -6,10 +6,12 @@ commit and the receipt) is not labelled again. Errors of farm's own travel in re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from farm import blocks, segments
 from farm.errors import FarmError, ModelError, OutputError, PartError
 from farm.keeper import Keeper, KeeperSpec
 from farm.models.weights import weights_digest
-from farm.schema import STATUS_FAILED, STATUS_OK, part_metadata, to_ipc
+from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
 from farm.store import BLOCKS_DIR, PartWriter, open_part, part_name
 from farm.summary import WorkerStart
+from farm.suspects import Hand
 
 COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads
 
@@ -71,6 +74,7 @@ class Labeller:
         self._keeper: Keeper | None = None
         self._host = socket.gethostname()
         self._worker = 0
+        self._together = _Together()
         try:
             self._open()
         except FarmError as error:
@@ -123,7 +127,7 @@ class Labeller:
             keeper.wait_ready()
         began = time.monotonic()
         if rows is None:
-            rows = keeper.label(items)
+            rows = self._rows(number, items)
             writer = PartWriter(part.parent, self._spec.session, number, temporary_dir=self._folder)
             writer.commit(rows, part_metadata(keeper.task, keeper.names, self._spec.digest))
         starts, keeper.starts = tuple(keeper.starts), []
@@ -140,6 +144,55 @@ class Labeller:
             starts=starts,
         )
         return _counted(receipt, rows)
+
+    def _rows(self, number: int, items: Sequence[tuple[bytes, str]]) -> list[pa.RecordBatch]:
+        """Rows of all items; one by one where actors before this one died of the block."""
+        keeper = self._keeper
+        assert keeper is not None
+        hand = Hand(self._folder, number)
+        hand.begin()
+        if not hand.suspected:
+            with self._together:
+                return keeper.label(items)
+        rows: list[pa.RecordBatch] = []
+        with self._together.alone():
+            for place, item in enumerate(items):
+                if hand.charges(place) >= self._spec.keeper.limits.attempts:
+                    rows.append(self._given_up(item, hand.charges(place)))
+                else:
+                    hand.take(place)
+                    rows += keeper.label([item])
+        return rows
+
+    def _given_up(self, item: tuple[bytes, str], deaths: int) -> pa.RecordBatch:
+        assert self._keeper is not None
+        message = f"{deaths} actors died with this image alone in hand, probably out of memory"
+        error = {"stage": "predict", "type": "ActorDied", "message": message}
+        key, path = item
+        return failed_batch(self._keeper.task, [key], [path], [error], attempts=deaths, worker=self._worker)
+
+
+class _Together:
+    """Blocks that are labelled together, as a context; `alone` waits for all of them, and keeps new ones waiting."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._count = 0
+
+    def __enter__(self) -> None:
+        with self._free:
+            self._count += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._free:
+            self._count -= 1
+            self._free.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._free:
+            self._free.wait_for(lambda: self._count == 0)
+            yield
 
 
 def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:

@@ -21,7 +21,9 @@ import math
 import os
 import pickle
 import secrets
+import socket
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +53,7 @@ TASKS_PER_ACTOR = 2  # at a time: the worker has the next block's images at hand
 OBJECT_STORE_BYTES = 128 << 20  # of a Ray that farm starts: only lists of items pass through it
 OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
 SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
+KNOCK_S = 5.0
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 MEMORY = "memory"  # a resource of Ray's nodes, in bytes
 
@@ -244,6 +247,7 @@ def connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterator
             if config.ray.address == LOCAL:
                 _start(stack, ray, config, len(placements))
             else:
+                _knock(config.ray.address)
                 ray.init(address=config.ray.address, **QUIET)
         except Exception as error:
             text = " ".join(str(error).split())[:300]
@@ -251,9 +255,17 @@ def connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterator
         yield
 
 
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens there: Ray itself would try for minutes."""
+    host, separator, port = address.rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
+
+
 def _quieten(stack: contextlib.ExitStack) -> None:
     """What Ray prints into the program's output, beside its logs: of deaths that it mends, and of itself."""
     stack.enter_context(environment_set({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")  # advice about the dataset
     worker: Any = importlib.import_module("ray._private.worker")
     connect = worker.connect
 

@@ -188,7 +188,7 @@ def test_actors_killed_in_the_middle_lose_and_double_nothing(own_ray, tmp_path):
 def test_a_model_that_only_dies_or_never_starts_ends_the_run_with_its_own_error(own_ray, tmp_path):
     source = pictures(tmp_path / "images", 10, poisoned=tuple(range(10)))
     limits = {"attempts": 100, "max_restarts": 3}
-    with pytest.raises(WorkerError, match="4 processes died in a row.*SIGSEGV"):
+    with pytest.raises(WorkerError, match=r"4 processes died in a row.*SIGSEGV"):
         farm.run(config(source, tmp_path / "run", model={"kill_on": POISON}, limits=limits))
     with pytest.raises(FarmError, match="the device is on fire"):
         farm.run(config(source, tmp_path / "run2", model={"fail_init": "the device is on fire"}))
@@ -218,6 +218,22 @@ def test_ctrl_c_at_a_run_that_starts_its_own_ray(tmp_path):
     assert 0 < len(sound(tmp_path / "run")) < 400
 
 
+def test_a_killed_driver_leaves_nothing_that_writes_and_the_other_engine_continues(tmp_path):
+    source = pictures(tmp_path / "images", 120)
+    values = config(source, tmp_path / "run", model={"sleep_ms": 50}, commit={"images": 8})
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", f"import farm; farm.run({values!r})"], env=environ)
+    parts = tmp_path / "run" / "parts"
+    assert wait_for(lambda: any(parts.glob("*.parquet")), 90)
+    process.kill()
+    process.wait()
+    summary = farm.run(values | {"engine": "local"})  # at once: actors of the dead driver may still be at work
+    assert summary.ok == 120
+    assert summary.skipped > 0
+    time.sleep(2)
+    assert len(sound(tmp_path / "run")) == 120
+
+
 def test_without_ray_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(FarmError, match=r'pip install "farm\[ray\]"'):
@@ -235,3 +251,14 @@ except farm.FarmError as error:
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=120)
     assert done.stdout.startswith("ray.address 127.0.0.1:1: "), done.stdout + done.stderr
+
+
+def test_an_image_that_kills_the_actor_itself_is_found_and_quarantined(own_ray, tmp_path):
+    source = pictures(tmp_path / "images", 24, poisoned=(13,))
+    model = {"factory": "tests.engines.assassin:make", "args": {"boxes": 3, "pixels": True, "kill_on": POISON}}
+    values = config(source, tmp_path / "run", limits={"attempts": 1}, commit={"images": 8})
+    summary = farm.run(values | {"model": model})
+    assert (summary.ok, summary.failed) == (23, 1)
+    (failure,) = summary.failures
+    assert (failure.type, failure.example) == ("ActorDied", "00013.png")
+    assert [row[0] for row in sound(tmp_path / "run") if row[1] == "failed"] == ["00013.png"]
