@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import exports
+from farm import engines, exports
 from farm.config import FarmConfig, load, validate
 from farm.engines import local
-from farm.engines.local import Hooks
+from farm.engines.local import Hooks, Prepared
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
 from farm.keys import KeySet
@@ -43,7 +43,8 @@ def run(
     was committed by then stays, and the same call continues.
     """
     began_s = time.monotonic()
-    prepared = local.prepare(as_config(config, overrides), stdin, source)
+    config = as_config(config, overrides)
+    prepared = engines.load(config.engine).prepare(config, stdin, source)
     store = RunStore.open(prepared.config.output.dir)
     try:
         return _label(prepared, store, hooks or Hooks(), None, began_s)
@@ -66,15 +67,16 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
         source = FailedRows(f"failed images of {run_dir}", described["source_root"], store.failed_paths)
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
-        return _label(local.prepare(config, source=source), store, hooks or Hooks(), KeySet(), began_s)
+        prepared = engines.load(config.engine).prepare(config, source=source)
+        return _label(prepared, store, hooks or Hooks(), KeySet(), began_s)
     finally:
         store.close()
 
 
-def _label(prepared: local.Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float) -> Summary:
+def _label(prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float) -> Summary:
     """The part that `run` and `retry` share: label, export, summarise."""
     prepared, entries = local.settle(prepared, store, hooks.on_note)
-    outcome = local.run(prepared, store, entries, hooks, known)
+    outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
     finished = outcome.signal is None
     reports = export_all(store, prepared.config.output.exports) if finished else {}
     summary = summarise(store, prepared, outcome, reports, time.monotonic() - began_s)
@@ -112,7 +114,7 @@ def export(store: RunStore, name: str, save_conf: bool | None = None) -> ExportR
 
 
 def summarise(
-    store: RunStore, prepared: local.Prepared, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
+    store: RunStore, prepared: Prepared, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
 ) -> Summary:
     """Counts from the parts, which are the only truth; rates from this session."""
     tally = Tally()

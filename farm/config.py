@@ -164,7 +164,17 @@ class OutputConfig(Section):
     )
 
 
-BARE_KEYS = {"source": "path", "model": "weights", "output": "dir"}
+class RayConfig(Section):
+    """Where Ray is, for `engine: ray`. What farm starts ends with the run; an existing cluster is left as it was."""
+
+    address: str = Field(
+        "local",
+        min_length=1,
+        description="local: start Ray on this machine, for this run; auto: the cluster around; or its host:port",
+    )
+
+
+BARE_KEYS = {"source": "path", "model": "weights", "output": "dir", "ray": "address"}
 PATH_KEYS = (("source", "path"), ("model", "weights"), ("output", "dir"))
 
 
@@ -177,7 +187,8 @@ class FarmConfig(Section):
     workers: WorkersConfig = Field(default_factory=WorkersConfig)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     commit: CommitConfig = Field(default_factory=CommitConfig)
-    engine: Literal["local"] = Field("local", description="where workers run")
+    engine: Literal["local", "ray"] = Field("local", description="where workers run: this machine, or a Ray cluster")
+    ray: RayConfig = Field(default_factory=RayConfig)
 
     @model_validator(mode="before")
     @classmethod

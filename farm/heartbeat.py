@@ -63,6 +63,12 @@ class Heartbeats:
         row["oldest_seq"] = NOTHING
         row["beat_s"] = time.monotonic()
 
+    def forget(self) -> None:
+        """Remove the segment now; whoever has attached keeps it. Nothing is left behind then, however this one ends."""
+        if self._owner:
+            segments.forget(self._segment)
+        self._owner = False
+
     def close(self) -> None:
         """Detach; the owner also removes the segment."""
         self._rows = None  # a view into the buffer would keep the mapping from closing

@@ -192,8 +192,14 @@ class Roster:
 
     def start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
         """Start a worker and hand the reading end of its results to the collector."""
+        started, results = self.launch(spec)
+        to.tell(Attach(spec.uid), results)
+        return started
+
+    def launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
+        """Start a worker; whoever is given the reading end of its results reads them."""
         try:
-            return self._start_worker(spec, to)
+            return self._launch(spec)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
                 raise
@@ -202,7 +208,7 @@ class Roster:
                 f"set workers.count lower, or raise the limit (ulimit -n for open files, ulimit -u for processes)"
             ) from None
 
-    def _start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
+    def _launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
         leases = self._lease_queue()
         control, control_end = channel()
         results, results_end = channel()
@@ -216,8 +222,7 @@ class Roster:
             finally:
                 control_end.close()
                 results_end.close()
-        to.tell(Attach(spec.uid), results)
-        return WorkerProcess(spec, process, leases, control, time.monotonic())
+        return WorkerProcess(spec, process, leases, control, time.monotonic()), results
 
     def _lease_queue(self) -> Any:
         if self._load is not None:
@@ -226,7 +231,7 @@ class Roster:
             return self._context.Queue()
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
-        with signals_blocked(), _environ(self._environment), _no_main():
+        with signals_blocked(), environment_set(self._environment), _no_main():
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:
@@ -250,7 +255,7 @@ def signals_blocked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environ(values: Mapping[str, str]) -> Iterator[None]:
+def environment_set(values: Mapping[str, str]) -> Iterator[None]:
     """Children, and the fork server that is started with the first of them, inherit these variables."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -1,6 +1,7 @@
 """Names in shared memory: how a run's segments and semaphores are called, made, attached to and removed.
 
     supervisor  create, semaphores_named, sweep, remove     (it owns them)
+    keeper      create, semaphores_named, forget, remove    (likewise)
     children    attach                                      (they never remove what they attach to)
 
 Every name begins with the identity of the run directory, so that the next farm there, which holds the run's lock,
@@ -71,6 +72,11 @@ def detach(segment: shared_memory.SharedMemory) -> None:
 def remove(segment: shared_memory.SharedMemory) -> None:
     """Unmap and remove the owner's segment, also where somebody else has removed it already."""
     detach(segment)
+    forget(segment)
+
+
+def forget(segment: shared_memory.SharedMemory) -> None:
+    """Remove the owner's segment for all who have not attached to it yet; it lives on where it is mapped."""
     try:
         segment.unlink()
     except FileNotFoundError:

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ TEMPORARY_PREFIX = "."
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
+BLOCKS_DIR = "blocks"  # of the Ray engine: items on their way to the tasks, and parts that are being written
 COMPRESSION = "zstd"
 READ_ROWS = 65_536
 
@@ -224,7 +226,15 @@ class RunStore:
         return keep[::-1]
 
     def _sweep(self) -> None:
-        """Remove temporary files of a commit that died; they were never visible as parts."""
+        """Remove temporary files of a commit that died; they were never visible as parts.
+
+        Actors of a Ray run whose driver died may still be at work: without their folder none can commit any more.
+        """
+        blocks = self.path / BLOCKS_DIR
+        if blocks.exists():
+            abandoned = blocks.with_name(f"{TEMPORARY_PREFIX}{BLOCKS_DIR}.{os.getpid()}")
+            blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
+            shutil.rmtree(abandoned)
         for name in os.listdir(self.parts_dir):
             if name.startswith(TEMPORARY_PREFIX):
                 os.unlink(self.parts_dir / name)
@@ -233,16 +243,23 @@ class RunStore:
 class PartWriter:
     """The collector's side: makes record batches a committed part."""
 
-    def __init__(self, parts_dir: str | Path, session: int, number: int = 1) -> None:
+    def __init__(
+        self, parts_dir: str | Path, session: int, number: int = 1, temporary_dir: str | Path | None = None
+    ) -> None:
+        """`temporary_dir`: where a part is written before it is renamed, on the same file system.
+
+        Where that folder is gone by then the commit fails: the run directory has another owner now.
+        """
         self._dir = Path(parts_dir)
+        self._temporary_dir = Path(temporary_dir or parts_dir)
         self._session = session
         self._number = number
 
     def commit(self, batches: Sequence[pa.RecordBatch], metadata: Mapping[bytes, bytes]) -> str:
         """Write one part and make it durable. Returns its name; raises OSError where the disk refuses."""
         table = pa.Table.from_batches(batches).replace_schema_metadata(metadata)
-        name = f"{self._session:04d}-{self._number:06d}.parquet"
-        temporary = self._dir / f"{TEMPORARY_PREFIX}{name}.{os.getpid()}"
+        name = part_name(self._session, self._number)
+        temporary = self._temporary_dir / f"{TEMPORARY_PREFIX}{name}.{os.uname().nodename}.{os.getpid()}"
         try:
             with open(temporary, "wb") as file:
                 pq.write_table(
@@ -263,6 +280,11 @@ class PartWriter:
         fsync_dir(self._dir)
         self._number += 1
         return name
+
+
+def part_name(session: int, number: int) -> str:
+    """What the part is called; matches PART_NAME."""
+    return f"{session:04d}-{number:06d}.parquet"
 
 
 def part_number(name: str, session: int) -> int:

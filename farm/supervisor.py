@@ -31,12 +31,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import segments
+from farm import care, segments
+from farm.care import SUSPENDED_S
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
-from farm.deadlines import START_TIMEOUT_S, late, stage_of
 from farm.errors import FarmError, OutputError, TooManyFailures
-from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases, lease_items
+from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.heartbeat import STAGES, STATES, Heartbeats
 from farm.keys import KeySet
 from farm.leases import LeaseBook, Verdict
@@ -73,9 +73,7 @@ TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earl
 CHECK_S = 0.5  # between looks at deadlines and rates
 SHOW_S = 0.1
 STOP_TIMEOUT_S = 30.0
-INIT_RETRY_S = 1.0
 COLLECTOR_SILENCE_S = 10.0
-SUSPENDED_S = 5.0  # a longer turn means that this process itself was stopped: no deadline counts then
 RATE_MEMORY = 0.7  # share of the old rate kept at each check
 KILL_NOW = 2  # signals
 NO_WORKER = -1  # in a row that no worker made
@@ -358,28 +356,10 @@ class Supervisor:
             self._vacant[place] = 0.0
             return
         verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
-        self._quarantine(verdicts, self._death_of(worker), place)
-        delay_s = self._delay_after(worker)
+        self._quarantine(verdicts, care.error_of(worker, row, self._limits.item_timeout_s), place)
+        delay_s = care.delay_after(worker, self._policy)
         self._restarts[place] += 1
         self._vacant[place] = time.monotonic() + delay_s
-
-    def _delay_after(self, worker: WorkerProcess) -> float:
-        """Seconds until the successor of a dead worker starts. Raises where the policy says that it is enough."""
-        if worker.explained:
-            return INIT_RETRY_S
-        if not worker.ready and (worker.process.exitcode or 0) > 0:
-            self._policy.init_failed("WorkerError", f"the process left with {worker.cause()} while starting", False)
-            return INIT_RETRY_S
-        return self._policy.died(f"worker {worker.spec.worker}", worker.cause())
-
-    def _death_of(self, worker: WorkerProcess) -> dict[str, str]:
-        """What a death says of the item that caused it."""
-        if worker.late:
-            message = f"took longer than limits.item_timeout_s = {self._limits.item_timeout_s:g} s"
-            return {"stage": worker.late.stage, "type": "Timeout", "message": f"{message}; its worker was killed"}
-        cause = worker.cause()
-        stage = stage_of(int(self._beats.row(worker.spec.worker)["state"]))
-        return {"stage": stage, "type": cause.partition(",")[0], "message": f"its worker died: {cause}"}
 
     def _quarantine(self, verdicts: list[Verdict], error: dict[str, str], worker: int) -> None:
         """Write failed rows for items that were given up on."""
@@ -525,20 +505,7 @@ class Supervisor:
             return
         fill = self._job.config.workers.recycle_after
         for worker in self._workers.values():
-            if not worker.ready or worker.stopping or worker.dead:
-                continue
-            while self._book.held_by(worker.uid) <= self._lease_size(worker) * (LEASES_AHEAD - 1):
-                batch = worker.spec.placement.batch
-                worker.lease_items = lease_items(worker.lease_items, now - worker.leased_s, batch)
-                worker.leased_s = now
-                size = self._lease_size(worker)
-                lease = self._book.grant(worker.uid, min(size, fill - worker.leased) if fill else size)
-                if lease is None:
-                    break
-                worker.lease(lease)
-                if fill and worker.leased >= fill:
-                    worker.stop()
-                    break
+            care.feed(worker, self._book, now, fill, self._lease_size)
 
     def _lease_size(self, worker: WorkerProcess) -> int:
         if not self._listed:
@@ -559,22 +526,12 @@ class Supervisor:
                 RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
             )
             if now >= self._grace_until_s and not worker.dead:
-                self._check_deadline(worker, now)
-
+                row = self._beats.row(worker.spec.worker)
+                care.kill_late(worker, row, self._book.held_by(worker.uid), now, self._limits.item_timeout_s)
         if now >= self._grace_until_s and self._collector is not None:
             beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
             if now - beat_s > max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S):
                 self._collector.kill()  # stopped, not slow: it beats while it writes
-
-    def _check_deadline(self, worker: WorkerProcess, now: float) -> None:
-        """Kill a worker that is stuck on an item, frozen, or never gets ready."""
-        if not worker.ready:
-            if now - worker.started_s > START_TIMEOUT_S:
-                worker.kill()
-        elif self._book.held_by(worker.uid):
-            worker.late = late(self._beats.row(worker.spec.worker), now, self._limits.item_timeout_s)
-            if worker.late:
-                worker.kill()
 
     def _show(self, now: float) -> None:
         self._shown_s = now

@@ -18,13 +18,12 @@ from typing import Any
 from farm.api import run
 from farm.config import FarmConfig
 from farm.engines import local
-from farm.engines.local import Hooks
+from farm.engines.local import Hooks, Running
 from farm.errors import FarmError, SourceError
 from farm.models import backends
 from farm.placement import Machine, inspect_machine, plan, usable_cores
 from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.summary import Snapshot
-from farm.supervisor import Supervisor
 
 BUDGET_S = 120.0
 SAMPLE_IMAGES = 256
@@ -169,12 +168,12 @@ class _Watcher:
 
     def __init__(self, best_rate: float) -> None:
         self._best = best_rate
-        self._supervisor: Supervisor | None = None
+        self._supervisor: Running | None = None
         self._since: tuple[float, int] | None = None
         self.rate = 0.0
         self.note = ""
 
-    def meet(self, supervisor: Supervisor) -> None:
+    def meet(self, supervisor: Running) -> None:
         self._supervisor = supervisor
 
     def look(self, snapshot: Snapshot) -> None:

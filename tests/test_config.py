@@ -86,7 +86,7 @@ def test_overrides_are_typed_by_the_key_they_set(override, section, key, value):
         ("source: a\nmodel: {wieghts: m.pt}\noutput: o\n", "config.yaml:2: unknown key `wieghts` in `model`; did you mean `weights`?"),
         ("source: a\nmodel: m.pt\noutput: o\nlimit: {attempts: 2}\n", "config.yaml:4: unknown key `limit`; did you mean `limits`?"),
         ("source: a\nmodel: m.pt\noutput: o\nconf: 0.3\n", "config.yaml:4: unknown key `conf`; did you mean `model.conf`?"),
-        ("source: a\nmodel: m.pt\noutput: o\nzebra: 1\n", "unknown key `zebra`; valid keys: source, model"),
+        ("source: a\nmodel: m.pt\noutput: o\nxyzzy: 1\n", "unknown key `xyzzy`; valid keys: source, model"),
         ("source: a\nmodel: m.pt\noutput: o\nworkers:\n  count: many\n", "config.yaml:5: `workers.count`: must be `auto` or a whole number"),
         ("source: a\nmodel: {weights: m.pt, conf: 2}\noutput: o\n", "`model.conf`: Input should be less than or equal to 1"),
         ("source: a\nmodel: m.pt\n", "`output` is missing"),

@@ -19,9 +19,9 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from farm.engines.local import prepare
+    from farm import engines
 
-    prepared = prepare(config, sys.stdin.buffer)
+    prepared = engines.load(config.engine).prepare(config, sys.stdin.buffer)
     console = Console(soft_wrap=True)
     resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
     console.print(resolved, markup=False, highlight=False)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from farm.cli.arguments import add_config, load_config, this_command
 
 if TYPE_CHECKING:
-    from farm.engines.local import Hooks
+    from farm.engines.local import Hooks, Running
     from farm.summary import Summary
-    from farm.supervisor import Supervisor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -46,7 +45,7 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
         stack.enter_context(view)
         minding = stack.enter_context(contextlib.ExitStack())
         hooks = Hooks(
-            on_start=lambda supervisor: minding.enter_context(_signals(supervisor)),
+            on_start=lambda running: minding.enter_context(_signals(running)),
             on_end=minding.close,
             on_snapshot=view.update,
             on_note=view.note,
@@ -57,11 +56,11 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
 
 
 @contextlib.contextmanager
-def _signals(supervisor: Supervisor) -> Iterator[None]:
+def _signals(running: Running) -> Iterator[None]:
     """First signal: finish what is in hand and commit. Second: stop now. A closed terminal counts as SIGTERM."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        supervisor.interrupt(signal.SIGTERM if number == signal.SIGHUP else number)
+        running.interrupt(signal.SIGTERM if number == signal.SIGHUP else number)
 
     wanted = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup means it
     before = {number: signal.signal(number, handle) for number in wanted}

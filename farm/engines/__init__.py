@@ -1,4 +1,37 @@
 """Engines: where workers run. One module each, imported when it is used.
 
 local.py   this machine: a supervisor, its workers and one collector
+ray.py     a Ray cluster: Ray Data hands out blocks of items, every actor keeps one worker
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from farm.config import FarmConfig
+    from farm.engines.local import Hooks, Prepared
+    from farm.keys import KeySet
+    from farm.sources.base import Entry, Source
+    from farm.store import RunStore
+    from farm.supervisor import Outcome
+
+
+class Engine(Protocol):
+    """What a module of this package has."""
+
+    @staticmethod
+    def prepare(config: FarmConfig, stdin: BinaryIO | None = None, source: Source | None = None) -> Prepared: ...
+
+    @staticmethod
+    def run(
+        prepared: Prepared, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
+    ) -> Outcome: ...
+
+
+def load(name: str) -> Engine:
+    """The engine that the config's `engine` names."""
+    return cast(Engine, import_module(f"farm.engines.{name}"))

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -36,11 +36,22 @@ FACTORY_DIGEST = "factory"
 BACKEND = "model.backend"  # in a fingerprint
 
 
+class Running(Protocol):
+    """A run that goes on, as `Hooks.on_start` gets it."""
+
+    def interrupt(self, number: int) -> None:
+        """A signal. The first: finish what is in hand and commit; the second: stop now. Safe in a signal handler."""
+
+    def processes(self) -> dict[str, int]:
+        """Process ids of the children on this machine, by role."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What the caller wants to hear, and how it stops the run: from `on_start` to `on_end` a supervisor is at work."""
 
-    on_start: Callable[[Supervisor], None] = lambda supervisor: None
+    on_start: Callable[[Running], None] = lambda running: None
     on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
     on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None
     on_end: Callable[[], None] = lambda: None
@@ -146,7 +157,7 @@ def run(
     `known`: keys to leave alone, if not all that the directory holds.
     """
     known = store.committed_keys() if known is None else known
-    record = _Record(store, prepared)
+    record = Record(store, prepared)
     job = job_of(prepared, len(known), record.task, record.names, record.names_known)
     supervisor = Supervisor(job, store, prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
     hooks.on_start(supervisor)
@@ -171,7 +182,7 @@ def job_of(
         placements=prepared.placements,
         root=prepared.source.root,
         weights_digest=prepared.digest,
-        environment=_environment(prepared),
+        environment=environment_of(prepared),
         skipped=skipped,
         task=task,
         names=names,
@@ -198,7 +209,7 @@ def _with_executable(prepared: Prepared) -> FarmConfig:
     return prepared.config.model_copy(update={"model": model})
 
 
-class _Record:
+class Record:
     """Keeps run.json true as things become known."""
 
     def __init__(self, store: RunStore, prepared: Prepared) -> None:
@@ -243,7 +254,7 @@ def _with_weights(config: FarmConfig) -> tuple[FarmConfig, str]:
     return config.model_copy(update={"model": model}), weights_digest(str(path))
 
 
-def _environment(prepared: Prepared) -> dict[str, str]:
+def environment_of(prepared: Prepared) -> dict[str, str]:
     """Variables that must be set before a child imports torch, OpenMP or Ultralytics."""
     threads = str(prepared.placements[0].threads)
     budget = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)

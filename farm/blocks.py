@@ -1,0 +1,128 @@
+"""Blocks: the items of a Ray run on their way from the lister to the tasks, as files in the run directory.
+
+    driver     Blocks: put, stop, close
+    read task  follow: every block as it comes, the same ones in the same order however often it is run
+    actors     claim_number, is_stopped; their parts are written here before they are renamed into parts/
+
+A block is what one task labels, and becomes one part of the same number. Which items it holds is settled when its
+file is written, so that a task may be run again, by another actor, even while the first still lives: the part it
+writes has the same name and the same rows. Ten million paths are on this disk, and never in a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from farm.messages import Item
+from farm.schema import KEY_BYTES
+
+SUFFIX = ".arrow"
+END, STOP = "end", "stop"
+POLL_S = 0.02
+FIRST_ITEMS = 16  # in the first blocks; what a block takes then decides
+SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("path", pa.binary())])
+
+
+class Blocks:
+    """The driver's side of the folder. Owns it: `close` removes it with all that is in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        folder.mkdir(exist_ok=True)
+
+    def put(self, items: Sequence[Item]) -> int:
+        """The next block, there as a whole or not at all. Returns its number, counted from 1."""
+        self.count += 1
+        temporary = self.folder / f".{self.count}"
+        temporary.write_bytes(pack(items))
+        temporary.rename(self.folder / _name(self.count))
+        return self.count
+
+    def skip(self) -> int:
+        """A number that no task gets, for a part that the driver writes itself. Only after `end`."""
+        self.count += 1
+        return self.count
+
+    def end(self) -> None:
+        """No block comes any more."""
+        (self.folder / END).touch()
+
+    def stop(self) -> None:
+        """Actors leave blocks alone that they have not begun."""
+        (self.folder / STOP).touch()
+        self.end()
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """Blocks from number `first` on, without those in `done`."""
+
+    first: int = 1
+    done: frozenset[int] = frozenset()
+
+
+def follow(folder: Path, todo: Todo) -> Iterator[tuple[int, bytes]]:
+    """Number and packed items of every block to do, until the last; waits for those that are not there yet."""
+    for number in itertools.count(todo.first):
+        while number not in todo.done:
+            ended = not folder.exists() or (folder / END).exists()  # asked first: what was put before it is there
+            try:
+                yield number, (folder / _name(number)).read_bytes()
+                break
+            except FileNotFoundError:
+                if ended:
+                    return
+                time.sleep(POLL_S)
+
+
+def is_stopped(folder: Path) -> bool:
+    return (folder / STOP).exists() or not folder.exists()
+
+
+def claim_number(folder: Path) -> int:
+    """The lowest number that no other actor of the run has."""
+    for number in itertools.count():
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(folder / f"worker-{number}", os.O_CREAT | os.O_EXCL))
+            return number
+    raise AssertionError("itertools.count does not end")
+
+
+def pack(items: Sequence[Item]) -> bytes:
+    """Keys and paths as an Arrow stream; paths in bytes, since not every name is UTF-8."""
+    columns = [pa.array([item.key for item in items], SCHEMA.field("key").type)]
+    columns.append(pa.array([os.fsencode(item.path) for item in items], pa.binary()))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SCHEMA) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+    return sink.getvalue().to_pybytes()
+
+
+def unpack(data: bytes) -> list[tuple[bytes, str]]:
+    """(key, path) of `pack`."""
+    with pa.ipc.open_stream(data) as reader:
+        batch = reader.read_next_batch()
+    return list(zip(batch["key"].to_pylist(), map(os.fsdecode, batch["path"].to_pylist()), strict=True))
+
+
+def block_items(before: int, took_s: float, target_s: float, limit: int) -> int:
+    """Size of the next blocks, given that one of `before` items took so long and should take about `target_s`."""
+    size = before * 2 if took_s < target_s / 2 else before // 2 if took_s > target_s * 2 else before
+    return max(1, min(limit, size))
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}{SUFFIX}"

@@ -1,0 +1,72 @@
+"""What is done for a single worker process by whoever leases to it: the supervisor, or a keeper.
+
+Which items are leased is decided in leases.py, when enough is enough in restarts.py; here leases are handed over, a
+process past its deadline is killed, and what a dead one left behind is put into words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from farm.deadlines import START_TIMEOUT_S, late, stage_of
+from farm.feeding import LEASES_AHEAD, lease_items
+from farm.leases import LeaseBook
+from farm.restarts import RestartPolicy
+from farm.roster import WorkerProcess
+
+INIT_RETRY_S = 1.0
+SUSPENDED_S = 5.0  # a longer turn of the loop means that its own process was stopped: no deadline counts then
+
+
+def feed(
+    worker: WorkerProcess, book: LeaseBook, now_s: float, fill: int | None, size_of: Callable[[WorkerProcess], int]
+) -> None:
+    """Lease items to a worker that runs short; one that has had its `fill` (workers.recycle_after) is let go."""
+    if not worker.ready or worker.stopping or worker.dead:
+        return
+    while book.held_by(worker.uid) <= size_of(worker) * (LEASES_AHEAD - 1):
+        batch = worker.spec.placement.batch
+        worker.lease_items = lease_items(worker.lease_items, now_s - worker.leased_s, batch)
+        worker.leased_s = now_s
+        size = size_of(worker)
+        lease = book.grant(worker.uid, min(size, fill - worker.leased) if fill else size)
+        if lease is None:
+            break
+        worker.lease(lease)
+        if fill and worker.leased >= fill:
+            worker.stop()
+            break
+
+
+def kill_late(
+    worker: WorkerProcess, row: Mapping[str, Any] | Any, held: int, now_s: float, item_timeout_s: float
+) -> None:
+    """Kill a worker that is stuck on one of the `held` items, frozen, or never gets ready. `row`: its heartbeats."""
+    if not worker.ready:
+        if now_s - worker.started_s > START_TIMEOUT_S:
+            worker.kill()
+    elif held:
+        worker.late = late(row, now_s, item_timeout_s)
+        if worker.late:
+            worker.kill()
+
+
+def error_of(worker: WorkerProcess, row: Mapping[str, Any] | Any, item_timeout_s: float) -> dict[str, str]:
+    """What a death says of the item that caused it: stage, type and message of a failed row."""
+    if worker.late:
+        message = f"took longer than limits.item_timeout_s = {item_timeout_s:g} s; its worker was killed"
+        return {"stage": worker.late.stage, "type": "Timeout", "message": message}
+    cause = worker.cause()
+    stage = stage_of(int(row["state"]))
+    return {"stage": stage, "type": cause.partition(",")[0], "message": f"its worker died: {cause}"}
+
+
+def delay_after(worker: WorkerProcess, policy: RestartPolicy) -> float:
+    """Seconds until the successor of a dead worker starts. Raises where the policy says that it is enough."""
+    if worker.explained:
+        return INIT_RETRY_S
+    if not worker.ready and (worker.process.exitcode or 0) > 0:
+        policy.init_failed("WorkerError", f"the process left with {worker.cause()} while starting", False)
+        return INIT_RETRY_S
+    return policy.died(f"worker {worker.spec.worker}", worker.cause())

@@ -1,0 +1,356 @@
+"""The driver: the parent process of a run that labels on a cluster. Lists, cuts blocks, takes receipts.
+
+    owns      the lister, the folder of blocks, a thread that runs the pipeline (an engine's)
+    receives  chunks of items    from the lister thread
+              Receipt            from the pipeline, one a block
+    sends     blocks             to the pipeline, as files in the run directory
+
+Which actor labels which block, and what becomes of one that dies, is the pipeline's business. The driver puts so many
+blocks ahead that no actor waits, and no more, so that an interrupt leaves little behind; it sees no image and no row
+but failed ones. Results are on disk when their receipt comes.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from farm import segments
+from farm.blocks import FIRST_ITEMS, Blocks, Todo, block_items
+from farm.errors import FarmError, TooManyFailures
+from farm.keys import KeySet
+from farm.labeller import Receipt
+from farm.lister import Lister
+from farm.messages import Item
+from farm.restarts import RestartPolicy
+from farm.schema import STAGE_LIST, failed_batch, from_ipc, part_metadata
+from farm.store import BLOCKS_DIR, PartWriter, RunStore, open_part, part_name
+from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
+from farm.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
+from farm.tally import Tally, too_many
+
+TURN_S = 0.1  # longest wait for a receipt
+CHECK_S = 0.5  # between looks at the rate
+BLOCKS_AHEAD = 4  # for each actor: two it works on, and two on their way to it
+PIPELINE_TRIES = 3  # in a row, without one block labelled between
+MESSAGE_CHARS = 300  # of what the cluster says; some of it carries whole tracebacks
+JOIN_S = 30.0  # for the pipeline to end after it was given up
+
+
+class Pipeline(Protocol):
+    """What labels blocks; `receipts` runs in a thread of its own."""
+
+    def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
+        """A receipt for every block to do, in any order, until the last. Called again where it raised."""
+        ...
+
+    def abandon(self) -> None:
+        """Stop now, from another thread."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """The pipeline came to its end, or to an error."""
+
+    error: BaseException | None
+
+
+class Driver:
+    """The loop. `run` returns when every listed item is committed, or when it was interrupted."""
+
+    def __init__(
+        self,
+        job: Job,
+        store: RunStore,
+        lister: Callable[[Callable[[KeySet], Iterator[str]]], Lister],
+        pipeline: Pipeline,
+        on_snapshot: Callable[[Snapshot], None],
+        on_batch: Callable[[pa.RecordBatch], None] | None,
+    ) -> None:
+        """`on_batch`: called with the rows of every part, which are read for it; None where nobody asks."""
+        self._job = job
+        self._store = store
+        self._lister = lister(self._vanished)
+        self._pipeline = pipeline
+        self._on_snapshot = on_snapshot
+        self._on_batch = on_batch
+        self._blocks = Blocks(store.path / BLOCKS_DIR)
+        self._news: queue.SimpleQueue[Receipt | _Ended] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._items: deque[Item] = deque()
+        self._out: dict[int, int] = {}
+        self._size = min(FIRST_ITEMS * max(1, job.placements[0].batch), job.config.commit.images)
+        self._listing = True
+        self._listed: int | None = 0
+        self._stopping = False
+        self._policy = RestartPolicy(min(PIPELINE_TRIES, job.config.limits.max_restarts))
+        self._due_s = 0.0
+        self._signals: list[int] = []
+        self._fatal: FarmError | None = None
+        self._tally = Tally()
+        self._described = job.task is not None
+        self._task = job.task
+        self._names = job.names
+        self._committed = 0
+        self._repeated = 0
+        self._workers: dict[int, Receipt] = {}
+        self._images: defaultdict[int, int] = defaultdict(int)
+        self._starts: list[WorkerStart] = []
+        self._began_s = self._checked_s = time.monotonic()
+        self._first_s = self._last_s = 0.0
+        self._counted = 0
+        self._rate = 0.0
+
+    # From outside: signal handlers and other threads
+
+    def interrupt(self, number: int) -> None:
+        """Once: nothing new, commit the blocks that are begun. Twice: stop now. Safe in a signal handler."""
+        self._signals.append(number)
+
+    def processes(self) -> dict[str, int]:
+        """None of its own: the actors are Ray's."""
+        return {}
+
+    # The run
+
+    def run(self) -> Outcome:
+        """Label everything the lister lists. Raises FarmError where that cannot go on."""
+        try:
+            segments.sweep(segments.prefix_of(self._store.path))
+            self._lister.start()
+            while not self._done():
+                self._turn()
+            if self._fatal:
+                raise self._fatal
+            return self._outcome()
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        try:
+            self._hear(self._news.get(timeout=TURN_S))
+            while not self._news.empty():
+                self._hear(self._news.get())
+        except queue.Empty:
+            pass
+        if self._signals and not self._stopping:
+            self._stop()
+        self._list()
+        now = time.monotonic()
+        if self._thread is None and self._out and not self._stopping and now >= self._due_s:
+            self._start_pipeline()
+        self._on_snapshot(self._snapshot(now))
+
+    def _done(self) -> bool:
+        """Every block has its receipt; or those have that were begun, and no other will be."""
+        if len(self._signals) >= KILL_NOW:
+            return True
+        return not self._listing and self._thread is None and (self._stopping or not self._out)
+
+    # What comes
+
+    def _hear(self, news: Receipt | _Ended) -> None:
+        if isinstance(news, Receipt):
+            self._take(news)
+            return
+        self._thread = None
+        if self._stopping or (news.error is None and not self._out):
+            return
+        if isinstance(news.error, FarmError):
+            self._fail(news.error)
+            return
+        cause = f"{type(news.error).__name__}: {_line(str(news.error))}" if news.error else "blocks were left out"
+        try:
+            self._due_s = time.monotonic() + self._policy.died("cluster's pipeline", cause)
+        except FarmError as error:
+            self._fail(error)
+
+    def _fail(self, error: FarmError) -> None:
+        """The run ends with this error, after what is begun."""
+        self._fatal = self._fatal or error
+        self._stop()
+
+    def _take(self, receipt: Receipt) -> None:
+        """Count a block that is on disk; settle how large the next ones are."""
+        size = self._out.pop(receipt.number, 0)
+        if receipt.error is not None:
+            self._fail(receipt.error)
+        if not receipt.items:
+            return
+        self._policy.labelled()
+        self._describe(receipt)
+        now = time.monotonic()
+        self._first_s = self._first_s or now - receipt.took_s
+        self._last_s = now
+        self._committed += receipt.items
+        self._tally.ok += receipt.ok
+        self._tally.detections += receipt.detections
+        if receipt.failed:
+            self._tally.add(from_ipc(receipt.failed))
+        self._workers[receipt.worker] = receipt
+        self._images[receipt.worker] += receipt.items
+        self._starts.extend(receipt.starts)
+        if size == self._size:  # cut at the present size: it says whether that is right
+            commit = self._job.config.commit
+            self._size = block_items(size, receipt.took_s, commit.seconds, commit.images)
+        self._show_rows(receipt.number)
+        self._mind_failures()
+
+    def _describe(self, receipt: Receipt) -> None:
+        """The first receipt says what parts are about."""
+        if not self._described and receipt.task:
+            self._described = True
+            self._task, self._names = receipt.task, receipt.names or {}
+            self._job.names_known(self._task, self._names)
+
+    def _show_rows(self, number: int) -> None:
+        if self._on_batch is not None:
+            for batch in open_part(self._store.parts_dir / part_name(self._store.session, number)).iter_batches():
+                self._on_batch(batch)
+
+    def _mind_failures(self) -> None:
+        """Stop where so many images fail that the source or the model must be wrong."""
+        reason = too_many(self._tally.failed, self._tally.ok, self._job.config.limits.max_failed)
+        if reason and self._fatal is None:
+            self._fail(TooManyFailures(f"{reason}; {self._tally.commonest()}"))
+
+    # What goes out
+
+    def _list(self) -> None:
+        """Keep enough blocks ahead of the actors."""
+        ended = self._lister.ended  # asked first: what the lister says at its end is there before this is set
+        if self._lister.error and self._listing:
+            self._fail(self._lister.error)
+        ahead = BLOCKS_AHEAD * len(self._job.placements)
+        while self._listing and len(self._out) < ahead:
+            exhausted = ended and self._lister.empty
+            while len(self._items) < self._size and (chunk := self._lister.take()):
+                self._repeated += chunk.repeated
+                self._items.extend(chunk.items)
+                self._listed = (self._listed or 0) + len(chunk.items)
+            if len(self._items) >= self._size or (self._items and (exhausted or not self._out)):
+                self._put()
+            elif exhausted:
+                self._finish()
+            else:
+                return
+
+    def _put(self) -> None:
+        items = [self._items.popleft() for _ in range(min(self._size, len(self._items)))]
+        self._out[self._blocks.put(items)] = len(items)
+
+    def _finish(self) -> None:
+        """Everything is listed and put. Images that an earlier run labelled and that have vanished become rows."""
+        self._listing = False
+        self._blocks.end()
+        gone = self._lister.take_gone()
+        if not gone or self._task is None:
+            return
+        error = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "vanished since it was labelled"}
+        keys, paths = [item.key for item in gone], [item.path for item in gone]
+        rows = failed_batch(self._task, keys, paths, [error] * len(gone), attempts=0, worker=NO_WORKER)
+        writer = PartWriter(self._store.parts_dir, self._store.session, self._blocks.skip())
+        writer.commit([rows], part_metadata(self._task, self._names, self._job.weights_digest))
+        self._tally.add(rows)
+        self._committed += len(gone)
+        self._listed = (self._listed or 0) + len(gone)
+
+    def _stop(self) -> None:
+        """Nothing new: what is begun is committed."""
+        if self._listing and not (self._lister.ended and self._lister.empty):
+            self._listed = None
+        self._stopping = True
+        self._listing = False
+        self._lister.stop()
+        self._blocks.stop()
+
+    def _start_pipeline(self) -> None:
+        first = min(self._out)
+        done = frozenset(range(first, self._blocks.count + 1)) - self._out.keys()
+        todo = Todo(first, done)
+        self._thread = threading.Thread(target=self._pump, args=(todo,), name="farm-pipeline", daemon=True)
+        self._thread.start()
+
+    def _pump(self, todo: Todo) -> None:
+        """The pipeline's thread."""
+        try:
+            for receipt in self._pipeline.receipts(self._blocks, todo):
+                self._news.put(receipt)
+        except BaseException as error:
+            self._news.put(_Ended(error))
+        else:
+            self._news.put(_Ended(None))
+
+    def _vanished(self, keys: KeySet) -> Iterator[str]:
+        """Called in the lister's thread."""
+        return (p for p in self._store.ok_paths(keys) if not os.path.lexists(os.path.join(self._job.root, p)))
+
+    # What is shown
+
+    def _snapshot(self, now: float) -> Snapshot:
+        elapsed = now - self._checked_s
+        done = self._tally.ok + self._tally.failed
+        if elapsed >= CHECK_S:
+            rate = (done - self._counted) / elapsed
+            self._rate = RATE_MEMORY * self._rate + (1 - RATE_MEMORY) * rate if self._rate else rate
+            self._counted, self._checked_s = done, now
+        return Snapshot(
+            elapsed_s=now - self._began_s,
+            total=self._lister.total,
+            skipped=self._job.skipped,
+            ok=self._tally.ok,
+            failed=self._tally.failed,
+            detections=self._tally.detections,
+            images_per_s=self._rate,
+            committed=self._committed,
+            workers=tuple(self._worker_snapshot(worker) for worker in sorted(self._workers)),
+            note="stopping: finishing what is in hand" if self._signals else "",
+        )
+
+    def _worker_snapshot(self, worker: int) -> WorkerSnapshot:
+        last = self._workers[worker]
+        rate = last.items / last.took_s if last.took_s else 0.0
+        return WorkerSnapshot(worker, last.host, "predicting", self._images[worker], rate, last.restarts)
+
+    # The end
+
+    def _outcome(self) -> Outcome:
+        stage_s: defaultdict[str, float] = defaultdict(float)
+        for receipt in self._workers.values():
+            for stage, seconds in (receipt.stage_s or {}).items():
+                stage_s[stage] += seconds
+        successors = len(self._workers) - len(self._job.placements)  # an actor that Ray started again has a new number
+        return Outcome(
+            signal=self._signals[0] if self._signals else None,
+            committed=self._committed,
+            restarts=sum(receipt.restarts for receipt in self._workers.values()) + max(0, successors),
+            repeated=self._repeated,
+            remaining=None if self._listed is None else self._listed - self._committed,
+            labelling_s=self._last_s - self._first_s,
+            starts=tuple(self._starts),
+            stage_s=dict(stage_s),
+        )
+
+    def _close(self) -> None:
+        """Nothing is left behind: no actor of this run, no block."""
+        self._lister.stop()
+        if self._thread is not None:
+            self._blocks.stop()
+            self._pipeline.abandon()
+            self._thread.join(JOIN_S)
+        self._blocks.close()
+        segments.sweep(segments.prefix_of(self._store.path))  # of actors on this machine that were killed
+
+
+def _line(text: str) -> str:
+    """The beginning of a message, in one line."""
+    return " ".join(text.split())[:MESSAGE_CHARS]

@@ -1,0 +1,343 @@
+"""The Ray engine: Ray Data hands out blocks of items, every actor of its pool keeps one worker process.
+
+    lister ─▶ driver ─▶ blocks/*.arrow ─▶ read task ─▶ actors (a keeper and a worker each) ─▶ parts/*.parquet
+                ▲                                          │
+                └──────────────── receipts ────────────────┘
+
+The read task is a generator that follows the folder of blocks, on the driver's machine; a block is one row of the
+dataset, and a task of an actor's. Result rows never travel through Ray: the actor that made them commits them. What
+Ray does when an actor, a task or a node dies is run the task again, which is harmless by the part's name; what an
+image does to a worker is settled between the actor's keeper and its worker process.
+
+The only module that imports ray, when a run begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import math
+import os
+import pickle
+import secrets
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from farm.blocks import Blocks, Todo, follow
+from farm.config import FarmConfig
+from farm.driver import Driver
+from farm.engines import local
+from farm.engines.local import Hooks, Prepared, Record
+from farm.errors import ConfigError
+from farm.keeper import KeeperSpec
+from farm.keys import KeySet
+from farm.labeller import Labeller, LabellerSpec, Receipt
+from farm.lister import Lister
+from farm.placement import Machine, Placement, inspect_machine, usable_cores
+from farm.roster import environment_set
+from farm.sources.base import Entry, Source
+from farm.store import RunStore
+from farm.supervisor import Job, Outcome, start_method
+
+LOCAL, AUTO = "local", "auto"
+TASKS_PER_ACTOR = 2  # at a time: the worker has the next block's images at hand while it finishes this one's
+OBJECT_STORE_BYTES = 128 << 20  # of a Ray that farm starts: only lists of items pass through it
+OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
+SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
+KNOCK_S = 5.0
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+MEMORY = "memory"  # a resource of Ray's nodes, in bytes
+
+
+def prepare(
+    config: FarmConfig, stdin: BinaryIO | None = None, source: Source | None = None, machine: Machine | None = None
+) -> Prepared:
+    """As the local engine does it, with the whole cluster for a machine: one placement an actor, unpinned.
+
+    Raises ConfigError where Ray is not installed or its cluster is not there.
+    """
+    _import_ray()
+    prepared = local.prepare(config, stdin, source, machine or _machine(config))
+    return replace(prepared, placements=tuple(replace(place, cpus=()) for place in prepared.placements))
+
+
+def run(
+    prepared: Prepared, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
+) -> Outcome:
+    """Label those of the entries that are not labelled yet, into an opened run directory, after `local.settle`.
+
+    `known`: keys to leave alone, if not all that the directory holds.
+    """
+    known = store.committed_keys() if known is None else known
+    record = Record(store, prepared)
+    job = local.job_of(prepared, len(known), record.task, record.names, record.names_known)
+    driver = Driver(
+        job,
+        store,
+        lambda gone: Lister(prepared.source, entries, known, lambda: None, gone),
+        RayPipeline(job, store),
+        hooks.on_snapshot,
+        None if hooks.on_batch is Hooks().on_batch else hooks.on_batch,
+    )
+    hooks.on_start(driver)
+    try:
+        record.begin()
+        return driver.run()
+    finally:
+        hooks.on_end()
+
+
+class RayPipeline:
+    """A dataset whose rows are blocks and whose results are receipts. See `farm.driver.Pipeline`."""
+
+    def __init__(self, job: Job, store: RunStore) -> None:
+        self._job = job
+        self._store = store
+        self._borrowed = False
+
+    def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
+        self._borrowed = _import_ray().is_initialized()
+        with connected(self._job.config, self._job.placements):
+            import ray.data as ray_data
+
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
+            with _settings(ray_data):
+                dataset = self._dataset(ray_data, blocks.folder, todo)
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for data in batch["receipt"].to_pylist():
+                    yield pickle.loads(data)
+
+    def abandon(self) -> None:
+        """The actors end with the connection; in a program's own Ray they end after the block they have begun."""
+        if not self._borrowed:
+            _import_ray().shutdown()
+
+    def _dataset(self, ray_data: Any, folder: Path, todo: Todo) -> Any:
+        cpus, gpus = _shares(self._job)
+        actors = ray_data.ActorPoolStrategy(
+            size=len(self._job.placements),
+            max_tasks_in_flight_per_actor=TASKS_PER_ACTOR,
+            max_concurrent_calls_per_actor=TASKS_PER_ACTOR,
+            enable_true_multi_threading=True,
+        )
+        read = ray_data.read_datasource(_datasource(ray_data, folder, todo), override_num_blocks=1, num_cpus=0)
+        return read.map_batches(
+            Actor, fn_constructor_args=(self._spec(),), batch_size=1, batch_format="pyarrow", compute=actors,
+            num_cpus=cpus, num_gpus=gpus or None,
+        )  # fmt: skip
+
+    def _spec(self) -> LabellerSpec:
+        job = self._job
+        device = job.placements[0].device
+        keeper = KeeperSpec(
+            worker=0,
+            placement=replace(job.placements[0], device="cuda:0" if device != "cpu" else device),  # Ray shows it one
+            model=job.config.model,
+            limits=job.config.limits,
+            recycle_after=job.config.workers.recycle_after,
+            root=job.root,
+            environment=job.environment,
+            method=start_method(job),
+            prefix="",
+        )
+        return LabellerSpec(
+            keeper, str(self._store.path), self._store.session, job.config.model.weights, job.weights_digest
+        )
+
+
+class Actor:
+    """What Ray Data makes one of in every actor, and calls with a block."""
+
+    def __init__(self, spec: LabellerSpec) -> None:
+        self._labeller = Labeller(spec)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        receipts = [
+            self._labeller.label(row["number"], row["items"]) for row in batch.select(["number", "items"]).to_pylist()
+        ]
+        return pa.table({"receipt": pa.array([pickle.dumps(receipt) for receipt in receipts], pa.large_binary())})
+
+    def __del__(self) -> None:
+        if hasattr(self, "_labeller"):
+            self._labeller.close()
+
+
+def _read(folder: Path, todo: Todo) -> Iterator[pa.Table]:
+    """Runs in the read task."""
+    for number, items in follow(folder, todo):
+        yield pa.table({"number": pa.array([number], pa.int64()), "items": pa.array([items], pa.large_binary())})
+
+
+def _datasource(ray_data: Any, folder: Path, todo: Todo) -> Any:
+    """One task that yields every block as it comes, on the driver's machine."""
+    from ray.data.block import BlockMetadata
+
+    unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+
+    class Blocks(ray_data.Datasource):  # type: ignore[misc, name-defined]
+        supports_distributed_reads = False
+
+        def estimate_inmemory_data_size(self) -> None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, **options: Any) -> list[Any]:
+            return [ray_data.ReadTask(lambda: _read(folder, todo), unknown)]
+
+    return Blocks()
+
+
+def _shares(job: Job) -> tuple[float, float]:
+    """CPUs and GPUs of an actor: what its worker uses, or its part of what there is where there are more workers."""
+    first, count = job.placements[0], len(job.placements)
+    machine = _machine(job.config)
+    cores = usable_cores(machine)
+    cpus = min(max(first.threads, first.decoders if first.device != "cpu" else 1), cores / count)
+    gpus = 0.0 if first.device == "cpu" else min(1.0, len(machine.cuda_devices) / count)
+    scale = 10**SHARE_DIGITS
+    return (cpus if cpus < 1 else math.floor(cpus)), math.floor(gpus * scale) / scale  # Ray takes no 1.5 CPUs
+
+
+# The cluster
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError('engine: ray needs Ray, which is not installed; `pip install "farm[ray]"`') from None
+    return ray
+
+
+def _machine(config: FarmConfig) -> Machine:
+    """What there is to plan with: this machine, or all nodes of the cluster together."""
+    cuda = config.workers.devices != "cpu"
+    ray = _import_ray()
+    if config.ray.address == LOCAL and not ray.is_initialized():
+        return inspect_machine(cuda)
+    with connected(config, ()):
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus, memory = (int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU", MEMORY))
+    return Machine(tuple((cpu,) for cpu in range(max(1, cpus))), memory, ("of the cluster",) * (gpus if cuda else 0))
+
+
+@contextlib.contextmanager
+def connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterator[None]:
+    """Ray as the config has it; what was not there before is gone afterwards. A program's own Ray is used as it is."""
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        _quieten(stack)
+        stack.callback(ray.shutdown)
+        try:
+            if config.ray.address == LOCAL:
+                _start(stack, ray, config, len(placements))
+            else:
+                _knock(config.ray.address)
+                ray.init(address=config.ray.address, **QUIET)
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise ConfigError(f"ray.address {config.ray.address}: {type(error).__name__}: {text}") from None
+        yield
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens there: Ray itself would try for minutes."""
+    host, separator, port = address.rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
+
+
+def _quieten(stack: contextlib.ExitStack) -> None:
+    """What Ray prints into the program's output, beside its logs: of deaths that it mends, and of itself."""
+    stack.enter_context(environment_set({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")  # advice about the dataset
+    worker: Any = importlib.import_module("ray._private.worker")
+    connect = worker.connect
+
+    def connect_quietly(*args: Any, **options: Any) -> Any:
+        with _no_stderr():  # one line of C++ that says that the level is fatal
+            return connect(*args, **options)
+
+    stack.enter_context(_patched(worker, "connect", connect_quietly))
+    stack.enter_context(_patched(worker, "print_to_stdstream", lambda data, ignore_prefix: None))
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _patched(module: Any, name: str, value: Any) -> Iterator[None]:
+    """A module's name stands for something else meanwhile."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: int) -> None:
+    """A Ray of this run's own: on the loopback interface, behind a token, without a dashboard, in a temporary folder.
+
+    Ray reads most of this from the environment, also in the processes that it starts.
+    """
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    raylet: Any = importlib.import_module("ray._raylet")
+    machine = inspect_machine(config.workers.devices != "cpu")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="farm-ray-", ignore_cleanup_errors=True))
+    stack.enter_context(
+        environment_set(
+            {
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # there Ray keeps to 127.0.0.1, and so it does here with it
+                "RAY_USAGE_STATS_ENABLED": "0",
+            }
+        )
+    )
+    raylet.Config.initialize("")  # what was read from the environment when ray was imported is read again
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    stack.callback(ray.shutdown)  # before the folder goes
+    with _patched(constants, "ENABLE_RAY_CLUSTER", False):  # read from the environment when ray was imported
+        ray.init(
+            address=LOCAL,
+            num_cpus=usable_cores(machine),
+            num_gpus=len(machine.cuda_devices),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES + actors * OBJECT_STORE_BYTES_PER_ACTOR,
+            _temp_dir=folder,
+            **QUIET,
+        )
+
+
+@contextlib.contextmanager
+def _settings(ray_data: Any) -> Iterator[None]:
+    """How Ray Data makes datasets meanwhile: a row is a block and a task, quietly, however long a block takes."""
+    context = ray_data.DataContext.get_current().copy()
+    context.target_max_block_size = 1  # bytes: every row by itself, as soon as it is there
+    context.enable_progress_bars = context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+    context.execution_no_progress_timeout_s = -1  # a source may keep one waiting; farm has its own deadlines
+    context.issue_detectors_config.detectors = []
+    with ray_data.DataContext.current(context):
+        yield

@@ -1,0 +1,337 @@
+"""A keeper: one worker process, kept at work where there is no supervisor. Items in, their rows out.
+
+Runs in a process that an engine starts on some machine (an actor of Ray's). What happens to a worker that dies,
+freezes or raises is what happens to a supervisor's: the same lease book finds the guilty image, the same policy says
+when enough is enough.
+
+    owns      a thread with the loop, the lease book, the worker process, its row of heartbeats
+    receives  Ready, InitFailed, AttemptFailed    from the worker (its control channel)
+              Results                             from the worker (its result channel)
+              orders                              from the threads that call `label`
+    sends     Lease, Stop                         to the worker (its queue)
+
+Several threads may call `label` at a time: the worker then has the next order's images at hand while it finishes the
+last of this one's.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from farm import care
+from farm.channel import Reader
+from farm.config import LimitsConfig, ModelConfig
+from farm.errors import FarmError, WorkerError
+from farm.heartbeat import STAGES, Heartbeats
+from farm.leases import LeaseBook, Verdict
+from farm.messages import AttemptFailed, InitFailed, Item, Ready, Results, unpack_seqs
+from farm.placement import Placement
+from farm.restarts import RestartPolicy
+from farm.roster import Roster, WorkerProcess
+from farm.schema import STATUS_OK, failed_batch, from_ipc
+from farm.summary import WorkerStart
+from farm.watch import Watch
+from farm.worker import WorkerSpec
+
+TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
+CHECK_S = 0.5  # between looks at the deadline
+JOIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperSpec:
+    """All that a keeper is told. `worker`: its number among all workers of the run, which its rows carry.
+
+    `method`: how the process starts (forkserver, spawn); `prefix`: how its names in shared memory begin.
+    """
+
+    worker: int
+    placement: Placement
+    model: ModelConfig
+    limits: LimitsConfig
+    recycle_after: int | None
+    root: str
+    environment: dict[str, str]
+    method: str
+    prefix: str
+
+
+@dataclass(slots=True, eq=False)
+class _Order:
+    """What one call of `label` waits for. `seqs`: the numbers of its items."""
+
+    items: Sequence[tuple[bytes, str]]
+    seqs: range = range(0)
+    left: int = 0
+    rows: list[pa.RecordBatch] = field(default_factory=list)
+    error: FarmError | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class Keeper:
+    """Its worker starts with it, and is replaced until `close`."""
+
+    def __init__(self, spec: KeeperSpec) -> None:
+        self._spec = spec
+        self._watch = Watch()
+        self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
+        self._open_orders: list[_Order] = []
+        self._book = LeaseBook(spec.limits.attempts)
+        self._policy = RestartPolicy(spec.limits.max_restarts)
+        self._roster = Roster(spec.method, spec.environment, spec.model.weights is not None, spec.prefix)
+        self._beats: Heartbeats | None = None
+        self._worker: WorkerProcess | None = None
+        self._results: Reader | None = None
+        self._due_s = 0.0
+        self._next_seq = 0
+        self._uids = itertools.count()
+        self._stage_s = dict.fromkeys(STAGES, 0.0)
+        self._checked_s = time.monotonic()
+        self._grace_until_s = 0.0
+        self._closing = False
+        self._error: FarmError | None = None
+        self.task = ""
+        self.names: dict[int, str] = {}
+        self.starts: list[WorkerStart] = []
+        self.stage_s: dict[str, float] = {}
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="farm-keeper", daemon=True)
+        self._thread.start()
+
+    @property
+    def restarts(self) -> int:
+        """Deaths of workers that were replaced."""
+        return self._policy.restarts
+
+    def wait_ready(self) -> None:
+        """Until the first worker is ready, and `task` and `names` are known. Raises FarmError where none gets there."""
+        while not self._ready.wait(TURN_S):
+            if not self._thread.is_alive():
+                raise self._why()
+
+    def label(self, items: Sequence[tuple[bytes, str]]) -> list[pa.RecordBatch]:
+        """The rows of these items (key, path), one each, in the order they were done. Blocks; for several threads.
+
+        Raises FarmError where workers cannot start or die too often, now or earlier.
+        """
+        order = _Order(items, left=len(items))
+        if not items:
+            return []
+        if not self._thread.is_alive():
+            raise self._why()
+        self._orders.put(order)
+        self._watch.wake()
+        while not order.done.wait(TURN_S):
+            if not self._thread.is_alive():
+                raise self._why()
+        if order.error is not None:
+            raise order.error
+        return order.rows
+
+    def close(self) -> None:
+        """End the worker, whatever it does. Nothing is left behind."""
+        if self._closing:
+            return
+        self._closing = True
+        self._watch.wake()
+        self._thread.join(JOIN_S)
+        if not self._thread.is_alive():
+            self._watch.close()
+
+    def _why(self) -> FarmError:
+        return self._error or WorkerError(f"the keeper of worker {self._spec.worker} was closed")
+
+    # The loop
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+        except FarmError as error:
+            self._error = error
+        except Exception as error:
+            self._error = WorkerError(f"the keeper of worker {self._spec.worker} failed: {error!r}")
+        finally:
+            self._end()
+
+    def _turn(self) -> None:
+        self._watch.turn(TURN_S)
+        now = time.monotonic()
+        self._accept()
+        if self._worker is None and now >= self._due_s:
+            self._start()
+        if self._worker is not None:
+            care.feed(self._worker, self._book, now, self._spec.recycle_after, lambda worker: worker.lease_items)
+        if now - self._checked_s >= CHECK_S:
+            self._check(now)
+
+    def _accept(self) -> None:
+        """Queue the items of new orders."""
+        while not self._orders.empty():
+            order = self._orders.get()
+            order.seqs = range(self._next_seq, self._next_seq + len(order.items))
+            self._next_seq = order.seqs.stop
+            self._open_orders.append(order)
+            self._book.add(Item(seq, key, path) for seq, (key, path) in zip(order.seqs, order.items, strict=True))
+
+    def _start(self) -> None:
+        rows = self._spec.worker + 1  # only the last is used
+        self._beats = Heartbeats.create(f"{self._spec.prefix}{secrets.token_hex(4)}-beats", rows)
+        self._beats.reset(self._spec.worker)
+        spec = WorkerSpec(
+            uid=next(self._uids),
+            worker=self._spec.worker,
+            rows=rows,
+            placement=self._spec.placement,
+            model=self._spec.model,
+            root=self._spec.root,
+            max_pixels=self._spec.limits.max_pixels,
+            heartbeats=self._beats.name,
+            environment=self._spec.environment,
+        )
+        worker, self._results = self._roster.launch(spec)
+        self._worker = worker
+        self._watch.add(worker.control, functools.partial(self._on_control, worker))
+        self._watch.add(self._results, functools.partial(self._on_results, worker, self._results))
+        self._watch.add(worker.process.sentinel, functools.partial(self._on_death, worker, self._results))
+
+    def _row(self) -> Any:
+        """The heartbeats of the worker that is, or was last."""
+        assert self._beats is not None
+        return self._beats.row(self._spec.worker)
+
+    def _close_beats(self) -> None:
+        if self._beats is not None:
+            self._beats.close()
+        self._beats = None
+
+    def _check(self, now: float) -> None:
+        elapsed = now - self._checked_s
+        self._checked_s = now
+        if elapsed > care.SUSPENDED_S:
+            self._grace_until_s = now + self._spec.limits.item_timeout_s
+        worker = self._worker
+        if worker is not None and now >= self._grace_until_s:
+            held = self._book.held_by(worker.uid)
+            care.kill_late(worker, self._row(), held, now, self._spec.limits.item_timeout_s)
+
+    # What the worker says
+
+    def _on_control(self, worker: WorkerProcess) -> None:
+        try:
+            while (message := worker.control.read_message()) is not None:
+                self._obey(worker, message)
+        except EOFError:
+            self._watch.drop(worker.control)
+
+    def _obey(self, worker: WorkerProcess, message: Any) -> None:
+        match message:
+            case Ready(_, task, names, own_bytes):
+                worker.ready = True
+                self.task, self.names = task, names
+                self.starts.append(WorkerStart(self._spec.worker, time.monotonic() - worker.started_s, own_bytes))
+                self._policy.ready()
+                self._book.join(worker.uid)
+                self._ready.set()
+                if self._beats is not None:
+                    self._beats.forget()  # this process may be killed at any time
+            case InitFailed(_, kind, text, permanent):
+                worker.explained = True
+                self._policy.init_failed(kind, text, permanent)
+            case AttemptFailed(_, seqs, stage, kind, text):
+                error = {"stage": stage, "type": kind, "message": text}
+                self._quarantine(self._book.attempt_failed(worker.uid, seqs), error)
+
+    def _on_results(self, worker: WorkerProcess, results: Reader) -> None:
+        try:
+            while (frame := results.read()) is not None:
+                message = Results.from_frame(memoryview(frame))
+                seqs = unpack_seqs(message.seqs)
+                self._book.received(worker.uid, seqs)
+                self._hand_over(seqs, from_ipc(message.batch))
+        except EOFError:
+            self._watch.drop(results)
+
+    def _hand_over(self, seqs: list[int], batch: pa.RecordBatch) -> None:
+        """Give rows to the orders they belong to; a batch may hold the last of one and the first of another."""
+        self._book.committed(seqs)
+        if pc.any(pc.equal(batch["status"], STATUS_OK)).as_py():
+            self._policy.labelled()
+        for order in list(self._open_orders):
+            mine = [seq in order.seqs for seq in seqs]
+            if not any(mine):
+                continue
+            order.rows.append(batch if all(mine) else batch.filter(pa.array(mine)))
+            order.left -= sum(mine)
+            if order.left == 0:
+                self.stage_s = self._spent()
+                self._open_orders.remove(order)
+                order.done.set()
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds by stage since the keeper began."""
+        if self._worker is None:
+            return dict(self._stage_s)
+        return {stage: spent + float(self._row()[f"{stage}_s"]) for stage, spent in self._stage_s.items()}
+
+    def _quarantine(self, verdicts: list[Verdict], error: dict[str, str]) -> None:
+        """Failed rows for items that were given up on."""
+        if not verdicts:
+            return
+        batch = failed_batch(
+            self.task,
+            [verdict.item.key for verdict in verdicts],
+            [verdict.item.path for verdict in verdicts],
+            [error] * len(verdicts),
+            attempts=[verdict.attempts for verdict in verdicts],
+            worker=self._spec.worker,
+        )
+        self._hand_over([verdict.item.seq for verdict in verdicts], batch)
+
+    def _on_death(self, worker: WorkerProcess, results: Reader) -> None:
+        """Hear what it said last, then charge its death to whom it may concern."""
+        self._on_control(worker)
+        self._on_results(worker, results)
+        for waitable in (worker.process.sentinel, worker.control, results):
+            self._watch.drop(waitable)
+        worker.dead = True
+        worker.kill()
+        worker.reap()
+        results.close()
+        self._stage_s = self._spent()
+        self._worker = None
+        if worker.stopping and worker.process.exitcode == 0:
+            self._book.worker_left(worker.uid)
+            self._close_beats()
+            return
+        row = self._row()
+        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
+        error = care.error_of(worker, row, self._spec.limits.item_timeout_s)
+        del row  # a view into the segment
+        self._close_beats()
+        self._quarantine(verdicts, error)
+        self._due_s = time.monotonic() + care.delay_after(worker, self._policy)
+
+    def _end(self) -> None:
+        """The thread's last words: everybody who waits is told."""
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker.reap()
+            self._worker = None
+        self._close_beats()
+        while not self._orders.empty():
+            self._open_orders.append(self._orders.get())
+        for order in self._open_orders:
+            order.error = self._why()
+            order.done.set()

@@ -1,0 +1,217 @@
+"""The labeller: what an actor of the Ray engine does with a block. Labels it, commits its part, gives a receipt.
+
+Knows nothing of Ray. A block that has its part already (the task was run before, and its actor died between the
+commit and the receipt) is not labelled again. Errors of farm's own travel in receipts, as data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from farm import blocks, segments
+from farm.errors import FarmError, ModelError, OutputError, PartError
+from farm.keeper import Keeper, KeeperSpec
+from farm.models.weights import weights_digest
+from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
+from farm.store import BLOCKS_DIR, PartWriter, open_part, part_name
+from farm.summary import WorkerStart
+from farm.suspects import Hand
+
+COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads
+
+
+@dataclass(frozen=True, slots=True)
+class LabellerSpec:
+    """What every actor is told; `keeper.worker` is set by the actor. `digest` is of the weights on the driver."""
+
+    keeper: KeeperSpec
+    run_dir: str
+    session: int
+    weights: str | None
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a block. `failed`: its failed rows as an Arrow stream (columns COUNTED), empty for none.
+
+    `items` is 0 where the block was left alone because the run is being stopped, or `error` says why it was.
+    """
+
+    number: int
+    items: int = 0
+    ok: int = 0
+    detections: int = 0
+    failed: bytes = b""
+    task: str = ""
+    names: dict[int, str] | None = None
+    took_s: float = 0.0
+    worker: int = 0
+    host: str = ""
+    restarts: int = 0
+    stage_s: dict[str, float] | None = None
+    starts: tuple[WorkerStart, ...] = ()
+    error: FarmError | None = None
+
+
+class Labeller:
+    """One in every actor. `label` may be called by several threads."""
+
+    def __init__(self, spec: LabellerSpec) -> None:
+        self._spec = spec
+        self._folder = Path(spec.run_dir) / BLOCKS_DIR
+        self._error: FarmError | None = None
+        self._keeper: Keeper | None = None
+        self._host = socket.gethostname()
+        self._worker = 0
+        self._together = _Together()
+        try:
+            self._open()
+        except FarmError as error:
+            self._error = error
+        except OSError as error:
+            self._error = OutputError(
+                f"{spec.run_dir} cannot be used on {self._host} ({error.strerror or error}); "
+                f"output.dir must be a folder that every node has, under the same path"
+            )
+
+    def label(self, number: int, items: bytes) -> Receipt:
+        """Label a block (packed items) and commit its part."""
+        if self._error is None and not blocks.is_stopped(self._folder):
+            try:
+                return self._label(number, blocks.unpack(items))
+            except FarmError as error:
+                self._error = error
+            except OSError as error:
+                self._error = OutputError(
+                    f"results cannot be written to {self._spec.run_dir}: {error.strerror or error}; "
+                    f"make room or mend it, then run the same command to continue"
+                )
+        return Receipt(number, worker=self._worker, host=self._host, error=self._error)
+
+    def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
+
+    def _open(self) -> None:
+        self._check_weights()
+        self._worker = blocks.claim_number(self._folder)
+        prefix = segments.prefix_of(Path(self._spec.run_dir))
+        self._keeper = Keeper(replace(self._spec.keeper, worker=self._worker, prefix=prefix))
+
+    def _check_weights(self) -> None:
+        """Every node must have the same weights: a run holds the work of one model."""
+        weights = self._spec.weights
+        if weights is not None and os.sep in weights:
+            if not os.path.exists(weights):
+                raise ModelError(f"model.weights {weights} do not exist on {self._host}; every node needs them there")
+            if weights_digest(weights) != self._spec.digest:
+                raise ModelError(f"model.weights {weights} on {self._host} are not those of the driver")
+
+    def _label(self, number: int, items: Sequence[tuple[bytes, str]]) -> Receipt:
+        keeper = self._keeper
+        assert keeper is not None
+        part = Path(self._spec.run_dir) / "parts" / part_name(self._spec.session, number)
+        rows = _committed_rows(part)
+        if rows is None:
+            keeper.wait_ready()
+        began = time.monotonic()
+        if rows is None:
+            rows = self._rows(number, items)
+            writer = PartWriter(part.parent, self._spec.session, number, temporary_dir=self._folder)
+            writer.commit(rows, part_metadata(keeper.task, keeper.names, self._spec.digest))
+        starts, keeper.starts = tuple(keeper.starts), []
+        receipt = Receipt(
+            number,
+            items=len(items),
+            task=keeper.task,
+            names=keeper.names,
+            took_s=time.monotonic() - began,
+            worker=self._worker,
+            host=self._host,
+            restarts=keeper.restarts,
+            stage_s=keeper.stage_s,
+            starts=starts,
+        )
+        return _counted(receipt, rows)
+
+    def _rows(self, number: int, items: Sequence[tuple[bytes, str]]) -> list[pa.RecordBatch]:
+        """Rows of all items; one by one where actors before this one died of the block."""
+        keeper = self._keeper
+        assert keeper is not None
+        hand = Hand(self._folder, number)
+        hand.begin()
+        if not hand.suspected:
+            with self._together:
+                return keeper.label(items)
+        rows: list[pa.RecordBatch] = []
+        with self._together.alone():
+            for place, item in enumerate(items):
+                if hand.charges(place) >= self._spec.keeper.limits.attempts:
+                    rows.append(self._given_up(item, hand.charges(place)))
+                else:
+                    hand.take(place)
+                    rows += keeper.label([item])
+        return rows
+
+    def _given_up(self, item: tuple[bytes, str], deaths: int) -> pa.RecordBatch:
+        assert self._keeper is not None
+        message = f"{deaths} actors died with this image alone in hand, probably out of memory"
+        error = {"stage": "predict", "type": "ActorDied", "message": message}
+        key, path = item
+        return failed_batch(self._keeper.task, [key], [path], [error], attempts=deaths, worker=self._worker)
+
+
+class _Together:
+    """Blocks that are labelled together, as a context; `alone` waits for all of them, and keeps new ones waiting."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._count = 0
+
+    def __enter__(self) -> None:
+        with self._free:
+            self._count += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._free:
+            self._count -= 1
+            self._free.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._free:
+            self._free.wait_for(lambda: self._count == 0)
+            yield
+
+
+def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
+    """The rows of a part that is there; None where none is."""
+    if not part.exists():
+        return None
+    try:
+        return list(open_part(part).iter_batches(columns=COUNTED))
+    except PartError:
+        return None
+
+
+def _counted(receipt: Receipt, rows: Sequence[pa.RecordBatch]) -> Receipt:
+    """The receipt with counts of these rows."""
+    table = pa.Table.from_batches(rows).select(COUNTED)
+    failed = table.filter(pc.equal(table["status"], STATUS_FAILED)).combine_chunks()
+    return replace(
+        receipt,
+        ok=pc.sum(pc.equal(table["status"], STATUS_OK)).as_py() or 0,
+        detections=pc.sum(pc.list_value_length(table["boxes"])).as_py() or 0,
+        failed=to_ipc(failed.to_batches()[0]).to_pybytes() if failed.num_rows else b"",
+    )

@@ -1,0 +1,106 @@
+"""What an actor does with a block, without Ray: a part and a receipt, however often it is asked."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from farm import blocks
+from farm.blocks import Blocks, pack
+from farm.config import LimitsConfig, ModelConfig
+from farm.errors import ModelError, OutputError
+from farm.keeper import KeeperSpec
+from farm.labeller import Labeller, LabellerSpec
+from farm.messages import Item
+from farm.placement import Placement
+from farm.schema import from_ipc
+from farm.store import RunStore
+from tests.faults.harness import POISON, pictures, rows
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run directory with its folder of blocks, images of which number 3 is bad, and labellers of it."""
+    source = pictures(tmp_path / "images", 10, poisoned=(3,))
+    store = RunStore.open(tmp_path / "run")
+    folder = Blocks(store.path / "blocks")
+    made = []
+
+    def labeller(weights=None):
+        keeper = KeeperSpec(
+            worker=0,
+            placement=Placement(0, (), "cpu", 1, 1, 1),
+            model=ModelConfig(factory="farm.models.fake:make", args={"boxes": 2, "pixels": True, "raise_on": POISON}),
+            limits=LimitsConfig(attempts=1),
+            recycle_after=None,
+            root=str(source),
+            environment={},
+            method="forkserver",
+            prefix="",
+        )
+        made.append(Labeller(LabellerSpec(keeper, str(store.path), store.session, weights, "digest")))
+        return made[-1]
+
+    yield store, folder, labeller
+    for one in made:
+        one.close()
+    folder.close()
+    store.close()
+
+
+ITEMS = pack([Item(n, b"%016d" % n, f"{n:05d}.png") for n in range(10)])
+
+
+def test_a_block_becomes_a_part_of_its_number_and_a_receipt(run):
+    store, _, labeller = run
+    receipt = labeller().label(7, ITEMS)
+    assert (receipt.error, receipt.number, receipt.items, receipt.ok, receipt.detections) == (None, 7, 10, 9, 18)
+    assert from_ipc(receipt.failed)["path"].to_pylist() == ["00003.png"]
+    assert (receipt.task, receipt.names) == ("detect", {0: "thing", 1: "other"})
+    assert [part.name for part in store.parts()] == ["0001-000007.parquet"]
+    assert pq.read_schema(store.parts()[0]).metadata[b"farm.weights_digest"] == b"digest"
+
+
+def test_a_block_that_has_its_part_is_not_labelled_again(run):
+    store, _, labeller = run
+    first = labeller().label(1, ITEMS)
+    written = store.parts()[0].stat().st_mtime_ns
+    again = labeller().label(1, ITEMS)
+    assert (again.items, again.ok, again.detections) == (10, 9, 18)
+    assert from_ipc(again.failed).to_pylist() == from_ipc(first.failed).to_pylist()
+    assert again.worker == 1
+    assert store.parts()[0].stat().st_mtime_ns == written
+    assert len(rows(store.path)) == 10
+
+
+def test_a_stopped_run_leaves_blocks_alone(run):
+    store, folder, labeller = run
+    one = labeller()
+    folder.stop()
+    receipt = one.label(1, ITEMS)
+    assert (receipt.items, receipt.error) == (0, None)
+    assert not store.parts()
+
+
+def test_an_actor_of_a_dead_driver_cannot_commit_any_more(run, monkeypatch):
+    """The next session takes the folder away; a part that is on its way then never arrives."""
+    store, _, labeller = run
+    one = labeller()
+    assert one.label(1, ITEMS).error is None
+    monkeypatch.setattr(blocks, "is_stopped", lambda folder: False)  # it had looked just before
+    store.close()
+    RunStore.open(store.path).close()
+    assert isinstance(one.label(2, ITEMS).error, OutputError)
+    assert [part.name for part in store.parts()] == ["0001-000001.parquet"]
+
+
+def test_every_node_must_have_the_weights_of_the_driver(run, tmp_path):
+    _, _, labeller = run
+    (tmp_path / "other.pt").write_bytes(b"other")
+    for weights, says in (
+        (tmp_path / "none.pt", "do not exist on"),
+        (tmp_path / "other.pt", "not those of the driver"),
+    ):
+        error = labeller(str(weights)).label(1, ITEMS).error
+        assert isinstance(error, ModelError)
+        assert says in str(error)
