@@ -11,26 +11,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import ClassVar
 
 import psutil
 
 import farm
 from benchmarks.record import parser, report
 from farm.api import Hooks
-from farm.sources.base import Entry
+from farm.sources.base import Entry, Source
 
 BOXES = 10
 
 
-class Numbers:
+class Numbers(Source):
     """A source of made-up names: what a directory would list, without the directory."""
 
-    root = "/"
-    may_repeat = False
-    problems: ClassVar[list[str]] = []
-
     def __init__(self, images: int) -> None:
+        super().__init__("numbers", "/", may_repeat=False)
         self._images = images
 
     def entries(self) -> Iterator[Entry]:

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -31,6 +32,7 @@ import farm
 from benchmarks.record import parser, report
 from farm.api import Hooks
 
+REFERENCE = "YOLO.predict(stream=True)"
 Way = Callable[[list[str], str, int], tuple[float, float, int]]  # → whole seconds, steady images/s, boxes
 
 
@@ -159,7 +161,19 @@ def ray_data(images: list[str], weights: str, workers: int) -> tuple[float, floa
     return clock.result()
 
 
-def farm_run(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
+def mpire_pool(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
+    """mpire's WorkerPool with an initializer, spawned."""
+    from mpire import WorkerPool
+
+    clock, cores = Clock(), _cores(get_context("spawn"), workers)
+    with WorkerPool(workers, start_method="spawn") as members:
+        start = partial(_initialize, weights, cores)
+        for boxes in members.imap_unordered(_label, images, worker_init=start, chunk_size=1):
+            clock.tick(boxes)
+    return clock.result()
+
+
+def farm_run(images: list[str], weights: str, workers: int, **model: Any) -> tuple[float, float, int]:
     """`farm.run`, committing to disk; the only one here that writes its results."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +181,7 @@ def farm_run(images: list[str], weights: str, workers: int) -> tuple[float, floa
         listed.write_text("\n".join(images))
         config = {
             "source": str(listed),
-            "model": {"weights": weights},
+            "model": {"weights": weights, "backend": "torch", **model},
             "workers": {"count": workers, "devices": "cpu"},
             "output": {"dir": f"{folder}/run", "exports": []},
         }
@@ -185,11 +199,15 @@ WAYS: dict[str, Way] = {
     "a model per thread": threads,
     "multiprocessing.Pool": pool,
     "ProcessPoolExecutor": executor,
+    "mpire": mpire_pool,
     "Ray Data": ray_data,
     "farm": farm_run,
+    "farm, onnxruntime": partial(farm_run, backend="onnxruntime"),
+    "farm, openvino": partial(farm_run, backend="openvino"),
+    "farm, int8 (openvino)": partial(farm_run, backend="openvino", precision="int8"),
 }
-if importlib.util.find_spec("ray") is None:
-    del WAYS["Ray Data"]  # the extra `ray` is not installed
+NEEDED = {"Ray Data": "ray", "mpire": "mpire", "farm, int8 (openvino)": "nncf"}
+WAYS = {name: way for name, way in WAYS.items() if name not in NEEDED or importlib.util.find_spec(NEEDED[name])}
 
 
 def alone(way: str, listed: str, weights: str, workers: int) -> tuple[float, float, int]:
@@ -229,6 +247,9 @@ def main() -> None:
     images = sorted(map(str, (args.data / "coco" / "images").glob("*.jpg")))
     weights = str(args.data / "models" / "yolo11n-coco.pt")
     seen: dict[str, list[tuple[float, float, int]]] = {name: [] for name in WAYS}
+    for name in WAYS:  # models are converted before anything is timed
+        if name.startswith("farm, "):
+            alone(name, _few(images), weights, args.workers)
     with tempfile.TemporaryDirectory() as folder:
         for name, *numbers in rounds(_repeat(images, args.repeat, folder), weights, args.workers, args.rounds):
             seen[name].append(tuple(numbers))  # type: ignore[arg-type]
@@ -239,7 +260,7 @@ def main() -> None:
             name,
             f"{whole[name]:.1f}",
             f"{steady[name]:.1f}",
-            f"{steady['farm'] / steady[name]:.2f}",
+            f"{steady[name] / steady[REFERENCE]:.2f}",
             str(seen[name][0][2]),
         ]
         for name in WAYS
@@ -247,8 +268,15 @@ def main() -> None:
     command = f"python -m benchmarks.peers --rounds {args.rounds} --workers {args.workers} --repeat {args.repeat}"
     setting = f"{len(images) * args.repeat} COCO images, yolo11n, imgsz 640, CPU"
     notes = [f"{setting}; medians of {args.rounds} interleaved rounds; `{command}`"]
-    header = ["way", "images/s whole", "images/s steady", "farm ÷ it, steady", "boxes"]
+    header = ["way", "images/s whole", "images/s steady", "÷ YOLO.predict, steady", "boxes"]
     report("Peers: the same images, the same weights", header, rows, notes, args.save)
+
+
+def _few(images: list[str]) -> str:
+    """A list of all images: what int8 is calibrated with depends on them."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as listed:
+        listed.write("\n".join(images))
+    return listed.name
 
 
 def _repeat(images: list[str], times: int, folder: str) -> list[str]:

@@ -46,6 +46,42 @@ def report(title: str, header: list[str], rows: list[list[str]], notes: list[str
     print(text)
     if save:
         RESULTS.mkdir(exist_ok=True)
-        name = re.sub(r"[^a-z0-9]+", "-", f"{platform.machine()}-{os.cpu_count()}cpu".lower())
-        with open(RESULTS / f"{name}.md", "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        kept = [section for section in _sections() if not section.startswith(f"## {title}\n")]
+        _file("md").write_text("\n".join([*kept, text]), encoding="utf-8")
+
+
+def plot(title: str, column: str) -> Path:
+    """A bar for each row of a kept section. Returns the picture's path."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    section = next(section for section in _sections() if section.startswith(f"## {title}\n"))
+    lines = section.splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    at = cells[0].index(column)
+    names, values = [row[0] for row in cells[2:]], [float(row[at].replace(",", "")) for row in cells[2:]]
+    colours = ["#1f77b4" if name.startswith("farm") else "#b0b0b0" for name in names]
+    figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(names) + 1.4), layout="constrained")
+    bars = axes.barh(names, values, color=colours)
+    axes.bar_label(bars, fmt="%.1f", padding=4)
+    axes.invert_yaxis()
+    axes.set(xlabel=column, title=title, xlim=(0, max(values) * 1.12))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.text(0.01, -0.02, lines[2], fontsize=7, color="#606060", va="top")
+    path = _file("png")
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    return path
+
+
+def _file(suffix: str) -> Path:
+    name = re.sub(r"[^a-z0-9]+", "-", f"{platform.machine()}-{os.cpu_count()}cpu".lower())
+    return RESULTS / f"{name}.{suffix}"
+
+
+def _sections() -> list[str]:
+    """What is kept, a text a section."""
+    path = _file("md")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [f"## {section.rstrip()}\n" for section in text.split("## ")[1:]]
