@@ -94,7 +94,7 @@ def test_a_frozen_worker_is_killed_at_its_deadline_and_the_other_goes_on(source,
             seen.append(snapshot.workers[1].images)
 
     saboteur = Saboteur(freeze)
-    values = config(source, tmp_path / "run", {"sleep_ms": 10}, limits={"item_timeout_s": 1.5})
+    values = config(source, tmp_path / "run", {"sleep_ms": 10}, limits={"item_timeout_s": 3})
     summary = saboteur.run(values)
     assert saboteur.kills == 1
     assert summary.restarts == 1
