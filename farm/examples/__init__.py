@@ -1,6 +1,6 @@
 """Farm embedded: small programs to copy from, each run by a test.
 
-faces.py     a model that is not YOLO: OpenCV's face detector
+codes.py     a model that is not YOLO: OpenCV's QR code detector
 dataset.py   a PyTorch IterableDataset of images with their labels
 task.py      a task for Airflow, Dagster and the like, safe to retry
 queries.py   the parts of a run, asked with DuckDB and polars

@@ -37,4 +37,4 @@ class Labelled(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
                     columns = [boxes.xyxy, boxes.conf[:, None], boxes.cls[:, None].astype("float32")]
                     image: Any = cv2.imdecode(np.fromfile(result.path, np.uint8), cv2.IMREAD_COLOR)
                     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                    yield torch.from_numpy(image).permute(2, 0, 1), torch.cat([*map(torch.from_numpy, columns)], 1)
+                    yield torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(np.concatenate(columns, axis=1))

@@ -1,0 +1,58 @@
+"""What the README prints runs as it is printed."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CODES = "farm run source=photos output=runs/codes model.factory=farm.examples.codes:make"
+
+
+@pytest.fixture(scope="module")
+def folder(coco_images, coco_weights, tmp_path_factory):
+    """Where a reader stands: a folder of photographs, and weights."""
+    place = tmp_path_factory.mktemp("reader")
+    (place / "photos").mkdir()
+    for image in sorted(coco_images.iterdir())[:6]:
+        (place / "photos" / image.name).symlink_to(image)
+    (place / "yolo26n.pt").symlink_to(coco_weights)
+    return place
+
+
+def run(command, folder):
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=200, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_library_and_then_the_run_and_the_query(folder):
+    """In this order, since the query reads what the run has made."""
+    assert len(PYTHON) == 3
+    query = next(block for block in PYTHON if "duckdb" in block)
+    for block in [*(block for block in PYTHON if block is not query), query]:
+        assert run([sys.executable, "-c", block], folder).strip()
+
+
+def test_the_command_for_any_model(folder):
+    assert CODES in README
+    run([sys.executable, "-m", *shlex.split(CODES)], folder)
+    assert list((folder / "runs" / "codes" / "parts").iterdir())
+
+
+def test_links_lead_somewhere():
+    places = [place for place in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in place]
+    assert places
+    assert all((Path(ROOT) / place).exists() for place in places)
+    lines = (line[3:].lower() for line in README.splitlines() if line.startswith("## "))
+    headings = {re.sub(r"[^a-z0-9 -]", "", line).replace(" ", "-") for line in lines}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= headings
