@@ -9,7 +9,7 @@ dataset, and a task of an actor's. Result rows never travel through Ray: the act
 Ray does when an actor, a task or a node dies is run the task again, which is harmless by the part's name; what an
 image does to a worker is settled between the actor's keeper and its worker process.
 
-The only module that imports ray, when a run begins.
+The only module that imports ray, when a run begins; longer than others for that.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import math
 import os
 import pickle
 import secrets
+import shutil
 import socket
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +33,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from farm.blocks import Blocks, Todo, follow
+from farm.blocks import Blocks, Todo, follow, is_stopped
 from farm.config import FarmConfig
 from farm.driver import Driver
 from farm.engines import local
@@ -54,6 +56,7 @@ OBJECT_STORE_BYTES = 128 << 20  # of a Ray that farm starts: only lists of items
 OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
 SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
 KNOCK_S = 5.0
+REMOVE_TRIES, REMOVE_WAIT_S = 20, 0.25
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 MEMORY = "memory"  # a resource of Ray's nodes, in bytes
 
@@ -111,6 +114,8 @@ class RayPipeline:
     def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
         self._borrowed = _import_ray().is_initialized()
         with connected(self._job.config, self._job.placements):
+            if is_stopped(blocks.folder):  # meanwhile
+                return
             import ray.data as ray_data
 
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
@@ -240,6 +245,10 @@ def connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterator
     if ray.is_initialized():
         yield
         return
+    if "://" in config.ray.address:
+        raise ConfigError(
+            f"ray.address {config.ray.address}: farm is no Ray client; run it on a node of the cluster with ray=auto"
+        )
     with contextlib.ExitStack() as stack:
         _quieten(stack)
         stack.callback(ray.shutdown)
@@ -265,7 +274,9 @@ def _knock(address: str) -> None:
 def _quieten(stack: contextlib.ExitStack) -> None:
     """What Ray prints into the program's output, beside its logs: of deaths that it mends, and of itself."""
     stack.enter_context(environment_set({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
+    stack.enter_context(warnings.catch_warnings())
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")  # advice about the dataset
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     worker: Any = importlib.import_module("ray._private.worker")
     connect = worker.connect
 
@@ -308,7 +319,8 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
     constants: Any = importlib.import_module("ray._private.ray_constants")
     raylet: Any = importlib.import_module("ray._raylet")
     machine = inspect_machine(config.workers.devices != "cpu")
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="farm-ray-", ignore_cleanup_errors=True))
+    folder = tempfile.mkdtemp(prefix="farm-ray-")
+    stack.callback(_remove, folder)
     stack.enter_context(
         environment_set(
             {
@@ -332,6 +344,15 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
             _temp_dir=folder,
             **QUIET,
         )
+
+
+def _remove(folder: str) -> None:
+    """Ray's processes may write their last words into it after the shutdown has returned."""
+    for _ in range(REMOVE_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(REMOVE_WAIT_S)
 
 
 @contextlib.contextmanager
