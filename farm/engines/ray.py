@@ -272,10 +272,12 @@ def _knock(address: str) -> None:
 
 
 def _quieten(stack: contextlib.ExitStack) -> None:
-    """What Ray prints into the program's output, beside its logs: of deaths that it mends, and of itself."""
+    """Nothing that Ray does unasked: printing into the program's output, beside its logs, and starting by itself."""
     stack.enter_context(environment_set({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
     stack.enter_context(warnings.catch_warnings())
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")  # advice about the dataset
+    hook: Any = importlib.import_module("ray._private.auto_init_hook")
+    stack.enter_context(_patched(hook, "enable_auto_connect", False))  # or a thread that is late starts another Ray
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     worker: Any = importlib.import_module("ray._private.worker")
     connect = worker.connect
