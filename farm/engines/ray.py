@@ -15,6 +15,7 @@ The only module that imports ray, when a run begins; longer than others for that
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import math
@@ -114,16 +115,19 @@ class RayPipeline:
     def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
         self._borrowed = _import_ray().is_initialized()
         with connected(self._job.config, self._job.placements):
-            if is_stopped(blocks.folder):  # meanwhile
-                return
-            import ray.data as ray_data
+            if not is_stopped(blocks.folder):  # meanwhile
+                yield from self._receipts(blocks, todo)
+            gc.collect()  # while Ray is still there to be told
 
-            logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
-            with _settings(ray_data):
-                dataset = self._dataset(ray_data, blocks.folder, todo)
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for data in batch["receipt"].to_pylist():
-                    yield pickle.loads(data)
+    def _receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
+        import ray.data as ray_data
+
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
+        with _settings(ray_data):
+            dataset = self._dataset(ray_data, blocks.folder, todo)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for data in batch["receipt"].to_pylist():
+                yield pickle.loads(data)
 
     def abandon(self) -> None:
         """The actors end with the connection; in a program's own Ray they end after the block they have begun."""
@@ -249,6 +253,7 @@ def connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterator
         raise ConfigError(
             f"ray.address {config.ray.address}: farm is no Ray client; run it on a node of the cluster with ray=auto"
         )
+    gc.collect()  # handles of a Ray that this process had before: ids are the same again, and theirs would be let go
     with contextlib.ExitStack() as stack:
         _quieten(stack)
         stack.callback(ray.shutdown)
@@ -319,8 +324,8 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
     Ray reads most of this from the environment, also in the processes that it starts.
     """
     constants: Any = importlib.import_module("ray._private.ray_constants")
-    raylet: Any = importlib.import_module("ray._raylet")
     machine = inspect_machine(config.workers.devices != "cpu")
+    stack.callback(_read_environment)  # once it is again what it was: another cluster may have another token, or none
     folder = tempfile.mkdtemp(prefix="farm-ray-")
     stack.callback(_remove, folder)
     stack.enter_context(
@@ -333,8 +338,7 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
             }
         )
     )
-    raylet.Config.initialize("")  # what was read from the environment when ray was imported is read again
-    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    _read_environment()
     stack.callback(ray.shutdown)  # before the folder goes
     with _patched(constants, "ENABLE_RAY_CLUSTER", False):  # read from the environment when ray was imported
         ray.init(
@@ -346,6 +350,13 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
             _temp_dir=folder,
             **QUIET,
         )
+
+
+def _read_environment() -> None:
+    """Let Ray read again what it read when it was imported: whether there is a token, and which."""
+    raylet: Any = importlib.import_module("ray._raylet")
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _remove(folder: str) -> None:
