@@ -15,7 +15,8 @@ Where to look:
     sources/ decoding models/ rows    images in, predictions out, as rows
     placement leases restarts keys    decisions, without I/O
     channel ring heartbeat store      what crosses processes, and what reaches the disk
-    worker collector supervisor       one process each; lister, roster, watch and tally serve the supervisor
+    worker collector supervisor       one process each; lister, roster, care, watch and tally serve the supervisor
+    driver labeller keeper            a run on a cluster: who hands out blocks, and who labels one; blocks, suspects
     engines/ api exports/ report/ cli from a config to labels on disk and words on a terminal
 """
 

@@ -78,7 +78,9 @@ def follow(folder: Path, todo: Todo) -> Iterator[tuple[int, bytes]]:
     """Number and packed items of every block to do, until the last; waits for those that are not there yet."""
     for number in itertools.count(todo.first):
         while number not in todo.done:
-            ended = not folder.exists() or (folder / END).exists()  # asked first: what was put before it is there
+            if is_stopped(folder):
+                return
+            ended = (folder / END).exists()  # asked first: what was put before it is there
             try:
                 yield number, (folder / _name(number)).read_bytes()
                 break

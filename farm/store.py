@@ -1,7 +1,7 @@
 """The run directory: its lock, run.json, committed parts and what they say. The set of parts is the only truth.
 
     supervisor: RunStore.open (lock, compare, number the session) → committed_keys → totals, batches at the end
-    collector:  PartWriter.commit (temporary name, fsync, rename, fsync of the folder)
+    collector, labeller:  PartWriter.commit (temporary name, fsync, rename, fsync of the folder)
 
 A part is visible under its name only when it is whole. Parts are named <session>-<number>.parquet, so that in name
 order a later row of the same image is the newer one.

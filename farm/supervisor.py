@@ -12,7 +12,8 @@ to its end (Drained) before anything it held is leased again, so that no image i
 takes the workers with it: what it had not committed is queued again, and all of them start anew.
 
 Longer than other modules, because what a message, a death or a signal leads to is decided in one place; what can be
-decided without state is in leases, restarts, deadlines, feeding and tally, and how processes are handled in roster.
+decided without state is in leases, restarts, deadlines, feeding, care and tally, and how processes are handled in
+roster.
 """
 
 from __future__ import annotations

@@ -9,20 +9,23 @@ dataset, and a task of an actor's. Result rows never travel through Ray: the act
 Ray does when an actor, a task or a node dies is run the task again, which is harmless by the part's name; what an
 image does to a worker is settled between the actor's keeper and its worker process.
 
-The only module that imports ray, when a run begins.
+The only module that imports ray, when a run begins; longer than others for that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import math
 import os
 import pickle
 import secrets
+import shutil
 import socket
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +34,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from farm.blocks import Blocks, Todo, follow
+from farm.blocks import Blocks, Todo, follow, is_stopped
 from farm.config import FarmConfig
 from farm.driver import Driver
 from farm.engines import local
@@ -53,6 +56,7 @@ OBJECT_STORE_BYTES = 128 << 20  # of a Ray that farm starts: only lists of items
 OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
 SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
 KNOCK_S = 5.0
+REMOVE_TRIES, REMOVE_WAIT_S = 20, 0.25
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 MEMORY = "memory"  # a resource of Ray's nodes, in bytes
 
@@ -106,14 +110,19 @@ class RayPipeline:
     def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
         self._borrowed = _import_ray().is_initialized()
         with connected(self._job.config, self._job.placements):
-            import ray.data as ray_data
+            if not is_stopped(blocks.folder):  # meanwhile
+                yield from self._receipts(blocks, todo)
+            gc.collect()  # while Ray is still there to be told
 
-            logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
-            with _settings(ray_data):
-                dataset = self._dataset(ray_data, blocks.folder, todo)
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for data in batch["receipt"].to_pylist():
-                    yield pickle.loads(data)
+    def _receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
+        import ray.data as ray_data
+
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
+        with _settings(ray_data):
+            dataset = self._dataset(ray_data, blocks.folder, todo)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for data in batch["receipt"].to_pylist():
+                yield pickle.loads(data)
 
     def abandon(self) -> None:
         """The actors end with the connection; in a program's own Ray they end after the block they have begun."""
@@ -235,6 +244,11 @@ def connected(config: FarmConfig, placements: tuple[Placement, ...]) -> Iterator
     if ray.is_initialized():
         yield
         return
+    if "://" in config.ray.address:
+        raise ConfigError(
+            f"ray.address {config.ray.address}: farm is no Ray client; run it on a node of the cluster with ray=auto"
+        )
+    gc.collect()  # handles of a Ray that this process had before: ids are the same again, and theirs would be let go
     with contextlib.ExitStack() as stack:
         _quieten(stack)
         stack.callback(ray.shutdown)
@@ -258,9 +272,13 @@ def _knock(address: str) -> None:
 
 
 def _quieten(stack: contextlib.ExitStack) -> None:
-    """What Ray prints into the program's output, beside its logs: of deaths that it mends, and of itself."""
+    """Nothing that Ray does unasked: printing into the program's output, beside its logs, and starting by itself."""
     stack.enter_context(environment_set({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
+    stack.enter_context(warnings.catch_warnings())
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")  # advice about the dataset
+    hook: Any = importlib.import_module("ray._private.auto_init_hook")
+    stack.enter_context(_patched(hook, "enable_auto_connect", False))  # or a thread that is late starts another Ray
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     worker: Any = importlib.import_module("ray._private.worker")
     connect = worker.connect
 
@@ -301,9 +319,10 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
     Ray reads most of this from the environment, also in the processes that it starts.
     """
     constants: Any = importlib.import_module("ray._private.ray_constants")
-    raylet: Any = importlib.import_module("ray._raylet")
     machine = inspect_machine(config.workers.devices != "cpu")
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="farm-ray-", ignore_cleanup_errors=True))
+    stack.callback(_read_environment)  # once it is again what it was: another cluster may have another token, or none
+    folder = tempfile.mkdtemp(prefix="farm-ray-")
+    stack.callback(_remove, folder)
     stack.enter_context(
         environment_set(
             {
@@ -314,8 +333,7 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
             }
         )
     )
-    raylet.Config.initialize("")  # what was read from the environment when ray was imported is read again
-    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    _read_environment()
     stack.callback(ray.shutdown)  # before the folder goes
     with _patched(constants, "ENABLE_RAY_CLUSTER", False):  # read from the environment when ray was imported
         ray.init(
@@ -327,6 +345,22 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
             _temp_dir=folder,
             **QUIET,
         )
+
+
+def _read_environment() -> None:
+    """Let Ray read again what it read when it was imported: whether there is a token, and which."""
+    raylet: Any = importlib.import_module("ray._raylet")
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _remove(folder: str) -> None:
+    """Ray's processes may write their last words into it after the shutdown has returned."""
+    for _ in range(REMOVE_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(REMOVE_WAIT_S)
 
 
 @contextlib.contextmanager
