@@ -87,7 +87,7 @@ def run(
         job,
         store,
         lambda gone: Lister(prepared.source, entries, known, lambda: None, gone),
-        RayPipeline(job, store),
+        RayPipeline(job, store, prepared.config.model.weights),
         hooks.on_snapshot,
         None if hooks.on_batch is Hooks().on_batch else hooks.on_batch,
     )
@@ -102,8 +102,10 @@ def run(
 class RayPipeline:
     """A dataset whose rows are blocks and whose results are receipts. See `farm.driver.Pipeline`."""
 
-    def __init__(self, job: Job, store: RunStore) -> None:
+    def __init__(self, job: Job, store: RunStore, weights: str | None) -> None:
+        """`weights`: as the user named them; every node compares their digest."""
         self._job = job
+        self._weights = weights
         self._store = store
         self._borrowed = False
 
@@ -157,9 +159,7 @@ class RayPipeline:
             method=start_method(job),
             prefix="",
         )
-        return LabellerSpec(
-            keeper, str(self._store.path), self._store.session, job.config.model.weights, job.weights_digest
-        )
+        return LabellerSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
 
 
 class Actor:

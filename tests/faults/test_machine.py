@@ -146,7 +146,7 @@ def test_a_worker_frozen_while_it_sends(source, tmp_path):
             saboteur.strike("collector", signal.SIGCONT)
 
     farm.run(config(source, tmp_path / "undisturbed", model))
-    summary = Saboteur(freeze).run(config(source, tmp_path / "run", model, limits={"item_timeout_s": 1.5}))
+    summary = Saboteur(freeze).run(config(source, tmp_path / "run", model, limits={"item_timeout_s": 4}))
     assert frozen
     assert not group_members(frozen[0])
     assert summary.restarts == 1

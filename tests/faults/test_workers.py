@@ -116,7 +116,7 @@ def test_an_image_that_never_returns_is_quarantined_at_its_deadline(tmp_path, ba
 def test_waiting_in_a_slow_batch_is_no_deadline(tmp_path):
     """Forty images of 100 ms each, read ahead: the last waits for seconds, and none takes long itself."""
     source = pictures(tmp_path / "source", 40)
-    limits = {"item_timeout_s": 1.0, "attempts": 1}
+    limits = {"item_timeout_s": 2.0, "attempts": 1}
     workers = {"count": 1, "batch": 8}
     summary = farm.run(config(source, tmp_path / "run", {"sleep_ms": 100}, workers=workers, limits=limits))
     assert (summary.ok, summary.restarts) == (40, 0)
