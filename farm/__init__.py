@@ -14,8 +14,11 @@ Where to look:
     config                            what can be set
     sources/ decoding models/ rows    images in, predictions out, as rows
     placement leases restarts keys    decisions, without I/O
-    channel ring heartbeat store      what crosses processes, and what reaches the disk
+    segments channel ring heartbeat store    what crosses processes, and what reaches the disk
     worker collector supervisor       one process each; lister, roster, care, watch and tally serve the supervisor
+    threads allowance                 workers in threads of one process; memory for images that are decoded together
+    library results spool             `Farm`: a farm inside another program
+    tune                              short runs that find the fastest plan
     driver labeller keeper            a run on a cluster: who hands out blocks, and who labels one; blocks, suspects
     engines/ api exports/ report/ cli from a config to labels on disk and words on a terminal
 """
