@@ -78,5 +78,5 @@ def test_a_factory_makes_the_model():
 
 
 def test_a_factory_that_makes_no_model():
-    with pytest.raises(ModelError, match="made a dict without task, names"):
+    with pytest.raises(ModelError, match=r"made a dict without predict\(images\)"):
         load_model(ModelConfig(factory="builtins:dict"), "cpu", 1)
