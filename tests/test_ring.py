@@ -6,7 +6,6 @@ import secrets
 
 import pytest
 
-from farm import ring as ring_module
 from farm.errors import SharedMemoryError
 from farm.ring import NO_SLOT, Ring
 
@@ -58,7 +57,7 @@ def test_no_room_is_refused_before_the_first_write(monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ring_module, "_allocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     name = f"farm-test-{secrets.token_hex(4)}"
     with pytest.raises(SharedMemoryError, match="shm-size"):
         Ring.create(name)
