@@ -247,10 +247,12 @@ def main() -> None:
     images = sorted(map(str, (args.data / "coco" / "images").glob("*.jpg")))
     weights = str(args.data / "models" / "yolo11n-coco.pt")
     seen: dict[str, list[tuple[float, float, int]]] = {name: [] for name in WAYS}
-    for name in WAYS:  # models are converted before anything is timed
-        if name.startswith("farm, "):
-            alone(name, _few(images), weights, args.workers)
     with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "list.txt"
+        listed.write_text("\n".join(images))
+        for name in WAYS:  # models are converted before anything is timed; int8 depends on the images
+            if name.startswith("farm, "):
+                alone(name, str(listed), weights, args.workers)
         for name, *numbers in rounds(_repeat(images, args.repeat, folder), weights, args.workers, args.rounds):
             seen[name].append(tuple(numbers))  # type: ignore[arg-type]
     whole = {name: statistics.median(n[0] for n in found) for name, found in seen.items()}
@@ -270,13 +272,6 @@ def main() -> None:
     notes = [f"{setting}; medians of {args.rounds} interleaved rounds; `{command}`"]
     header = ["way", "images/s whole", "images/s steady", "÷ YOLO.predict, steady", "boxes"]
     report("Peers: the same images, the same weights", header, rows, notes, args.save)
-
-
-def _few(images: list[str]) -> str:
-    """A list of all images: what int8 is calibrated with depends on them."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as listed:
-        listed.write("\n".join(images))
-    return listed.name
 
 
 def _repeat(images: list[str], times: int, folder: str) -> list[str]:

@@ -14,9 +14,19 @@ from farm.feeding import LEASES_AHEAD, lease_items
 from farm.leases import LeaseBook
 from farm.restarts import RestartPolicy
 from farm.roster import WorkerProcess
+from farm.watch import Watch
 
 INIT_RETRY_S = 1.0
 SUSPENDED_S = 5.0  # a longer turn of the loop means that its own process was stopped: no deadline counts then
+
+
+def hear(worker: WorkerProcess, watch: Watch, obey: Callable[[WorkerProcess, Any], None]) -> None:
+    """Everything that a worker has said so far. The end of its channel is left to its sentinel."""
+    try:
+        while (message := worker.control.read_message()) is not None:
+            obey(worker, message)
+    except EOFError:
+        watch.drop(worker.control)
 
 
 def feed(

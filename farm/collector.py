@@ -1,4 +1,4 @@
-"""The collector process: receives every result, writes it to the ring, and commits it to disk.
+"""The collector process: receives every result, writes it to the ring, and commits it to disk (not for the library).
 
     owns      the reading ends of all result channels, the free slots of the ring, the part being gathered
     receives  Results                                            from workers     (one channel each)

@@ -1,4 +1,4 @@
-"""Is a worker stuck? Judged from its heartbeats, in the supervisor. Pure: no I/O, no clock.
+"""Is a worker stuck? Judged from its heartbeats, by whoever leases to it. Pure: no I/O, no clock.
 
 An item's clock runs while it is decoded or predicted, not while it waits in a batch or for the collector. A process
 that shows no sign of life at all (SIGSTOP, a hang in C that holds the GIL) is as late as one that is busy too long.

@@ -1,7 +1,8 @@
-"""Heartbeats: one row per worker in a small shared-memory segment, written by the worker, read by the supervisor.
+"""Heartbeats: rows of a small shared-memory segment, one a worker and one for the collector, written by them.
 
-The supervisor creates and unlinks the segment. Every field is eight bytes and aligned, so that a reader sees the
-old or the new value, never half of one; no lock is needed, and none can be left locked by a dead worker.
+The supervisor (or a keeper, on a cluster) creates, reads and unlinks the segment. Every field is eight bytes and
+aligned, so that a reader sees the old or the new value, never half of one; no lock is needed, and none can be left
+locked by a dead worker.
 """
 
 from __future__ import annotations

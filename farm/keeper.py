@@ -229,11 +229,7 @@ class Keeper:
     # What the worker says
 
     def _on_control(self, worker: WorkerProcess) -> None:
-        try:
-            while (message := worker.control.read_message()) is not None:
-                self._obey(worker, message)
-        except EOFError:
-            self._watch.drop(worker.control)
+        care.hear(worker, self._watch, self._obey)
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:

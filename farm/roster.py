@@ -1,4 +1,4 @@
-"""The roster: starts, stops and replaces the supervisor's child processes, and knows which are alive.
+"""The roster: starts, stops and replaces workers and collectors, for the supervisor or a keeper.
 
 Mechanics only; what a death means is decided in `supervisor.py`. Every worker has a queue of its own, replaced with
 it: a process that dies while it reads a shared queue leaves the queue's lock taken, and wedges the others.

@@ -316,12 +316,10 @@ def read_part(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile | 
 
 def _has_failures(file: pq.ParquetFile) -> bool:
     """By the statistics of its status column, without reading it: `failed` comes before `ok`."""
-    column = file.schema_arrow.get_field_index("status")
     meta = file.metadata
-    groups = (meta.row_group(i) for i in range(meta.num_row_groups))
-    index = next((i for i in range(meta.num_columns) if meta.schema.column(i).path == "status"), column)
-    statistics = [group.column(index).statistics for group in groups]
-    return any(s is None or not s.has_min_max or s.min == STATUS_FAILED for s in statistics)
+    column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
+    found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
+    return any(s is None or not s.has_min_max or s.min == STATUS_FAILED for s in found)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -244,12 +244,7 @@ class Supervisor:
     # What children say
 
     def _on_control(self, worker: WorkerProcess) -> None:
-        """A message of a worker; its end is left to the sentinel."""
-        try:
-            while (message := worker.control.read_message()) is not None:
-                self._obey(worker, message)
-        except EOFError:
-            self._watch.drop(worker.control)
+        care.hear(worker, self._watch, self._obey)
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:

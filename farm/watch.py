@@ -1,4 +1,4 @@
-"""One wait over everything the supervisor hears from: channels, pipes and the sentinels of its children."""
+"""One wait over everything that a supervisor, or a keeper, hears from: channels, pipes, sentinels of its children."""
 
 from __future__ import annotations
 

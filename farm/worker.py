@@ -1,4 +1,4 @@
-"""The worker process: decode → batch → predict → encode, with its own model, pinned to its own place.
+"""The worker, a process or a thread: decode → batch → predict → encode, with its model, pinned to its place.
 
     owns      one model, a small pool of decoding threads, its row of the heartbeats
     receives  Lease, Stop            from the supervisor   (its own multiprocessing.Queue)

@@ -39,6 +39,10 @@ BACKEND = "model.backend"  # in a fingerprint
 class Running(Protocol):
     """A run that goes on, as `Hooks.on_start` gets it."""
 
+    def run(self) -> Outcome:
+        """The engine's own call: to the end."""
+        ...
+
     def interrupt(self, number: int) -> None:
         """A signal. The first: finish what is in hand and commit; the second: stop now. Safe in a signal handler."""
 
@@ -160,10 +164,15 @@ def run(
     record = Record(store, prepared)
     job = job_of(prepared, len(known), record.task, record.names, record.names_known)
     supervisor = Supervisor(job, store, prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
-    hooks.on_start(supervisor)
+    return attend(supervisor, record, hooks)
+
+
+def attend(running: Running, record: Record, hooks: Hooks) -> Outcome:
+    """Let a run go on to its end, under the caller's eyes."""
+    hooks.on_start(running)
     try:
         record.begin()
-        return supervisor.run()
+        return running.run()
     finally:
         hooks.on_end()
 

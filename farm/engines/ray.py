@@ -91,12 +91,7 @@ def run(
         hooks.on_snapshot,
         None if hooks.on_batch is Hooks().on_batch else hooks.on_batch,
     )
-    hooks.on_start(driver)
-    try:
-        record.begin()
-        return driver.run()
-    finally:
-        hooks.on_end()
+    return local.attend(driver, record, hooks)
 
 
 class RayPipeline:

@@ -1,4 +1,4 @@
-"""What a worker needs of a model. Lives in the worker's process; one instance, never shared."""
+"""What a worker needs of a model. Lives with the worker; never shared, but through LockedModel."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,18 @@ def prepared_images(config: ModelConfig, sample: Sequence[str]) -> list[np.ndarr
 
     plain = config.model_copy(update={"precision": "fp32", "backend": "torch"})
     model = YoloModel(plain, "cpu", os.cpu_count() or 1)
-    images = []
+    return [prepared for prepared, _ in _readable(model, sample)]
+
+
+def _readable(model: Any, sample: Sequence[str]) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """Each image that can be read, prepared for the model, and (height, width) of the original."""
     for path in sample:
         try:
             image = decode(path, MAX_PIXELS, model.channels)
         except DecodeError:
             continue
-        images.append(model.prepare(image, (image.shape[0], image.shape[1])))
-    return images
+        shape = (image.shape[0], image.shape[1])
+        yield model.prepare(image, shape), shape
 
 
 def compare(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
@@ -136,13 +140,8 @@ def predictions(config: ModelConfig, device: str, sample: Sequence[str]) -> list
 
     model = YoloModel(config, device, os.cpu_count() or 1)
     found = []
-    for path in sample:
-        try:
-            image = decode(path, MAX_PIXELS, model.channels)
-        except DecodeError:
-            continue
-        shape = (image.shape[0], image.shape[1])
-        (result,) = model.predict([model.prepare(image, shape)], [shape])
+    for prepared, shape in _readable(model, sample):
+        (result,) = model.predict([prepared], [shape])
         found.append(_detections(result))
     return found
 

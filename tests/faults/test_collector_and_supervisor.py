@@ -18,13 +18,6 @@ def source(tmp_path_factory):
     return pictures(tmp_path_factory.mktemp("source"), IMAGES)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(source, tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("undisturbed")
-    farm.run(config(source, run_dir))
-    return rows(run_dir)
-
-
 def test_the_collector_killed_again_and_again(source, undisturbed, tmp_path):
     def strike(saboteur, snapshot):
         if snapshot.done and saboteur.kills < 12 and saboteur.random.random() < 0.3:

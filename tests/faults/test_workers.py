@@ -17,13 +17,6 @@ def source(tmp_path_factory):
     return pictures(tmp_path_factory.mktemp("source"), IMAGES)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(source, tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("undisturbed")
-    farm.run(config(source, run_dir))
-    return rows(run_dir)
-
-
 @pytest.mark.parametrize("state", ["idle", "starting", "decoding", "predicting", "sending"])
 def test_workers_killed_in_every_state(source, undisturbed, tmp_path, state):
     """Killed whenever one is seen in this state, for as long as there is work."""
