@@ -44,7 +44,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One worker's place: CPUs to pin to (empty: unpinned), torch device, threads, batch, decoding threads."""
+    """One worker's place: CPUs to pin to (empty: unpinned), torch device, threads, batch, decoding threads.
+
+    `share` of the device's memory is the worker's, to which it lowers its batch; None where the user chose the batch.
+    """
 
     worker: int
     cpus: tuple[int, ...]
@@ -52,6 +55,7 @@ class Placement:
     threads: int
     batch: int
     decoders: int
+    share: float | None = None
 
     @property
     def pin(self) -> str:
@@ -159,6 +163,7 @@ def _plan_cuda(machine: Machine, config: WorkersConfig, devices: Sequence[int]) 
             threads=1 if config.threads == "auto" else config.threads,
             batch=CUDA_BATCH if config.batch == "auto" else config.batch,
             decoders=decoders,
+            share=1 / math.ceil(count / len(devices)) if config.batch == "auto" else None,
         )
         for worker in range(count)
     )

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -39,11 +39,12 @@ from farm.heartbeat import Heartbeats
 from farm.keys import split
 from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Results, Stop, pack_seqs
 from farm.models import load_model
-from farm.models.base import Model, is_out_of_memory
+from farm.models.base import Model, OverlappingModel, is_out_of_memory
 from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 from farm.schema import to_ipc
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
+LAUNCHED_AHEAD = 1  # batches that a device works on while an earlier one is postprocessed, encoded and sent
 READ_AHEAD_BATCHES = 4  # decoded images kept ready, so that shapes find company and the model never waits
 READ_AHEAD_BYTES = 1 << 30  # and no more than this of them: a classifier's images are kept whole until it crops them
 MESSAGE_CHARS = 2000  # of an exception's text; some carry whole tensors
@@ -91,6 +92,7 @@ def serve(
     try:
         placement.apply(spec.placement)
         model = load(spec.model, spec.placement.device, spec.placement.threads)
+        batch = _fitting_batch(model, spec.placement)
         model.restore_threads()
     except Exception as error:
         permanent = isinstance(error, ModelError)
@@ -100,7 +102,7 @@ def serve(
     own_bytes = psutil.Process().memory_full_info().uss
     to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes))
     try:
-        Worker(spec, model, leases, pulse, to_supervisor, to_collector).run()
+        Worker(spec, model, batch, leases, pulse, to_supervisor, to_collector).run()
     except (BrokenPipeError, ConnectionResetError):
         raise SystemExit(1) from None  # the collector is gone; the supervisor replaces both
 
@@ -169,19 +171,35 @@ class Stopwatch:
         self._last = now
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A batch that the model has begun."""
+
+    batch: list[Decoded]
+    handle: Any
+    launch_s: float
+
+    @property
+    def seqs(self) -> list[int]:
+        return [decoded.item.seq for decoded in self.batch]
+
+
 class Worker:
     """The loop around one model. `step` does one thing; `run` repeats it until Stop."""
 
     def __init__(
-        self, spec: WorkerSpec, model: Model, leases: Any, pulse: Pulse, to_supervisor: Writer, to_collector: Writer
-    ) -> None:
+        self, spec: WorkerSpec, model: Model, batch: int, leases: Any, pulse: Pulse, to_supervisor: Writer,
+        to_collector: Writer,
+    ) -> None:  # fmt: skip
         self._spec = spec
         self._model = model
         self._leases = leases
         self._pulse = pulse
         self._to_supervisor = to_supervisor
         self._to_collector = to_collector
-        self._batch = spec.placement.batch
+        self._overlapping = cast(OverlappingModel, model) if getattr(model, "overlaps", False) else None
+        self._launched: deque[Launched] = deque()
+        self._batch = batch
         self._items: deque[tuple[Item, int]] = deque()
         self._decoding: deque[Future[Decoded | Unread]] = deque()
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
@@ -201,7 +219,7 @@ class Worker:
 
     @property
     def _idle(self) -> bool:
-        return not (self._items or self._decoding or self._waiting)
+        return not (self._items or self._decoding or self._waiting or self._launched)
 
     def _take_leases(self) -> None:
         """Everything that lies in the queue; waits only where there is nothing else to do."""
@@ -267,8 +285,13 @@ class Worker:
         return image, (image.shape[0], image.shape[1])
 
     def _step(self) -> None:
-        """Collect the next decoded image; predict a batch that is full, or the fullest one where none can be."""
-        if self._decoding:
+        """Collect the next decoded image; predict a batch that is full, or the fullest one where none can be.
+
+        A batch that was launched is finished when the next one is, or when there is no image for a next one yet.
+        """
+        if self._launched and not (self._decoding and self._decoding[0].done()):
+            self._finish()
+        elif self._decoding:
             self._pulse.state(heartbeat.DECODING)
             began = time.perf_counter()
             decoded = self._decoding.popleft().result()
@@ -295,33 +318,55 @@ class Worker:
         self._waiting_bytes -= sum(decoded.prepared.nbytes for decoded in batch)
         while batch:
             part, batch = batch[: self._batch], batch[self._batch :]
-            self._predict(part)
+            self._predict(part, LAUNCHED_AHEAD if self._overlapping else 0)
 
-    def _predict(self, batch: list[Decoded]) -> None:
+    def _predict(self, batch: list[Decoded], ahead: int = 0) -> None:
+        """Begin a batch, and finish what was begun before it; `ahead` batches may stay begun."""
         self._pulse.state(heartbeat.PREDICTING)
-        seqs = [d.item.seq for d in batch]
-        self._pulse.begin(seqs, first=False)
         began = time.perf_counter()
+        self._pulse.begin([decoded.item.seq for decoded in batch], first=False)
+        prepared, shapes = [d.prepared for d in batch], [d.shape for d in batch]
         try:
-            predictions = self._model.predict([d.prepared for d in batch], [d.shape for d in batch])
-            predicted = time.perf_counter()
-            columns = self._model.encode(predictions)
+            handle = self._overlapping.launch(prepared, shapes) if self._overlapping else (prepared, shapes)
         except Exception as error:
-            self._pulse.pause(seqs)
             self._retry(batch, error)
             return
-        self._pulse.pause(seqs)
-        encoded = time.perf_counter()
-        stages = getattr(self._model, "stages", None) or {"forward": predicted - began}
-        self._pulse.spent({**stages, "encode": encoded - predicted})
-        each = 1e3 / len(batch)
-        decode_ms = [d.decode_ms for d in batch]
-        timings = Timings(decode_ms, (predicted - began) * each, (encoded - predicted) * each)
-        rows = ok_rows(self._model.task, batch, columns, self._spec.worker, timings)
-        self._send(seqs, rows)
+        self._launched.append(Launched(batch, handle, time.perf_counter() - began))
+        self._finish(ahead)
+
+    def _finish(self, ahead: int = 0) -> None:
+        """Finish the batches begun first, encode and send them, until `ahead` are left."""
+        while len(self._launched) > ahead:
+            launched = self._launched.popleft()
+            self._pulse.state(heartbeat.PREDICTING)
+            began = time.perf_counter()
+            try:
+                predictions = (
+                    self._overlapping.finish(launched.handle) if self._overlapping
+                    else self._model.predict(*launched.handle)
+                )  # fmt: skip
+                predicted = time.perf_counter()
+                columns = self._model.encode(predictions)
+            except Exception as error:
+                self._retry(launched.batch, error)
+                continue
+            self._pulse.pause(launched.seqs)
+            encoded = time.perf_counter()
+            predict_s = launched.launch_s + predicted - began
+            stages = getattr(self._model, "stages", None) or {"forward": predict_s}
+            self._pulse.spent({**stages, "encode": encoded - predicted})
+            each = 1e3 / len(launched.batch)
+            timings = Timings([d.decode_ms for d in launched.batch], predict_s * each, (encoded - predicted) * each)
+            rows = ok_rows(self._model.task, launched.batch, columns, self._spec.worker, timings)
+            self._send(launched.seqs, rows)
 
     def _retry(self, batch: list[Decoded], error: Exception) -> None:
-        """A batch that raised: halved when memory is short, else image by image, so that one cannot fail others."""
+        """A batch that raised: halved when memory is short, else image by image, so that one cannot fail others.
+
+        What else is begun is finished first: it holds memory.
+        """
+        self._pulse.pause([decoded.item.seq for decoded in batch])
+        self._finish()
         if len(batch) == 1:
             self._give_back(batch[0].item.seq, "predict", type(error).__name__, f"{error} ({_where(error)})")
             return
@@ -359,6 +404,12 @@ class Worker:
         self._to_collector.send_frame(*Results(pack_seqs(seqs), to_ipc(rows)).frame())
         self._pulse.spent({"send": time.perf_counter() - began})
         self._pulse.sent(len(seqs))
+
+
+def _fitting_batch(model: Model, place: placement.Placement) -> int:
+    """The planned batch, or a smaller one where this model and this device have no room for it."""
+    fits = getattr(model, "fitting_batch", None)
+    return place.batch if place.share is None or fits is None else int(fits(place.batch, place.share))
 
 
 def _where(error: BaseException) -> str:

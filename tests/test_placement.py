@@ -55,6 +55,12 @@ def test_two_workers_a_cuda_device_sharing_its_cores():
     assert places[0].decoders == 4
 
 
+def test_workers_of_a_cuda_device_share_its_memory():
+    two = machine(cuda=("A", "B"))
+    assert [p.share for p in plan(two, WorkersConfig(count=3))] == [0.5] * 3
+    assert [p.share for p in plan(two, WorkersConfig(batch=64))] == [None] * 4, "the user's own batch is kept"
+
+
 def test_devices_can_be_chosen():
     gpus = machine(cuda=["A", "B"])
     assert {p.device for p in plan(gpus, WorkersConfig(devices=[1]))} == {"cuda:1"}

@@ -17,9 +17,10 @@ class Model(Protocol):
     channels      3: images come as BGR, 1: as grey, else: as the file has them
     needs_pixels  False: nothing is read or decoded, `predict` gets no images
 
-    Two more are used where a model has them: `reduced_side`, the long side in pixels below which no image may be
-    decoded (model.decode: reduced), and `stages`, the seconds that the last `predict` spent by stage (preprocess,
-    forward, postprocess).
+    More is used where a model has it: `reduced_side`, the long side in pixels below which no image may be decoded
+    (model.decode: reduced); `stages`, the seconds that the last `predict` spent by stage (preprocess, forward,
+    postprocess); `fitting_batch(wanted, share)`, which lowers a planned batch to what a share of the device's memory
+    has room for. A model whose device works by itself sets `overlaps = True` and is an OverlappingModel.
     """
 
     task: str
@@ -44,6 +45,18 @@ class Model(Protocol):
 
     def restore_threads(self) -> None:
         """Apply the thread budget again, where loading a model may have changed it."""
+        ...
+
+
+class OverlappingModel(Model, Protocol):
+    """`predict` in two halves: workers launch a batch before they finish the one before it."""
+
+    def launch(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+        """Begin a batch and return at once."""
+        ...
+
+    def finish(self, launched: Any) -> Any:
+        """Wait for a batch that was launched: its predictions."""
         ...
 
 

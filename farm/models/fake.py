@@ -3,10 +3,12 @@
     model: {factory: "farm.models.fake:make", args: {boxes: 10, sleep_ms: 20}}
 
 Every image gets the same boxes. With `pixels: true` images are read and decoded, and the first box is as large as the
-image, so that a wrong image shows. Faults, for testing what a farm does with them, are chosen by an image's first
-pixel (blue value), which needs `pixels: true`: `kill_on` ends the process with SIGSEGV, `hang_on` never returns,
-`raise_on` raises, `hog_on` takes memory until it is refused or the process killed. `fits` is the largest batch that
-the made-up device has memory for.
+image, so that a wrong image shows. `sleep_ms` an image is its network, `post_ms` its postprocessing; with `overlaps:
+true` the network runs on a device that is made up, beside everything else.
+
+Faults, for testing what a farm does with them, are chosen by an image's first pixel (blue value), which needs `pixels:
+true`: `kill_on` ends the process with SIGSEGV, `hang_on` never returns, `raise_on` raises, `hog_on` takes memory until
+it is refused or the process killed. `fits` is the largest batch that the made-up device has memory for.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class FakeModel:
 
     boxes: int = 10
     sleep_ms: float = 0.0
+    post_ms: float = 0.0
+    overlaps: bool = False
     pixels: bool = False
     load_s: float = 0.0
     fail_init: str = ""
@@ -50,6 +54,8 @@ class FakeModel:
     channels: int = 3
     needs_pixels: bool = False
     _columns: dict[int, pa.Array] = field(default_factory=dict)
+    _launched: int = 0
+    _device_free_s: float = 0.0
 
     def __post_init__(self) -> None:
         time.sleep(self.load_s)
@@ -61,9 +67,19 @@ class FakeModel:
         return image[:1, :1].copy()
 
     def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
-        if self.fits is not None and len(shapes) > self.fits:
-            raise OutOfMemoryError(f"{len(shapes)} images do not fit")
-        time.sleep(self.sleep_ms * len(shapes) / 1e3)
+        return self.finish(self.launch(prepared, shapes))
+
+    def launch(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+        if self.fits is not None and self._launched + len(shapes) > self.fits:
+            raise OutOfMemoryError(f"{self._launched + len(shapes)} images do not fit")
+        self._launched += len(shapes)
+        self._device_free_s = max(self._device_free_s, time.monotonic()) + self.sleep_ms * len(shapes) / 1e3
+        return prepared, shapes, self._device_free_s
+
+    def finish(self, launched: Any) -> Any:
+        prepared, shapes, done_s = launched
+        self._launched -= len(shapes)
+        time.sleep(max(0.0, done_s - time.monotonic()) + self.post_ms * len(shapes) / 1e3)
         for image in prepared:
             self._misbehave(int(image[0, 0, 0]))
         return shapes

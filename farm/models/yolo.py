@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,9 @@ from farm.models.weights import environment
 from farm.schema import TASKS
 
 WARM_UP_SIDE = 32
+MEASURED_BATCHES = (1, 3)  # whose memory tells how many images fit
+FILLED_SHARE = 0.8  # of a worker's part of a device's memory; a second batch is begun while one is postprocessed
+ON_HOST = ("detect", "pose", "obb")  # what is left to do with their detections needs no device
 REFUSALS = (
     "types outside the supported",
     "weights_only",
@@ -34,8 +40,24 @@ REFUSALS = (
 )  # of Ultralytics' safe loading
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A batch that the device works on, or has done. `raw` is what the network puts out."""
+
+    batch: Any
+    raw: Any
+    originals: list[np.ndarray]
+    done: Any
+    preprocess_s: float
+    forward_s: float
+
+
 class YoloModel:
-    """One model on one device with its thread budget."""
+    """One model on one device with its thread budget.
+
+    On CUDA a batch goes through three streams: images are copied on one, from pinned memory; the network runs on
+    torch's own; a batch is postprocessed on a third, while the next one is already in the network.
+    """
 
     needs_pixels = True
 
@@ -57,6 +79,12 @@ class YoloModel:
         self._predictor = _predictor(yolo, config, device)
         self._letterbox = self._predictor.pre_transform
         self._predictor.pre_transform = lambda images: images  # `prepare` has done it
+        network = self._predictor.model
+        self.overlaps = device != "cpu" and getattr(network, "format", None) == "pt"  # others reuse their outputs
+        self._copying: Any = None
+        self._beside: Any = None
+        if self.overlaps:
+            self._use_streams(device)
         self._transforms_host_side = self.task == "classify" and self._predictor.device_transform is None
         self.names: Mapping[int, str] = {int(i): str(name) for i, name in self._predictor.model.names.items()}
         self.channels = int(getattr(self._predictor.model, "channels", 3) or 3)
@@ -91,45 +119,149 @@ class YoloModel:
 
     def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> list[Any]:
         """Ultralytics' Results of a batch of one prepared shape; seconds by stage are left in `stages`."""
+        return self.finish(self.launch(prepared, shapes))
+
+    def launch(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Launched:
+        """Begin a batch. On CUDA it returns while the device still works."""
         import torch
 
-        predictor = self._predictor
         originals = [np.broadcast_to(np.uint8(0), (*shape, self.channels)) for shape in shapes]
         names = [""] * len(originals)
-        predictor.batch = (names, originals, names)
         with torch.inference_mode():
             began = time.perf_counter()
-            batch = predictor.preprocess(list(prepared))
-            ready = self._finished()
-            raw = predictor.inference(batch)
-            inferred = self._finished()
-            results = list(predictor.postprocess(raw, batch, originals))
+            self._predictor.batch = (names, originals, names)
+            batch = self._transfer(prepared)
+            ready = time.perf_counter()
+            raw = self._predictor.inference(batch)
+            done = torch.cuda.current_stream(self._device).record_event() if self._device != "cpu" else None
+        return Launched(batch, raw, originals, done, ready - began, time.perf_counter() - ready)
+
+    def finish(self, launched: Launched) -> list[Any]:
+        """Ultralytics' Results of a batch that was begun."""
+        import torch
+
+        names = [""] * len(launched.originals)
+        self._predictor.batch = (names, launched.originals, names)
+        began = time.perf_counter()
+        if launched.done is not None:
+            launched.done.synchronize()
+        inferred = time.perf_counter()
+        with torch.inference_mode(), self._beside_the_network():
+            results = list(self._predictor.postprocess(launched.raw, launched.batch, launched.originals))
+        if self._beside is not None:
+            self._beside.synchronize()  # what it reads is given back to the network's stream from here on
         done = time.perf_counter()
-        self.stages = {"preprocess": ready - began, "forward": inferred - ready, "postprocess": done - inferred}
+        self.stages = {
+            "preprocess": launched.preprocess_s,
+            "forward": launched.forward_s + inferred - began,
+            "postprocess": done - inferred,
+        }
         return results
 
-    def _finished(self) -> float:
-        """The time when the device has done what it was given."""
-        if self._device != "cpu":
-            import torch
-
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
     def encode(self, predictions: list[Any]) -> Mapping[str, pa.Array]:
-        return encode_results(self.task, predictions)
+        with self._beside_the_network():
+            return encode_results(self.task, predictions)
+
+    def fitting_batch(self, wanted: int, share: float) -> int:
+        """The largest batch, of `wanted` images at most, that a `share` of the device's memory has room for."""
+        if self._device == "cpu":
+            return wanted
+        import torch
+
+        peaks = [self._peak_bytes(count) for count in MEASURED_BATCHES]
+        free, total = torch.cuda.mem_get_info(self._device)
+        return fitting_batch(wanted, min(free, int(total * share)), MEASURED_BATCHES, peaks)
+
+    def _peak_bytes(self, count: int) -> int:
+        """Memory of the device at its fullest in a batch of so many of the largest images."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self.predict([np.zeros((*self._predictor.imgsz, self.channels), np.uint8)] * count, [(1, 1)] * count)
+        return int(torch.cuda.max_memory_allocated(self._device))
+
+    def _use_streams(self, device: str) -> None:
+        import torch
+
+        self._copying = torch.cuda.Stream(device)
+        self._beside = torch.cuda.Stream(device)
+        if self.task in ON_HOST and hasattr(self._predictor, "construct_results"):
+            self._predictor.construct_results = on_host(self._predictor.construct_results)
+
+    def _transfer(self, prepared: Sequence[np.ndarray]) -> Any:
+        """The batch as the network takes it."""
+        if self._copying is None or self.task == "classify" or prepared[0].dtype != np.uint8:
+            return self._predictor.preprocess(list(prepared))
+        import torch
+
+        with torch.cuda.stream(self._copying):
+            pixels = pinned(prepared, True).to(self._device, non_blocking=True)
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_stream(self._copying)
+        pixels.record_stream(stream)
+        return as_input(pixels, self._predictor.model.fp16)
+
+    def _beside_the_network(self) -> AbstractContextManager[Any]:
+        """On the stream that does not wait for the network's next batch."""
+        if self._beside is None:
+            return nullcontext()
+        import torch
+
+        return torch.cuda.stream(self._beside)
+
+
+def fitting_batch(wanted: int, room_bytes: int, measured: tuple[int, int], peaks: Sequence[int]) -> int:
+    """The largest batch whose peak, a straight line through two measured ones, leaves a part of the room free. Pure."""
+    fewer, more = measured
+    each = max(1, (peaks[1] - peaks[0]) // (more - fewer))
+    fixed = peaks[0] - each * fewer
+    return max(1, min(wanted, int((room_bytes * FILLED_SHARE - fixed) // each)))
+
+
+def pinned(prepared: Sequence[np.ndarray], pin: bool) -> Any:
+    """Images (H, W, C) as one tensor (n, H, W, C) uint8, in memory that the device copies from by itself.
+
+    torch keeps such memory for reuse, and hands it out again only when its copy is done.
+    """
+    import torch
+
+    whole = torch.empty((len(prepared), *prepared[0].shape), dtype=torch.uint8, pin_memory=pin)
+    np.stack(prepared, out=whole.numpy())
+    return whole
+
+
+def as_input(pixels: Any, half: bool) -> Any:
+    """Pixels (n, H, W, C) uint8 BGR on the device as (n, C, H, W) RGB of 0 to 1: Ultralytics' own steps."""
+    batch = pixels.permute(0, 3, 1, 2).contiguous()
+    if batch.shape[1] == 3:
+        batch = batch.flip(1)
+    return (batch.half() if half else batch.float()).div_(255)
+
+
+def on_host(construct: Callable[..., Any]) -> Callable[..., Any]:
+    """`construct_results` with the detections of a whole batch brought from the device in one copy."""
+
+    def construct_on_host(found: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        import torch
+
+        whole = torch.cat(list(found)).cpu()
+        return construct(list(whole.split([len(each) for each in found])), *args, **kwargs)
+
+    return construct_on_host
 
 
 def configure_ultralytics(config: ModelConfig) -> None:
     """The environment's meaning, also where a fork server imported Ultralytics under another one. No telemetry."""
     from ultralytics import utils
     from ultralytics.nn import tasks
-    from ultralytics.utils import checks
+    from ultralytics.utils import checks, nms
     from ultralytics.utils.events import events
 
     utils.SAFE_LOAD = tasks.SAFE_LOAD = config.safe_load
     utils.AUTOINSTALL = checks.AUTOINSTALL = config.autoinstall
     events.enabled = False
+    # After 2 s non-maximum suppression drops the rest of a batch, with a warning only: no clock decides here.
+    vars(nms)["time"] = SimpleNamespace(time=lambda: 0.0)
 
 
 def _load(config: ModelConfig) -> Any:
@@ -170,7 +302,7 @@ def _predictor(yolo: Any, config: ModelConfig, device: str) -> Any:
         "device": device,
     }
     if config.precision == "fp16":
-        arguments["quantize"] = 16
+        arguments |= {"quantize": 16, "channels_last": True}
     empty = np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
     try:
         yolo.predict(empty, verbose=False, save=False, **arguments)

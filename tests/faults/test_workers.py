@@ -50,11 +50,12 @@ def test_random_kills_of_workers(source, undisturbed, tmp_path):
     assert rows(tmp_path / "run") == undisturbed
 
 
-@pytest.mark.parametrize("batch", [1, 8])
-def test_an_image_that_kills_its_worker_among_sixteen(tmp_path, batch):
+@pytest.mark.parametrize(("batch", "overlaps"), [(1, False), (8, False), (4, True)])
+def test_an_image_that_kills_its_worker_among_sixteen(tmp_path, batch, overlaps):
     source = pictures(tmp_path / "source", 16, poisoned=(7,))
     limits = {"attempts": 3, "max_restarts": 20}
-    values = config(source, tmp_path / "run", {"kill_on": POISON}, workers={"count": 1, "batch": batch}, limits=limits)
+    model = {"kill_on": POISON, "overlaps": overlaps}
+    values = config(source, tmp_path / "run", model, workers={"count": 1, "batch": batch}, limits=limits)
     summary = farm.run(values)
     assert (summary.ok, summary.failed, summary.exit_code) == (15, 1, 3)
     assert summary.restarts == 3, "a poison image costs limits.attempts restarts"
@@ -115,11 +116,27 @@ def test_waiting_in_a_slow_batch_is_no_deadline(tmp_path):
     assert (summary.ok, summary.restarts) == (40, 0)
 
 
-def test_a_device_out_of_memory_halves_the_batch(tmp_path):
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_device_out_of_memory_halves_the_batch(tmp_path, overlaps):
     source = pictures(tmp_path / "source", 48)
-    values = config(source, tmp_path / "run", {"fits": 3}, workers={"count": 1, "batch": 16}, limits={"attempts": 1})
+    model = {"fits": 3, "overlaps": overlaps}
+    values = config(source, tmp_path / "run", model, workers={"count": 1, "batch": 16}, limits={"attempts": 1})
     summary = farm.run(values)
     assert (summary.ok, summary.failed, summary.restarts) == (48, 0, 0)
+
+
+def test_a_batch_is_begun_before_the_one_before_it_is_done(source, undisturbed, tmp_path):
+    """On a device that is made up: nothing gets lost between the two halves, an image that fails fails alone."""
+    workers = {"batch": 4, "decoders": 2}
+    model = {"overlaps": True, "sleep_ms": 2, "post_ms": 2}
+    summary = farm.run(config(source, tmp_path / "run", model, workers=workers))
+    assert summary.restarts == 0
+    assert rows(tmp_path / "run") == undisturbed
+    poisoned = pictures(tmp_path / "poisoned", 30, poisoned=(3, 4, 17))
+    model = {**model, "raise_on": POISON}
+    summary = farm.run(config(poisoned, tmp_path / "run 2", model, workers=workers, limits={"attempts": 1}))
+    assert (summary.ok, summary.failed, summary.restarts) == (27, 3, 0)
+    assert summary.failures[0].example == "00003.png"
 
 
 def test_an_image_that_takes_all_memory_is_named_as_such(tmp_path):

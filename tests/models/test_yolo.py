@@ -129,3 +129,77 @@ def test_workers_never_ask_the_network(coco_weights):
 
     assert os.environ["YOLO_OFFLINE"] == "true"
     assert not events.enabled
+
+
+@pytest.fixture(scope="module")
+def model(coco_weights):
+    return load_model(ModelConfig(weights=str(coco_weights)), "cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def prepared(model, paths):
+    images = [decode(path, 10**9, model.channels) for path in paths]
+    return [(model.prepare(image, image.shape[:2]), image.shape[:2]) for image in images]
+
+
+def test_batches_may_be_begun_before_others_are_finished(model, prepared):
+    launched = [model.launch([image], [shape]) for image, shape in prepared]
+    found = [model.encode(model.finish(each)) for each in launched]
+    assert found == [model.encode(model.predict([image], [shape])) for image, shape in prepared]
+
+
+def test_pixels_from_pinned_memory_become_the_same_input(model, prepared):
+    import torch
+
+    from farm.models.yolo import as_input, pinned
+
+    image = prepared[0][0]
+    batch = [image, image[::-1].copy()]
+    expected = model._predictor.preprocess(batch)
+    assert torch.equal(as_input(pinned(batch, pin=False), half=False), expected)
+    assert as_input(pinned(batch, pin=False), half=True).dtype == torch.float16
+
+
+@pytest.mark.parametrize("weights", ["yolo11n.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml"])
+def test_detections_that_leave_the_device_in_one_copy_are_the_same(paths, weights):
+    from farm.models.yolo import on_host
+
+    model = load_model(ModelConfig(weights=weights, imgsz=160, conf=1e-7, max_det=20), "cpu", 1)
+    images = [decode(path, 10**9, model.channels)[:320, :320] for path in paths]
+    batch = [model.prepare(image, image.shape[:2]) for image in images]
+    shapes = [image.shape[:2] for image in images]
+    expected = model.encode(model.predict(batch, shapes))
+    model._predictor.construct_results = on_host(model._predictor.construct_results)
+    assert model.encode(model.predict(batch, shapes)) == expected
+
+
+def test_a_batch_that_fits():
+    from farm.models.yolo import fitting_batch
+
+    mega = 1 << 20
+    peaks = [120 * mega, 320 * mega]  # of 1 and 3 images: 100 each, 20 for the network
+    assert fitting_batch(32, 80 << 30, (1, 3), peaks) == 32
+    assert fitting_batch(32, 1025 * mega, (1, 3), peaks) == 8
+    assert fitting_batch(32, 10 * mega, (1, 3), peaks) == 1, "one image is tried whatever the numbers say"
+    assert fitting_batch(32, 10 * mega, (1, 3), [mega, mega]) == 32, "a network that shows no growth"
+
+
+def test_no_clock_decides_what_is_found(model, prepared, monkeypatch):
+    """Ultralytics drops the rest of a batch when suppression takes two seconds: on a machine that was suspended."""
+    import time
+
+    import torchvision
+
+    image, shape = prepared[0]
+    expected = model.encode(model.predict([image] * 3, [shape] * 3))
+    now, jump = time.time, [0.0]
+    suppress = torchvision.ops.nms
+
+    def suspended(*arguments):
+        jump[0] += 1000.0
+        return suppress(*arguments)
+
+    monkeypatch.setattr(torchvision.ops, "nms", suspended)
+    monkeypatch.setattr(time, "time", lambda: now() + jump[0])
+    assert model.encode(model.predict([image] * 3, [shape] * 3)) == expected
+    assert jump[0] >= 3000, "suppression was not what slept"
