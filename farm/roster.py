@@ -34,7 +34,7 @@ from farm.segments import semaphores_named
 from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
 
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
-PRELOAD_MODEL = ["cv2", "torch", "ultralytics", "farm.models.yolo"]
+PRELOAD_MODEL = ["cv2", "farm.models.yolo", "farm.models.preload"]
 JOIN_S = 5.0
 POLL_S = 0.1
 FORK_SERVER_TRIES = 10

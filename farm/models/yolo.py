@@ -267,6 +267,8 @@ def configure_ultralytics(config: ModelConfig) -> None:
 def _load(config: ModelConfig) -> Any:
     from ultralytics import YOLO
 
+    from farm.models import preload  # noqa: F401
+
     try:
         return YOLO(str(config.weights), task=config.task, verbose=False)
     except Exception as error:
