@@ -1,7 +1,7 @@
-"""Scaling on simulated cores: a model that sleeps 20 ms an image, with 1 to 64 workers.
+"""Scaling on simulated cores, a model that sleeps 20 ms an image with 1 to 64 workers; and on a simulated device.
 
 What is left of linear is what farm itself costs: leasing, collecting, committing. Rates are taken while all workers
-are at work.
+are at work. The device takes 10 ms an image and Python 8 ms after it: in turn, and with the one beside the other.
 
     python -m benchmarks.scaling
 """
@@ -11,6 +11,10 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
+from pathlib import Path
+
+import cv2
+import numpy as np
 
 import farm
 from benchmarks.overhead import Numbers
@@ -21,6 +25,7 @@ from farm.summary import Snapshot
 
 SLEEP_MS = 20.0
 MEASURE_S = 8.0
+DEVICE_MS, PYTHON_MS, DEVICE_IMAGES = 10.0, 8.0, 1000
 
 
 class Rate:
@@ -59,6 +64,22 @@ def measure(workers: int) -> float:
     return rate.images_per_s
 
 
+def on_a_device(overlaps: bool) -> float:
+    """images/s of one worker whose network runs on a device that is made up."""
+    with tempfile.TemporaryDirectory() as folder:
+        pixels = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+        for number in range(DEVICE_IMAGES):
+            Path(folder, f"{number:05d}.png").write_bytes(pixels)
+        args = {"pixels": True, "sleep_ms": DEVICE_MS, "post_ms": PYTHON_MS, "overlaps": overlaps}
+        config = {
+            "source": folder,
+            "model": {"factory": "farm.models.fake:make", "args": args},
+            "workers": {"count": 1, "devices": "cpu", "batch": 8},
+            "output": {"dir": f"{folder}/run", "exports": []},
+        }
+        return farm.run(config).images_per_s
+
+
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
@@ -68,6 +89,10 @@ def main() -> None:
     rows = [[str(n), f"{rate:.1f}", f"{rate / n / linear:.3f}"] for n, rate in rates.items()]
     note = f"{SLEEP_MS:g} ms an image; `python -m benchmarks.scaling --workers {' '.join(map(str, args.workers))}`"
     report("Scaling: simulated cores", ["workers", "images/s", "of linear"], rows, [note], args.save)
+    rows = [[name, f"{on_a_device(overlaps):.1f}"] for name, overlaps in (("in turn", False), ("overlapping", True))]
+    work = f"{DEVICE_MS:g} ms an image on the device, {PYTHON_MS:g} ms after it"
+    note = f"one worker, batches of 8, {work}; `python -m benchmarks.scaling`"
+    report("Scaling: a simulated device", ["network and postprocessing", "images/s"], rows, [note], args.save)
 
 
 if __name__ == "__main__":

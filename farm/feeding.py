@@ -9,7 +9,7 @@ from __future__ import annotations
 LEASE_S = 0.1
 LEASE_ITEMS = 512
 LEASES_AHEAD = 2  # one being worked on, one waiting, so that no worker waits for the supervisor
-READ_AHEAD_BATCHES = 4  # what a worker decodes ahead; it must hold at least that much
+READ_AHEAD_BATCHES = 6  # what a worker decodes ahead, so that shapes find company; two more may be in the model
 
 
 def lease_items(before: int, since_s: float, batch: int) -> int:

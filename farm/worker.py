@@ -21,7 +21,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from farm.channel import Writer
 from farm.config import ModelConfig
 from farm.decoding import decode_bytes, decode_reduced, header_pixels, read_bytes
 from farm.errors import DecodeError, ModelError
+from farm.feeding import READ_AHEAD_BATCHES
 from farm.heartbeat import Heartbeats
 from farm.keys import split
 from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Results, Stop, pack_seqs
@@ -44,9 +45,9 @@ from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of
 from farm.schema import to_ipc
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
+DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch
 LAUNCHED_AHEAD = 1  # batches that a device works on while an earlier one is postprocessed, encoded and sent
-READ_AHEAD_BATCHES = 4  # decoded images kept ready, so that shapes find company and the model never waits
-READ_AHEAD_BYTES = 1 << 30  # and no more than this of them: a classifier's images are kept whole until it crops them
+READ_AHEAD_BYTES = 1 << 30  # of decoded images kept ready: a classifier's images are kept whole until it crops them
 MESSAGE_CHARS = 2000  # of an exception's text; some carry whole tensors
 TRANSIENT = {"OSError", "TimeoutError", "BlockingIOError", "InterruptedError", "MemoryError", "ConnectionError"}
 
@@ -287,9 +288,9 @@ class Worker:
     def _step(self) -> None:
         """Collect the next decoded image; predict a batch that is full, or the fullest one where none can be.
 
-        A batch that was launched is finished when the next one is, or when there is no image for a next one yet.
+        A batch that was launched is finished after the launch of the next one, or when the device is done with it.
         """
-        if self._launched and not (self._decoding and self._decoding[0].done()):
+        if self._launched and not self._next_is_decoded():
             self._finish()
         elif self._decoding:
             self._pulse.state(heartbeat.DECODING)
@@ -302,6 +303,18 @@ class Worker:
                 self._bucket(decoded)
         elif self._waiting and (not self._items or self._waiting >= self._batch * READ_AHEAD_BATCHES):
             self._label(max(self._buckets, key=lambda shape: len(self._buckets[shape])))
+
+    def _next_is_decoded(self) -> bool:
+        """Wait until it is, or until the device is done with what was launched. False too if there is no next one."""
+        assert self._overlapping is not None
+        if not self._decoding:
+            return False
+        began = time.perf_counter()
+        coming, launched = self._decoding[0], self._launched[0].handle
+        while not coming.done() and not self._overlapping.is_done(launched):
+            wait([coming], DEVICE_POLL_S)
+        self._pulse.spent({"wait": time.perf_counter() - began})
+        return coming.done()
 
     def _bucket(self, decoded: Decoded) -> None:
         shape = decoded.prepared.shape

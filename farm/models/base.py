@@ -55,6 +55,10 @@ class OverlappingModel(Model, Protocol):
         """Begin a batch and return at once."""
         ...
 
+    def is_done(self, launched: Any) -> bool:
+        """Would `finish` return without waiting?"""
+        ...
+
     def finish(self, launched: Any) -> Any:
         """Wait for a batch that was launched: its predictions."""
         ...

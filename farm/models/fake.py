@@ -76,6 +76,9 @@ class FakeModel:
         self._device_free_s = max(self._device_free_s, time.monotonic()) + self.sleep_ms * len(shapes) / 1e3
         return prepared, shapes, self._device_free_s
 
+    def is_done(self, launched: Any) -> bool:
+        return bool(time.monotonic() >= launched[2])
+
     def finish(self, launched: Any) -> Any:
         prepared, shapes, done_s = launched
         self._launched -= len(shapes)

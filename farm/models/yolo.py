@@ -136,6 +136,10 @@ class YoloModel:
             done = torch.cuda.current_stream(self._device).record_event() if self._device != "cpu" else None
         return Launched(batch, raw, originals, done, ready - began, time.perf_counter() - ready)
 
+    def is_done(self, launched: Launched) -> bool:
+        """Has the network done with a batch that was begun?"""
+        return launched.done is None or bool(launched.done.query())
+
     def finish(self, launched: Launched) -> list[Any]:
         """Ultralytics' Results of a batch that was begun."""
         import torch
