@@ -11,7 +11,7 @@ import sys
 
 from benchmarks.record import plot
 
-ALL = ("peers", "overhead", "scaling", "start", "large_images", "library", "resume", "faults")
+ALL = ("peers", "forward", "overhead", "scaling", "start", "kinds", "large_images", "library", "resume", "faults")
 
 
 def main() -> None:

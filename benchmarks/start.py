@@ -8,6 +8,7 @@ worker that is ready: with the fork server the imports of torch and Ultralytics 
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -92,7 +93,7 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--workers", type=int, default=2)
-    arguments.add_argument("--one", help="a run of its own, as JSON")
+    arguments.add_argument("--one", help=argparse.SUPPRESS)
     args = arguments.parse_args()
     if args.one:
         print(json.dumps(one(*json.loads(args.one))))

@@ -214,16 +214,22 @@ def _write(path: Path, value: Any) -> None:
 def _in_a_process(task: dict[str, Any]) -> dict[str, Any]:
     """Run convert.py on the task; its last line is the answer."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-m", "farm.models.convert"], input=json.dumps(task), capture_output=True, text=True,
-        timeout=CONVERT_TIMEOUT_S, check=False, env=environ,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "farm.models.convert"], input=json.dumps(task), capture_output=True, text=True,
+            timeout=CONVERT_TIMEOUT_S, check=False, env=environ,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise _unusable(task, f"it took longer than {CONVERT_TIMEOUT_S} s") from None
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        words = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ModelError(
-            f"weights {task['config']['weights']} cannot be used with model.backend {task['backend']} "
-            f"{task['config']['precision']}: {words[:400]}; set model.backend=torch"
-        )
+        raise _unusable(task, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
+
+
+def _unusable(task: dict[str, Any], why: str) -> ModelError:
+    return ModelError(
+        f"weights {task['config']['weights']} cannot be used with model.backend {task['backend']} "
+        f"{task['config']['precision']}: {why[:400]}; set model.backend=torch"
+    )

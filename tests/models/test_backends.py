@@ -150,6 +150,13 @@ def test_weights_that_cannot_be_converted(tmp_path, sample):
         ready(weights, tmp_path, sample, backend="onnxruntime")
 
 
+def test_a_conversion_that_does_not_end(coco_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "CONVERT_TIMEOUT_S", 0.1)
+    config = ModelConfig(weights=str(coco_weights), backend="onnxruntime")
+    with pytest.raises(ModelError, match="took longer than 0.1 s; set model.backend=torch"):
+        prepare(config, "digest", "onnxruntime", "cpu", [], print, tmp_path)
+
+
 def test_a_run_with_a_backend(coco_images, coco_weights, tmp_path, monkeypatch, cache):
     monkeypatch.setenv("HOME", str(cache))
     source = tmp_path / "images"
