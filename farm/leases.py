@@ -70,6 +70,11 @@ class LeaseBook:
         return len(self._received)
 
     @property
+    def received_seqs(self) -> Iterable[int]:
+        """Items that the collector has and has not committed."""
+        return self._received.keys()
+
+    @property
     def empty(self) -> bool:
         """Nothing is left to label or to commit."""
         return not (self._queue or self._alone or self._received or any(h.items for h in self._hands.values()))

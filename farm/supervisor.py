@@ -25,7 +25,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any
@@ -143,6 +143,7 @@ class Supervisor:
         self._book = LeaseBook(self._limits.attempts)
         self._policy = RestartPolicy(self._limits.max_restarts)
         self._tally = Tally()
+        self._seen_before: set[int] = set()  # counted and handed on, then lost with a collector
         self._collector: CollectorProcess | None = None
         self._workers: dict[int, WorkerProcess] = {}
         self._vacant: dict[int, float] = {}
@@ -277,9 +278,10 @@ class Supervisor:
             case CollectorReady():
                 pass  # messages to it wait in its pipe until it is
             case Published(sender, seqs, slot, size, inline):
-                self._read_batch(slot, size, inline)
+                numbers = unpack_seqs(seqs)
+                self._read_batch(numbers, slot, size, inline)
                 if sender in self._workers:
-                    self._workers[sender].received += self._book.received(sender, unpack_seqs(seqs))
+                    self._workers[sender].received += self._book.received(sender, numbers)
             case Committed(seqs, part, write_s):
                 if part:
                     self._parts.add(part)
@@ -297,14 +299,17 @@ class Supervisor:
             case CollectorFailed(_, text):
                 raise OutputError(f"{text}; make room or mend it, then run the same command to continue")
 
-    def _read_batch(self, slot: int, size: int, inline: bytes | None) -> None:
-        """Count a batch, straight from the ring; hand it on; free its slot."""
+    def _read_batch(self, seqs: Sequence[int], slot: int, size: int, inline: bytes | None) -> None:
+        """Count a batch, straight from the ring; hand it on; free its slot. Rows that were seen before are left out."""
         view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
         batch = from_ipc(view)
+        if self._seen_before:
+            batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
         if self._tally.add(batch):
             self._policy.labelled()
         self._mind_failures()
-        self._on_batch(batch)
+        if batch.num_rows:
+            self._on_batch(batch)
         if slot != NO_SLOT:
             self._tell(Release((slot,)))
 
@@ -384,6 +389,7 @@ class Supervisor:
             return
         self._book.committed(self._book.seqs_of(self._store.keys_since(self._parts)))
         self._parts = {part.name for part in self._store.parts()}
+        self._seen_before.update(self._book.received_seqs)
         again = self._book.collector_died()
         due_s = time.monotonic() + self._policy.died("collector", cause)
         while time.monotonic() < due_s and len(self._signals) < KILL_NOW:

@@ -76,8 +76,8 @@ class Saboteur:
         self.kills = 0
         self.random = random.Random(7)
 
-    def run(self, values: dict[str, Any]) -> Summary:
-        return farm.run(values, hooks=Hooks(self._meet, self._look))
+    def run(self, values: dict[str, Any], **hooks: Any) -> Summary:
+        return farm.run(values, hooks=Hooks(self._meet, self._look, **hooks))
 
     def strike(self, role: str, number: int = signal.SIGKILL) -> None:
         assert self.supervisor is not None

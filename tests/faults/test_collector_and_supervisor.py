@@ -23,11 +23,19 @@ def test_the_collector_killed_again_and_again(source, undisturbed, tmp_path):
         if snapshot.done and saboteur.kills < 12 and saboteur.random.random() < 0.3:
             saboteur.strike("collector")
 
+    seen, counts = [], []
+
+    def look(batch):
+        seen.extend(batch["path"].to_pylist())
+        counts.append(saboteur.supervisor.snapshot(0.0).ok)
+
     saboteur = Saboteur(strike)
-    summary = saboteur.run(config(source, tmp_path / "run", {"sleep_ms": 8}))
+    summary = saboteur.run(config(source, tmp_path / "run", {"sleep_ms": 8}), on_batch=look)
     assert saboteur.kills >= 3
     assert rows(tmp_path / "run") == undisturbed
     assert (summary.ok, summary.failed) == (IMAGES, 0)
+    assert sorted(seen) == [path for path, _, _ in undisturbed], "what is labelled again is handed on once"
+    assert counts[-1] == IMAGES
 
 
 CRASHING = """

@@ -153,7 +153,7 @@ def test_weights_that_cannot_be_converted(tmp_path, sample):
 def test_a_conversion_that_does_not_end(coco_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "CONVERT_TIMEOUT_S", 0.1)
     config = ModelConfig(weights=str(coco_weights), backend="onnxruntime")
-    with pytest.raises(ModelError, match="took longer than 0.1 s"):
+    with pytest.raises(ModelError, match=r"took longer than 0\.1 s"):
         prepare(config, "digest", "onnxruntime", "cpu", [], print, tmp_path)
 
 
