@@ -54,9 +54,9 @@ STOP_S = 30.0
 
 @dataclass(slots=True)
 class Pending:
-    """An item on its way. `deliver` gets (token, ImageResult), or the exception that ended the farm in its place."""
+    """An item on its way. `deliver` gets pairs (token, ImageResult or the exception that ended the farm)."""
 
-    deliver: Callable[[tuple[Any, Any]], None]
+    deliver: Callable[[list[tuple[Any, Any]]], None]
     token: Any
     key: Any
     path: str
@@ -164,8 +164,7 @@ class Farm:
             self._closing = True
             left, self._pending = list(self._pending.values()), {}
         closed = FarmError("the farm is closed")
-        for pending in left:
-            pending.deliver((pending.token, closed))
+        _deliver((pending, closed) for pending in left)
         self._feed.close()
         if self._supervisor is not None:
             for _ in range(2):  # twice: now
@@ -242,7 +241,7 @@ class Farm:
     def _put(
         self,
         item: Any,
-        deliver: Callable[[tuple[Any, Any]], None],
+        deliver: Callable[[list[tuple[Any, Any]]], None],
         token: Any,
         future: Future[ImageResult] | None = None,
     ) -> None:
@@ -269,7 +268,7 @@ class Farm:
         store = RunStore.open(self._folder)
         try:
             job = local.job_of(self._prepared, 0, None, {}, self._names_known, keep=False)
-            supervisor = Supervisor(job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived)
+            supervisor = Supervisor(job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True)
             self._supervisor = supervisor
             if self._closing:
                 return
@@ -287,27 +286,25 @@ class Farm:
         with self._lock:
             self._failure = error
             left, self._pending = list(self._pending.values()), {}
-        for pending in left:
-            pending.deliver((pending.token, error))
+        _deliver((pending, error) for pending in left)
 
     # Out of it
 
     def _arrived(self, batch: pa.RecordBatch) -> None:
-        """In the supervisor's thread: a batch in a ring slot. It is copied once, and each row goes to who waits for it.
+        """In the supervisor's thread: a batch, copied out of the ring once. Each row goes to who waits for it.
 
         An item may come twice after a collector died; the second is nobody's.
         """
-        batch = _own(batch)
         self._measure(batch.num_rows)
         keys = batch["key"].to_pylist()
         with self._lock:
             found = [self._pending.pop(key, None) for key in keys]
-        for row, pending in enumerate(found):
-            if pending is None:
-                continue
+        awaited = [(row, pending) for row, pending in enumerate(found) if pending is not None]
+        for _, pending in awaited:
             if pending.spooled:
                 self._spool.remove(pending.file, pending.spooled)
-            pending.deliver((pending.token, ImageResult(batch, row, pending.key, pending.path, self.names)))
+        names = self.names
+        _deliver((pending, ImageResult(batch, row, pending.key, pending.path, names)) for row, pending in awaited)
 
     def _measure(self, count: int) -> None:
         self._done += count
@@ -325,11 +322,12 @@ class Farm:
 
     def _stream(self, items: Iterable[Any]) -> Iterator[tuple[int, ImageResult]]:
         """(index, result) as they come."""
-        arrived: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        arrived: SimpleQueue[list[tuple[int, Any]]] = SimpleQueue()
+        ready: deque[tuple[int, Any]] = deque()
         source = enumerate(items)
         waiting, more = 0, True
         while more or waiting:
-            while more and (not waiting or (self._has_room(waiting) and arrived.empty())):
+            while more and (not waiting or (not ready and self._has_room(waiting) and arrived.empty())):
                 index, item = next(source, (-1, None))
                 more = index >= 0
                 if more:
@@ -338,7 +336,9 @@ class Farm:
                 else:
                     break
             if waiting:
-                index, result = arrived.get()
+                if not ready:
+                    ready.extend(arrived.get())
+                index, result = ready.popleft()
                 waiting -= 1
                 if isinstance(result, BaseException):
                     raise result
@@ -364,23 +364,23 @@ def _close_all() -> None:
         farm.close()
 
 
-def _settle(pair: tuple[Future[ImageResult], Any]) -> None:
-    future, result = pair
-    if future.cancelled():
-        return
-    if isinstance(result, BaseException):
-        if future.running() or future.set_running_or_notify_cancel():
+def _deliver(results: Iterable[tuple[Pending, Any]]) -> None:
+    """To everybody who waits what is theirs, at once."""
+    whose: dict[Callable[[list[tuple[Any, Any]]], None], list[tuple[Any, Any]]] = {}
+    for pending, result in results:
+        whose.setdefault(pending.deliver, []).append((pending.token, result))
+    for deliver, pairs in whose.items():
+        deliver(pairs)
+
+
+def _settle(pairs: list[tuple[Future[ImageResult], Any]]) -> None:
+    for future, result in pairs:
+        if future.cancelled():
+            continue
+        if not isinstance(result, BaseException):
+            future.set_result(result)
+        elif future.running() or future.set_running_or_notify_cancel():
             future.set_exception(result)
-    else:
-        future.set_result(result)
-
-
-def _own(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch in memory of its own: one copy, after which the ring's slot is free."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
 
 
 def _with_paths(batch: pa.RecordBatch, paths: list[str]) -> pa.RecordBatch:

@@ -118,7 +118,10 @@ class Outcome:
 
 
 class Supervisor:
-    """The loop. `run` returns when every listed item is committed, or when it was interrupted."""
+    """The loop. `run` returns when every listed item is committed, or when it was interrupted.
+
+    `may_keep`: batches that `on_batch` gets are copies; else they lie in the ring and are valid during the call only.
+    """
 
     def __init__(
         self,
@@ -129,8 +132,10 @@ class Supervisor:
         known: KeySet,
         on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None,
         on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None,
+        may_keep: bool = False,
     ) -> None:
         self._job = job
+        self._may_keep = may_keep
         self._limits = job.config.limits
         self._store = store
         self._watch = Watch()
@@ -300,16 +305,16 @@ class Supervisor:
                 raise OutputError(f"{text}; make room or mend it, then run the same command to continue")
 
     def _read_batch(self, seqs: Sequence[int], slot: int, size: int, inline: bytes | None) -> None:
-        """Count a batch, straight from the ring; hand it on; free its slot. Rows that were seen before are left out."""
+        """Hand a batch on, count it, straight from the ring; free its slot. Rows that were seen before are left out."""
         view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
-        batch = from_ipc(view)
+        batch = from_ipc(bytes(view) if self._may_keep else view)
         if self._seen_before:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
+        if batch.num_rows:
+            self._on_batch(batch)
         if self._tally.add(batch):
             self._policy.labelled()
         self._mind_failures()
-        if batch.num_rows:
-            self._on_batch(batch)
         if slot != NO_SLOT:
             self._tell(Release((slot,)))
 

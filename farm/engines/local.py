@@ -53,7 +53,10 @@ class Running(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller wants to hear, and how it stops the run: from `on_start` to `on_end` a supervisor is at work."""
+    """What the caller wants to hear, and how it stops the run: from `on_start` to `on_end` a supervisor is at work.
+
+    What `on_batch` gets lies in shared memory and is valid during the call only.
+    """
 
     on_start: Callable[[Running], None] = lambda running: None
     on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None

@@ -35,7 +35,7 @@ def test_the_collector_killed_again_and_again(source, undisturbed, tmp_path):
     assert rows(tmp_path / "run") == undisturbed
     assert (summary.ok, summary.failed) == (IMAGES, 0)
     assert sorted(seen) == [path for path, _, _ in undisturbed], "what is labelled again is handed on once"
-    assert counts[-1] == IMAGES
+    assert max(counts) < IMAGES
 
 
 CRASHING = """
