@@ -1,4 +1,4 @@
-"""The kinds of worker: the same rows from all of them, and what threads can and cannot survive."""
+"""The kinds of worker: what threads can and cannot survive. That rows are the same: engines/test_contract.py."""
 
 import threading
 
@@ -26,36 +26,6 @@ def run(source, tmp_path, kind, model=None, **sections):
     summary = farm.run(config(source, tmp_path / kind, model, workers=workers, **sections))
     assert not segments(tmp_path / kind)
     return summary
-
-
-def test_all_kinds_make_the_same_rows(source, tmp_path):
-    for kind in KINDS:
-        assert run(source, tmp_path, kind).ok == 120
-    assert rows(tmp_path / "process") == rows(tmp_path / "thread") == rows(tmp_path / "locked")
-
-
-def test_all_kinds_make_the_same_boxes_with_real_weights(coco_images, coco_weights, tmp_path):
-    photographs = tmp_path / "photographs"
-    photographs.mkdir()
-    for image in sorted(coco_images.iterdir())[:10]:
-        (photographs / image.name).symlink_to(image)
-    model = {"weights": str(coco_weights), "imgsz": 320}
-    for kind in KINDS:
-        run(photographs, tmp_path, kind, model, workers={"count": 2, "threads": 1})
-    assert rows(tmp_path / "process") == rows(tmp_path / "thread") == rows(tmp_path / "locked")
-
-
-@pytest.mark.parametrize("kind", ["thread", "locked"])
-def test_failures_and_resuming(source, tmp_path, kind):
-    marked = pictures(tmp_path / "marked", 12, poisoned=(5,))
-    (marked / "broken.jpg").write_text("no image")
-    model, limits = {"raise_on": POISON}, {"attempts": 2}
-    first = run(marked, tmp_path, kind, model, limits=limits)
-    assert (first.ok, first.failed) == (11, 2)
-    pictures(marked, 20)
-    (marked / "00005.png").unlink()
-    again = run(marked, tmp_path, kind, model, limits=limits)
-    assert again.ok == 19
 
 
 def test_a_thread_that_hangs_is_replaced(tmp_path):

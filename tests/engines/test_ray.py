@@ -14,51 +14,12 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"
 
 import farm
 from farm import engines
-from farm.api import Hooks, retry
 from farm.config import validate
 from farm.errors import FarmError, WorkerError
-from farm.segments import leftovers, prefix_of
-from farm.store import PART_NAME, RunStore
-from farm.verify import verify
+from tests.engines.harness import config, sound
 from tests.faults.harness import POISON, ROOT, pictures, wait_for
 
-COLUMNS = ("path", "status", "error", "width", "height", "attempts", "boxes")
 pytestmark = pytest.mark.timeout(180)
-
-
-def config(source, run_dir, engine="ray", model=None, **sections):
-    values = {
-        "source": str(source),
-        "model": {"factory": "farm.models.fake:make", "args": {"boxes": 3, "pixels": True, **(model or {})}},
-        "output": {"dir": str(run_dir), "exports": []},
-        "workers": {"count": 2, "devices": "cpu"},
-        "engine": engine,
-    }
-    return values | sections
-
-
-def rows(run_dir):
-    """What must be equal in both engines; every row of every part."""
-    read = [row for batch in RunStore.view(run_dir).batches() for row in batch.to_pylist()]
-    assert len({row["key"] for row in read}) == len(read)
-    return sorted(([row[name] for name in COLUMNS] for row in read), key=lambda row: row[0])
-
-
-def sound(run_dir):
-    assert verify(run_dir).problems == ()
-    assert all(PART_NAME.match(part.name) for part in (Path(run_dir) / "parts").iterdir())
-    assert not (Path(run_dir) / "blocks").exists()
-    assert wait_for(lambda: not leftovers(prefix_of(Path(run_dir))), 15)  # in a borrowed Ray actors end by and by
-    return rows(run_dir)
-
-
-@pytest.fixture(scope="module")
-def own_ray(tmp_path_factory):
-    """Ray as farm starts it, but once: a run in a program that has a Ray uses that."""
-    from farm.engines.ray import connected
-
-    with connected(validate(config("x", "y")), ()):
-        yield
 
 
 @pytest.fixture
@@ -76,37 +37,6 @@ def both(own_ray, tmp_path):
     return run
 
 
-def test_rows_of_real_images_are_those_of_the_local_engine(both, coco_images):
-    summary, found = both(coco_images)
-    assert summary.ok == len(found) == len(list(coco_images.iterdir()))
-    assert summary.failed == 0
-    assert {start.worker for start in summary.starts} <= {0, 1}
-
-
-def test_labels_of_real_weights_are_those_of_the_local_engine(own_ray, coco_images, coco_weights, tmp_path):
-    for image in sorted(coco_images.iterdir())[:6]:
-        (tmp_path / "images").mkdir(exist_ok=True)
-        (tmp_path / "images" / image.name).symlink_to(image)
-    for engine in ("ray", "local"):
-        values = config(tmp_path / "images", tmp_path / engine, engine, output=str(tmp_path / engine))
-        farm.run(values | {"model": str(coco_weights), "workers": {"count": 1, "devices": "cpu"}})
-    assert sound(tmp_path / "ray") == sound(tmp_path / "local")
-    labels = {path.name: path.read_bytes() for path in (tmp_path / "ray" / "labels").iterdir()}
-    assert labels == {path.name: path.read_bytes() for path in (tmp_path / "local" / "labels").iterdir()}
-    assert labels
-
-
-def test_what_cannot_be_read_or_raises_becomes_a_failed_row(both, tmp_path):
-    source = pictures(tmp_path / "images", 30, poisoned=(3,))
-    (source / "empty.jpg").write_bytes(b"")
-    (source / "page.jpg").write_text("<!DOCTYPE html>")
-    (source / "dangling.png").symlink_to("nowhere.png")
-    with open(os.fsencode(source) + b"/not-utf8-\xff.png", "wb") as file:
-        file.write((source / "00001.png").read_bytes())
-    summary, _ = both(source, model={"raise_on": POISON}, commit={"images": 7})
-    assert (summary.ok, summary.failed, summary.exit_code) == (30, 4, 3)
-
-
 def test_an_image_that_kills_and_one_that_hangs_fail_alone(both, tmp_path):
     source = pictures(tmp_path / "images", 40, poisoned=(5, 20))
     summary, _ = both(source, model={"kill_on": POISON}, limits={"attempts": 2})
@@ -118,31 +48,6 @@ def test_an_image_that_hangs_is_quarantined_at_its_deadline(both, tmp_path):
     source = pictures(tmp_path / "images", 20, poisoned=(5,))
     summary, _ = both(source, model={"hang_on": POISON}, limits={"attempts": 2, "item_timeout_s": 1.0})
     assert [(failure.type, failure.count) for failure in summary.failures] == [("Timeout", 1)]
-
-
-def test_an_interrupted_run_is_continued_and_failed_images_are_tried_again(own_ray, tmp_path):
-    source = pictures(tmp_path / "images", 150, poisoned=(149,))
-    model = {"sleep_ms": 20, "raise_on": POISON}
-    running = []
-
-    def look(snapshot):
-        if snapshot.committed and not interrupted:
-            interrupted.append(snapshot.committed)
-            running[0].interrupt(signal.SIGINT)
-
-    interrupted = []
-    values = config(source, tmp_path / "run", model=model, commit={"images": 8})
-    summary = farm.run(values, hooks=Hooks(running.append, look))
-    assert (summary.exit_code, summary.interrupted) == (130, "SIGINT")
-    before = sound(tmp_path / "run")
-    assert 0 < len(before) < 150
-    seen = []
-    summary = farm.run(values, hooks=Hooks(on_batch=lambda batch: seen.extend(batch["path"].to_pylist())))
-    assert not set(seen) & {row[0] for row in before}
-    assert (summary.ok, summary.failed, summary.skipped) == (149, 1, len(before))
-    assert len(sound(tmp_path / "run")) == 150
-    (source / "00149.png").write_bytes((source / "00001.png").read_bytes())
-    assert (retry(tmp_path / "run").ok, verify(tmp_path / "run").problems) == (150, ())
 
 
 def actors():

@@ -6,7 +6,7 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"
 
 import farm
 from farm.api import Hooks
-from tests.engines.test_ray import config, rows, sound
+from tests.engines.harness import config, rows, sound
 from tests.faults.harness import pictures
 
 pytestmark = pytest.mark.timeout(240)

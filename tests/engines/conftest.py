@@ -1,0 +1,16 @@
+"""One Ray for the tests of a module."""
+
+import pytest
+
+from farm.config import validate
+from tests.engines.harness import config
+
+
+@pytest.fixture(scope="module")
+def own_ray():
+    """Ray as farm starts it, but once: a run in a program that has a Ray uses that."""
+    pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"')
+    from farm.engines.ray import connected
+
+    with connected(validate(config("x", "y")), ()):
+        yield

@@ -1,0 +1,42 @@
+"""What the tests of engines share: a run with the fake model, and the rows that must not depend on the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from farm.segments import leftovers, prefix_of
+from farm.store import PART_NAME, RunStore
+from farm.verify import verify
+from tests.faults.harness import wait_for
+
+COLUMNS = ("path", "status", "error", "width", "height", "attempts", "boxes")
+
+
+def config(
+    source: Path, run_dir: Path, engine: str = "ray", model: dict[str, Any] | None = None, **sections: Any
+) -> dict[str, Any]:
+    values = {
+        "source": str(source),
+        "model": {"factory": "farm.models.fake:make", "args": {"boxes": 3, "pixels": True, **(model or {})}},
+        "output": {"dir": str(run_dir), "exports": []},
+        "workers": {"count": 2, "devices": "cpu"},
+        "engine": engine,
+    }
+    return values | sections
+
+
+def rows(run_dir: Path) -> list[list[Any]]:
+    """What must be equal in all engines; every row of every part."""
+    read = [row for batch in RunStore.view(run_dir).batches() for row in batch.to_pylist()]
+    assert len({row["key"] for row in read}) == len(read)
+    return sorted(([row[name] for name in COLUMNS] for row in read), key=lambda row: row[0])
+
+
+def sound(run_dir: Path) -> list[list[Any]]:
+    """The rows of a run directory that is as it must be, with nothing left of its processes."""
+    assert verify(run_dir).problems == ()
+    assert all(PART_NAME.match(part.name) for part in (Path(run_dir) / "parts").iterdir())
+    assert not (Path(run_dir) / "blocks").exists()
+    assert wait_for(lambda: not leftovers(prefix_of(Path(run_dir))), 15)  # in a borrowed Ray actors end by and by
+    return rows(run_dir)
