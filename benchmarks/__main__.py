@@ -11,7 +11,9 @@ import sys
 
 from benchmarks.record import plot
 
-ALL = ("peers", "forward", "overhead", "scaling", "start", "kinds", "large_images", "library", "resume", "faults")
+ALL = """
+peers forward overhead scaling start kinds large_images library resume nodes faults
+""".split()
 
 
 def main() -> None:

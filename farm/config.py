@@ -163,6 +163,17 @@ class OutputConfig(Section):
         False, description="sixth column with the confidence; Ultralytics rejects it in training labels"
     )
 
+    @field_validator("dir")
+    @classmethod
+    def _no_url(cls, value: str) -> str:
+        """A run is resumed from what is in its directory, and committed into it by fsync and rename."""
+        if "://" in value:
+            raise ValueError(
+                f"{value} is a URL, and a run needs a directory: one on this machine, whose parts are copied there when "
+                f"it has ended, or one where the storage is mounted"
+            )
+        return value
+
 
 class RayConfig(Section):
     """Where Ray is, for `engine: ray`. What farm starts ends with the run; an existing cluster is left as it was."""

@@ -17,12 +17,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from farm import Farm, FarmError, ImageError
+from farm import Farm, FarmError, ImageError, run
+from farm.api import Hooks
 from farm.errors import ConfigError, ModelError, WorkerError
 from farm.segments import leftovers
-from tests.faults.harness import POISON, ROOT, group_members, pictures, wait_for
+from tests.faults.harness import POISON, ROOT, config, group_members, pictures, wait_for
 
 FAKE = "farm.models.fake:make"
+STALL_S = float(os.environ.get("FARM_STALL_S", "4"))
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -70,6 +72,29 @@ def test_no_more_is_taken_than_keeps_the_workers_busy():
         time.sleep(0.5)
         assert next(taken) - 1 - 50 == ahead, "items were taken while nobody asked for results"
         assert ahead < 300
+
+
+def test_a_consumer_that_stalls_longer_than_any_deadline(tmp_path):
+    """Nothing is lost, nobody is taken for dead: results wait, in the library as in a run whose caller is slow."""
+    with Farm(model=fake(), workers=2, limits={"item_timeout_s": 1}) as farm:
+        results = farm.map(paths(3000))
+        seen = [next(results).path for _ in range(50)]
+        before = farm.processes()
+        time.sleep(STALL_S)
+        seen += [result.path for result in results]
+        assert farm.processes() == before
+    assert sorted(seen) == sorted(paths(3000))
+    stalled = []
+
+    def stall(batch):
+        if not stalled:
+            time.sleep(STALL_S)
+        stalled.append(batch.num_rows)
+
+    source = pictures(tmp_path / "source", 200)
+    values = config(source, tmp_path / "run", {"sleep_ms": 5}, limits={"item_timeout_s": 1})
+    summary = run(values, hooks=Hooks(on_batch=stall))
+    assert (summary.ok, summary.restarts, sum(stalled)) == (200, 0, 200)
 
 
 def test_futures(farm):
