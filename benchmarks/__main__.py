@@ -11,9 +11,8 @@ import sys
 
 from benchmarks.record import plot
 
-ALL = """
-peers forward overhead scaling start kinds large_images library resume nodes faults
-""".split()
+COSTS = ["overhead", "scaling", "start", "kinds", "large_images", "library", "resume", "nodes"]
+ALL = ["peers", "forward", *COSTS, "faults"]
 
 
 def main() -> None:

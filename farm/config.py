@@ -169,8 +169,8 @@ class OutputConfig(Section):
         """A run is resumed from what is in its directory, and committed into it by fsync and rename."""
         if "://" in value:
             raise ValueError(
-                f"{value} is a URL, and a run needs a directory: one on this machine, whose parts are copied there when "
-                f"it has ended, or one where the storage is mounted"
+                f"{value} is a URL, and a run needs a directory: on this machine, and its parts are copied when it has "
+                f"ended, or where the storage is mounted"
             )
         return value
 
