@@ -114,12 +114,15 @@ TASKS = {
     "obb": ("yolo11n-obb.yaml", {"conf": 1e-7, "max_det": 20}),
     "classify": ("yolo11n-cls.yaml", {}),
     "end-to-end": ("yolo26n.yaml", {"conf": 1e-7, "max_det": 20}),
+    "RT-DETR": ("rtdetr-l.yaml", {"conf": 1e-7, "max_det": 20}),
+    "YOLO-World": ("yolov8s-worldv2.yaml", {"conf": 1e-7, "max_det": 20}),
+    "YOLOE": ("yoloe-11s.yaml", {"conf": 1e-7, "max_det": 20}),
 }
 BUILD = """
 import sys, torch
-from ultralytics import YOLO
+from ultralytics import RTDETR, YOLO
 torch.manual_seed(3)
-yolo = YOLO(sys.argv[1])
+yolo = (RTDETR if "rtdetr" in sys.argv[1] else YOLO)(sys.argv[1])
 head = yolo.model.model[-1]
 if hasattr(head, "proto"):  # fresh weights give empty masks, whose detections Ultralytics drops
     for branch in (*head.cv4, [head.proto.cv3.conv]):

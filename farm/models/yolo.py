@@ -291,8 +291,13 @@ def _set_prompts(yolo: Any, config: ModelConfig) -> None:
             yolo.set_classes(prompts)
         else:
             raise ModelError(f"model.prompts: {config.weights} takes none; YOLO-World and YOLOE weights do")
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ModelError(f"model.prompts: the text encoder of {config.weights} does not load: {error}") from None
+    except ImportError as error:
+        raise ModelError(
+            f"model.prompts: the text encoder of {config.weights} is missing ({error}); install Ultralytics' CLIP, or "
+            f"leave model.prompts out and use weights that were saved after set_classes()"
+        ) from None
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        raise ModelError(f"model.prompts: {config.weights} does not take them: {error}") from None
 
 
 def _predictor(yolo: Any, config: ModelConfig, device: str) -> Any:

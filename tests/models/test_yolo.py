@@ -1,6 +1,9 @@
 """The YOLO adapter against `predict(batch=1)` in the same process: to the last bit, also for exported models."""
 
+import importlib.util
 import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -203,3 +206,57 @@ def test_no_clock_decides_what_is_found(model, prepared, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: now() + jump[0])
     assert model.encode(model.predict([image] * 3, [shape] * 3)) == expected
     assert jump[0] >= 3000, "suppression was not what slept"
+
+
+@pytest.fixture(scope="module")
+def in_words(tmp_path_factory):
+    """Weights by chance of models that are told their classes in words."""
+    from ultralytics import YOLO
+
+    folder = tmp_path_factory.mktemp("words")
+    for name in ("yolov8s-worldv2", "yoloe-11s"):
+        YOLO(f"{name}.yaml").save(folder / f"{name}.pt")
+    return folder
+
+
+class Encoder:
+    """In place of CLIP, which cannot be had here: a vector for each text."""
+
+    def tokenize(self, texts, *_):
+        import torch
+
+        return torch.tensor([[sum(map(ord, text))] for text in texts])
+
+    def encode_text(self, tokens, *_):
+        import torch
+
+        made = [torch.randn(512, generator=torch.Generator().manual_seed(int(token))) for token in tokens[:, 0]]
+        return torch.nn.functional.normalize(torch.stack(made), dim=-1)
+
+
+@pytest.mark.parametrize("name", ["yolov8s-worldv2", "yoloe-11s"])
+def test_classes_in_words(in_words, paths, monkeypatch, name):
+    from ultralytics import YOLO
+
+    encoders = SimpleNamespace(build_text_model=lambda *_, **__: Encoder())
+    monkeypatch.setitem(sys.modules, "ultralytics.nn.text_model", encoders)
+    weights, prompts = str(in_words / f"{name}.pt"), ["cat", "traffic light"]
+    arguments = {"imgsz": 160, "conf": 1e-7, "max_det": 20}
+    model = load_model(ModelConfig(weights=weights, prompts=prompts, **arguments), "cpu", 1)
+    assert dict(model.names) == dict(enumerate(prompts))
+    found = ours(model, [decode(path, 10**9) for path in paths[:2]])
+    yolo = YOLO(weights)
+    yolo.set_classes(prompts)
+    for path, boxes in zip(paths, found, strict=False):
+        expected = yolo.predict(path, verbose=False, device="cpu", **arguments)[0].boxes.data.numpy()
+        assert len(expected)
+        np.testing.assert_array_equal(boxes, expected[:, [5, 4, 0, 1, 2, 3]])
+
+
+def test_classes_in_words_without_what_reads_them(in_words, coco_weights):
+    with pytest.raises(ModelError, match="takes none; YOLO-World and YOLOE weights do"):
+        load_model(ModelConfig(weights=str(coco_weights), prompts=["cat"]), "cpu", 1)
+    if importlib.util.find_spec("clip"):
+        pytest.skip("CLIP is installed")
+    with pytest.raises(ModelError, match=r"text encoder .* is missing .*install Ultralytics' CLIP"):
+        load_model(ModelConfig(weights=str(in_words / "yolov8s-worldv2.pt"), prompts=["cat"]), "cpu", 1)
