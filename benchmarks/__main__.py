@@ -12,7 +12,7 @@ import sys
 from benchmarks.record import plot
 
 COSTS = ["overhead", "scaling", "start", "kinds", "large_images", "library", "resume", "nodes"]
-ALL = ["peers", "forward", *COSTS, "faults"]
+ALL = ["peers", "forward", "streams", *COSTS, "faults"]
 
 
 def main() -> None:
