@@ -309,6 +309,7 @@ class Worker:
         assert self._overlapping is not None
         if not self._decoding:
             return False
+        self._pulse.state(heartbeat.DECODING)
         began = time.perf_counter()
         coming, launched = self._decoding[0], self._launched[0].handle
         while not coming.done() and not self._overlapping.is_done(launched):
