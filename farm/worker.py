@@ -13,6 +13,7 @@ but speed.
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import socket
@@ -72,6 +73,7 @@ class WorkerSpec:
 
 def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
     """Entry point of the process."""
+    gc.freeze()  # a collection would write to every object of the fork server's, and end the sharing of its pages
     child.ignore_signals()
     child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)

@@ -2,6 +2,7 @@
 
 base.py      the protocol a worker drives
 yolo.py      anything that Ultralytics' YOLO() loads
+mapped.py    weights once: a file that the workers of a machine map into memory
 encode.py    Ultralytics' Results as Arrow columns
 budgets.py   a thread budget for onnxruntime and OpenVINO
 simple.py    anything with predict(images)

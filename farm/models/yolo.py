@@ -10,6 +10,7 @@ are those of `predict(batch=1)` whatever the batch.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ import pyarrow as pa
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
+from farm.models import mapped
 from farm.models.budgets import limit_backend
 from farm.models.encode import encode_results
 from farm.models.weights import environment
@@ -70,13 +72,9 @@ class YoloModel:
         self._device = device
         configure_ultralytics(config)
         limit_backend(str(config.weights), threads, config.precision)
-        yolo = _load(config)
+        yolo = _set_up(config, device)
         self.task: str = yolo.task
-        if config.prompts:
-            _set_prompts(yolo, config)
-        if self.task not in TASKS:
-            raise ModelError(f"{config.weights} is a {self.task} model; farm labels {', '.join(TASKS)}")
-        self._predictor = _predictor(yolo, config, device)
+        self._predictor = yolo.predictor
         self._letterbox = self._predictor.pre_transform
         self._predictor.pre_transform = lambda images: images  # `prepare` has done it
         network = self._predictor.model
@@ -268,6 +266,27 @@ def configure_ultralytics(config: ModelConfig) -> None:
     vars(nms)["time"] = SimpleNamespace(time=lambda: 0.0)
 
 
+def _set_up(config: ModelConfig, device: str) -> Any:
+    """The YOLO object with its predictor: on weights that all workers of the machine share, where they can be."""
+    if device == "cpu" and str(config.weights).endswith(".pt") and not config.prompts:
+        make = functools.partial(_make, config, device)
+        return mapped.load_once(str(config.weights), config.safe_load, make)
+    return _make(config, device, str(config.weights))
+
+
+def _make(config: ModelConfig, device: str, weights: str, loaded: Callable[[Any], None] = lambda yolo: None) -> Any:
+    """The YOLO object of a file, with its predictor. `loaded` gets it before the predictor is made."""
+    config = config.model_copy(update={"weights": weights})
+    yolo = _load(config)
+    loaded(yolo)
+    if config.prompts:
+        _set_prompts(yolo, config)
+    if yolo.task not in TASKS:
+        raise ModelError(f"{config.weights} is a {yolo.task} model; farm labels {', '.join(TASKS)}")
+    _predict_nothing(yolo, config, device)
+    return yolo
+
+
 def _load(config: ModelConfig) -> Any:
     from ultralytics import YOLO
 
@@ -300,8 +319,8 @@ def _set_prompts(yolo: Any, config: ModelConfig) -> None:
         raise ModelError(f"model.prompts: {config.weights} does not take them: {error}") from None
 
 
-def _predictor(yolo: Any, config: ModelConfig, device: str) -> Any:
-    """The predictor after one call on an empty image: set up, fused and warm."""
+def _predict_nothing(yolo: Any, config: ModelConfig, device: str) -> None:
+    """One call on an empty image, after which the predictor is set up, fused and warm."""
     arguments: dict[str, Any] = {
         "imgsz": config.imgsz,
         "conf": config.conf,
@@ -321,7 +340,6 @@ def _predictor(yolo: Any, config: ModelConfig, device: str) -> Any:
         if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
             raise  # another worker may give memory back
         raise ModelError(_why(config, error)) from None
-    return yolo.predictor
 
 
 def _why(config: ModelConfig, error: Exception) -> str:
