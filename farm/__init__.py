@@ -14,7 +14,7 @@ Where to look:
     config                            what can be set
     sources/ decoding models/ rows    images in, predictions out, as rows
     placement leases restarts keys    decisions, without I/O
-    segments channel ring heartbeat store    what crosses processes, and what reaches the disk
+    segments channel ring broadcast heartbeat store    what crosses processes, and what reaches the disk
     worker collector supervisor       one process each; lister, roster, care, watch and tally serve the supervisor
     threads allowance                 workers in threads of one process; memory for images that are decoded together
     library results spool             `Farm`: a farm inside another program
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from farm.api import run as run
+    from farm.broadcast import attach as attach
     from farm.config import FarmConfig as FarmConfig
     from farm.errors import FarmError as FarmError
     from farm.library import Farm as Farm
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from farm.summary import Summary as Summary
 
 __version__ = "0.1.0"
-__all__ = ["Farm", "FarmConfig", "FarmError", "ImageError", "ImageResult", "Summary", "__version__", "run"]
+__all__ = ["Farm", "FarmConfig", "FarmError", "ImageError", "ImageResult", "Summary", "__version__", "attach", "run"]
 
 _HOMES = {
     "Farm": "farm.library",
@@ -44,6 +45,7 @@ _HOMES = {
     "ImageError": "farm.results",
     "ImageResult": "farm.results",
     "Summary": "farm.summary",
+    "attach": "farm.broadcast",
     "run": "farm.api",
 }
 

@@ -11,6 +11,7 @@
     ├── SharedMemoryError     1  /dev/shm has no room for the ring
     ├── WorkerError           1  workers cannot start, or die faster than they label
     ├── CollectorError        1  the collector cannot start, or keeps dying
+    ├── NotRunningError       1  no farm is at work where one was to be followed
     ├── TooManyFailures       1  more images failed than limits.max_failed allows
     └── DecodeError           -  one image cannot be read; always caught and written as a failed row
 
@@ -81,6 +82,10 @@ class WorkerError(FarmError):
 
 class CollectorError(FarmError):
     """The collector cannot start, or keeps dying."""
+
+
+class NotRunningError(FarmError):
+    """No farm is at work where one was to be followed."""
 
 
 class TooManyFailures(FarmError):

@@ -30,6 +30,7 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
+from farm import segments
 from farm.config import FarmConfig, validate
 from farm.engines import local
 from farm.errors import ConfigError, FarmError, WorkerError
@@ -112,6 +113,9 @@ class Farm:
     Takes the sections of the config file: `model` as a name, a path or a mapping, `workers` as a number or a mapping,
     `limits` as a mapping. An item is a path, encoded `bytes`, a BGR array (H, W, 3) uint8, a PIL image, or a pair
     `(key, item)` whose key comes back in the result. Threads may share a farm. Workers start with the first item.
+
+    `name` is unique on the machine; another process gives it to `farm.attach`, and follows the results from the first
+    item on. `path` is absolute there, and the key of images that are no files.
     """
 
     def __init__(self, model: str | Path | Mapping[str, Any], workers: Any = "auto", **sections: Any) -> None:
@@ -135,6 +139,7 @@ class Farm:
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
+        self.name = segments.prefix_of(Path(self._folder)).rstrip("-")
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}
         self._numbers = itertools.count()
@@ -268,7 +273,9 @@ class Farm:
         store = RunStore.open(self._folder)
         try:
             job = local.job_of(self._prepared, 0, None, {}, self._names_known, keep=False)
-            supervisor = Supervisor(job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True)
+            supervisor = Supervisor(
+                job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True, shown=self._shown
+            )
             self._supervisor = supervisor
             if self._closing:
                 return
@@ -289,6 +296,15 @@ class Farm:
         _deliver((pending, error) for pending in left)
 
     # Out of it
+
+    def _shown(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """What followers get: for images that are no files their keys in place of paths in the spool."""
+        if not self._spool.used:
+            return batch
+        with self._lock:
+            found = [self._pending.get(key) for key in batch["key"].to_pylist()]
+        paths = zip(found, batch["path"].to_pylist(), strict=True)
+        return _with_paths(batch, [p.path if p is not None and p.spooled else path for p, path in paths])
 
     def _arrived(self, batch: pa.RecordBatch) -> None:
         """In the supervisor's thread: a batch, copied out of the ring once. Each row goes to who waits for it.

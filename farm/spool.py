@@ -36,6 +36,11 @@ class Spool:
         self._held = 0
 
     @property
+    def used(self) -> bool:
+        """Was anything ever placed that was no file?"""
+        return self._folder is not None
+
+    @property
     def full(self) -> bool:
         return self._held >= FULL_BYTES
 

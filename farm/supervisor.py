@@ -1,6 +1,6 @@
 """The supervisor: the parent process of a run. It leases items, watches children, and decides what a death means.
 
-    owns      the lease book, both shared-memory segments, all child processes, the reading side of the ring
+    owns      the lease book, all shared-memory segments, all child processes, the reading side of the ring
     receives  Ready, InitFailed, AttemptFailed                               from workers (control channels)
               CollectorReady, Published, Committed, Drained, CollectorFailed from the collector
               chunks of items                                                from the lister thread
@@ -32,7 +32,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import care, segments
+from farm import broadcast, care, segments
+from farm.broadcast import Broadcast
 from farm.care import SUSPENDED_S
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
@@ -121,6 +122,7 @@ class Supervisor:
     """The loop. `run` returns when every listed item is committed, or when it was interrupted.
 
     `may_keep`: batches that `on_batch` gets are copies; else they lie in the ring and are valid during the call only.
+    `shown`: asked before `on_batch`, what followers of the broadcast get in place of a batch.
     """
 
     def __init__(
@@ -133,9 +135,11 @@ class Supervisor:
         on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None,
         on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None,
         may_keep: bool = False,
+        shown: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
     ) -> None:
         self._job = job
         self._may_keep = may_keep
+        self._shown = shown
         self._limits = job.config.limits
         self._store = store
         self._watch = Watch()
@@ -149,6 +153,7 @@ class Supervisor:
         self._policy = RestartPolicy(self._limits.max_restarts)
         self._tally = Tally()
         self._seen_before: set[int] = set()  # counted and handed on, then lost with a collector
+        self._broadcast: Broadcast | None = None
         self._collector: CollectorProcess | None = None
         self._workers: dict[int, WorkerProcess] = {}
         self._vacant: dict[int, float] = {}
@@ -204,6 +209,8 @@ class Supervisor:
         segments.sweep(self._prefix)
         token = self._prefix + secrets.token_hex(4)
         self._ring = Ring.create(f"{token}-ring")
+        with contextlib.suppress(OSError):  # no room: it cannot be followed, and works all the same
+            self._broadcast = Broadcast.create(f"{token}{broadcast.SUFFIX}")
         self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements) + 1)  # the last: the collector
         self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
         self._grace_until_s = 0.0
@@ -307,14 +314,17 @@ class Supervisor:
     def _read_batch(self, seqs: Sequence[int], slot: int, size: int, inline: bytes | None) -> None:
         """Hand a batch on, count it, straight from the ring; free its slot. Rows that were seen before are left out."""
         view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
-        batch = from_ipc(bytes(view) if self._may_keep else view)
+        whole = batch = from_ipc(bytes(view) if self._may_keep else view)
         if self._seen_before:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
+        shown = self._shown(batch)
         if batch.num_rows:
             self._on_batch(batch)
         if self._tally.add(batch):
             self._policy.labelled()
         self._mind_failures()
+        if self._broadcast is not None and batch.num_rows:
+            self._broadcast.publish(view if shown is whole else to_ipc(shown), batch.num_rows)
         if slot != NO_SLOT:
             self._tell(Release((slot,)))
 
@@ -611,7 +621,7 @@ class Supervisor:
         for worker in self._workers.values():
             worker.reap()
         self._workers.clear()
-        for segment in ("_ring", "_beats"):
-            if hasattr(self, segment):
+        for segment in ("_ring", "_broadcast", "_beats"):
+            if getattr(self, segment, None) is not None:
                 getattr(self, segment).close()
         self._watch.close()

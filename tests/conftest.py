@@ -1,6 +1,7 @@
 """Fixtures that every test may use: the real images and models beside the checkout."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import pytest
 
 os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true", ULTRALYTICS_SAFE_LOAD="true", YOLO_VERBOSE="false")
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="farm-tests-ultralytics-"))
+
+# Whoever runs the tests may ignore signals (nohup, a shell's background job), and the farms they start inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 SHARED_DATA = Path(os.environ.get("FARM_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 

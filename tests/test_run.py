@@ -261,12 +261,6 @@ def test_bad_input_exits_with_its_code_and_one_line(images, tmp_path, args, code
     assert all(line.startswith("farm: ") for line in done.stderr.splitlines())
 
 
-def heed_signals():
-    """Whoever runs the tests may ignore some of them (nohup), and children inherit that."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_DFL)
-
-
 def start_slow_run(images, tmp_path):
     """A run in a process group of its own that takes a while; returns once it has committed something."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -274,7 +268,7 @@ def start_slow_run(images, tmp_path):
             "model.args={pixels: true, sleep_ms: 150}", f"output={tmp_path / 'run'}", "workers.count=2", "commit.seconds=0.2"]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "farm", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environ, start_new_session=True, preexec_fn=heed_signals,
+        env=environ, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list((tmp_path / "run" / "parts").glob("*.parquet")):

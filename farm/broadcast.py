@@ -1,0 +1,276 @@
+"""The broadcast: a shared-memory segment in which the supervisor leaves a copy of every batch for whoever follows.
+
+    supervisor         Broadcast   creates, writes, removes; knows of no follower and waits for none
+    any other process  Follower    maps the segment read-only, copies batches out; removes and registers nothing
+
+Longer than other modules, because what is written and how it is read must be seen together. After a header of words
+(int64) comes a circular buffer of records: four words (its offset, size, number, images before it), then an Arrow IPC
+stream. Offsets count all bytes ever written, so that none comes twice. Before the writer touches anything it says up to
+where (RESERVED); a follower copies a record and then looks whether what it copied was given up meanwhile. So a batch is
+handed out whole or not at all, and whoever is too slow is told how much was missed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from multiprocessing import shared_memory
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from farm import segments
+from farm.errors import NotRunningError
+from farm.schema import from_ipc
+
+SUFFIX = "-broadcast"
+BYTES = 8 << 20  # some thousand batches of one image, or eight of 512 images with 30 boxes each
+WORD = 8
+MAGIC, PID, BORN, STATE, RESERVED, END, LAST, OLDEST, NUMBER, IMAGES = range(10)  # words of the header
+HEADER_BYTES = 128
+RECORD_BYTES = 4 * WORD
+FORMAT = 0x4641524D_0001  # "FARM", and a number for this layout
+RUNNING, ENDED = 0, 1
+PAD = -1  # the size of a record that fills the end of the buffer
+POLL_S = 0.003  # between a follower's looks: a few per cent of one core, for an answer at once
+ALIVE_S = 0.25  # between its looks at whether the owner lives
+NAME = re.compile(rf"{segments.PREFIX}[0-9a-f]+-[0-9a-f]+")
+
+
+class Broadcast:
+    """The writer's side. One process and one thread; it never waits."""
+
+    def __init__(self, segment: shared_memory.SharedMemory) -> None:
+        self._segment = segment
+        self._memory = memoryview(segment.buf)  # type: ignore[arg-type]  # None only after close
+        self._words = self._memory.cast("q")
+        self._capacity = len(self._memory) - HEADER_BYTES
+        self._starts: deque[int] = deque()
+        self._end = self._number = self._images = 0
+        self._words[PID], self._words[BORN] = os.getpid(), _birth(os.getpid()) or 0
+        self._words[MAGIC] = FORMAT
+
+    @classmethod
+    def create(cls, name: str, size: int = BYTES) -> Broadcast:
+        """A new segment. Raises OSError where there is no room."""
+        return cls(segments.create(name, size))
+
+    def publish(self, data: Any, images: int) -> None:
+        """Leave a copy of `data`, an Arrow IPC stream of so many rows. One that is far too large is only counted."""
+        data = memoryview(data).cast("B")
+        room = RECORD_BYTES + _whole_words(len(data))
+        if room <= self._capacity // 2:
+            start = self._make_room(room)
+            at = _place(start, self._capacity)
+            record = at // WORD
+            for word, value in enumerate((start, len(data), self._number, self._images)):
+                self._words[record + word] = value
+            self._memory[at + RECORD_BYTES : at + RECORD_BYTES + len(data)] = data
+            self._starts.append(start)
+            self._end = start + room
+            self._words[LAST] = start
+        self._number += 1
+        self._images += images
+        self._words[IMAGES] = self._images
+        self._words[NUMBER] = self._number
+        self._words[END] = self._end  # last: from now on followers may read it
+
+    def close(self) -> None:
+        """Tell followers that this was all, and remove the segment; who has mapped it reads on."""
+        self._words[STATE] = ENDED
+        self._words.release()
+        self._memory.release()
+        segments.remove(self._segment)
+
+    def _make_room(self, room: int) -> int:
+        """Where a record of so many bytes starts. Says first what is given up for it."""
+        start = self._end
+        left = self._capacity - start % self._capacity
+        padded = left < room
+        if padded:
+            start += left
+        self._words[RESERVED] = start + room
+        while self._starts and self._starts[0] < start + room - self._capacity:
+            self._starts.popleft()
+        self._words[OLDEST] = self._starts[0] if self._starts else start
+        if padded and left >= RECORD_BYTES:
+            record = _place(self._end, self._capacity) // WORD
+            self._words[record], self._words[record + 1] = self._end, PAD
+        return start
+
+
+class Follower:
+    """Batches of a running farm, as they come: iterate, or `take` what is there. Made by `attach`.
+
+    `missed` batches, with `missed_images` rows, were published and not given: before it attached, because it was too
+    slow, or because they were larger than 4 MiB. Closing it, or killing its process, is nothing to the farm.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Owns the descriptor. Raises ValueError for what is no broadcast of this version."""
+        self._descriptor = descriptor
+        size = os.fstat(descriptor).st_size
+        if size <= HEADER_BYTES:
+            raise ValueError("it is not complete")
+        self._map = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+        self._memory = memoryview(self._map)
+        self._words = self._memory.cast("q")
+        self._capacity = size - HEADER_BYTES
+        if self._words[MAGIC] != FORMAT:
+            self.close()
+            raise ValueError("it was made by another version of farm")
+        self._at = self._words[OLDEST]
+        self._given = self._given_images = self._passed = self._passed_images = 0
+        self._owner_lives = True
+        self._asked_s = -ALIVE_S
+        self.closed = False
+
+    @property
+    def missed(self) -> int:
+        return self._passed - self._given
+
+    @property
+    def missed_images(self) -> int:
+        return self._passed_images - self._given_images
+
+    @property
+    def running(self) -> bool:
+        """Is the farm still at work? Batches may be left to take when it is not."""
+        return not self.closed and self._words[STATE] == RUNNING and self._is_owner_alive()
+
+    def take(self) -> pa.RecordBatch | None:
+        """The next batch, in memory of its own; None where none is there now."""
+        while not self.closed and self._at < self._words[END]:
+            left = self._capacity - self._at % self._capacity
+            if left < RECORD_BYTES:
+                self._at += left
+                continue
+            place = _place(self._at, self._capacity)
+            start, size, number, before = self._words[place // WORD : place // WORD + 4]
+            if not self._is_intact() or start != self._at:
+                self._at = self._words[LAST]
+            elif size == PAD:
+                self._at += left
+            else:
+                data = bytes(self._memory[place + RECORD_BYTES : place + RECORD_BYTES + size])
+                if self._is_intact():
+                    return self._give(data, number, before)
+        return None
+
+    def close(self) -> None:
+        """Let go of the memory. May be called twice; iterating ends."""
+        self.closed = True
+        if self._descriptor >= 0:
+            self._words.release()
+            self._memory.release()
+            self._map.close()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Until the farm ends, however it ends."""
+        while not self.closed:
+            running = self.running  # asked first: what was written before it ended is read
+            batch = self.take()
+            if batch is not None:
+                yield batch
+            elif running:
+                time.sleep(POLL_S)
+            else:
+                if not self.closed:
+                    self._passed, self._passed_images = self._words[NUMBER], self._words[IMAGES]
+                return
+
+    def _is_intact(self) -> bool:
+        """Has the writer not touched what begins where this one reads?"""
+        return self._at >= self._words[RESERVED] - self._capacity  # type: ignore[no-any-return]
+
+    def _give(self, data: bytes, number: int, before: int) -> pa.RecordBatch:
+        batch = from_ipc(data)
+        self._at += RECORD_BYTES + _whole_words(len(data))
+        self._passed, self._passed_images = number + 1, before + batch.num_rows
+        self._given += 1
+        self._given_images += batch.num_rows
+        return batch
+
+    def _is_owner_alive(self) -> bool:
+        now = time.monotonic()
+        if self._owner_lives and now - self._asked_s >= ALIVE_S:
+            self._asked_s = now
+            self._owner_lives = _birth(self._words[PID]) == self._words[BORN]
+        return self._owner_lives
+
+
+def attach(run: str | Path, wait_s: float = 0.0) -> Follower:
+    """Follow a farm that is at work on this machine, from another process, without being any trouble to it.
+
+        for batch in farm.attach("runs/mine"):
+            print(batch.num_rows)
+
+    `run` is a run directory, or the `name` of a `Farm`. Gives pyarrow.RecordBatches in the part schema, beginning with
+    the oldest of the last 8 MiB, until the farm ends. The farm waits for no follower: see `Follower.missed`. Waits up
+    to `wait_s` seconds for a farm to begin. Raises NotRunningError where none is at work under that name.
+    """
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return _attach(run)
+        except NotRunningError:
+            if time.monotonic() >= deadline_s:
+                raise
+        time.sleep(POLL_S)
+
+
+def _attach(run: str | Path) -> Follower:
+    path = Path(run)
+    if path.is_dir():
+        prefix = segments.prefix_of(path)
+    elif NAME.fullmatch(str(run)):
+        prefix = f"{run}-"
+    else:
+        raise NotRunningError(f"{run} is neither a run directory nor the name of a running Farm (see Farm.name)")
+    trouble = "no farm is at work there (one on a Ray cluster cannot be followed); what is committed is in its parts"
+    for name in segments.leftovers(prefix):
+        if not name.endswith(SUFFIX):
+            continue
+        try:
+            follower = Follower(os.open(segments.SHARED_MEMORY / name, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            continue  # it ended just now
+        except (OSError, ValueError) as error:
+            trouble = f"its shared memory cannot be read: {getattr(error, 'strerror', None) or error}"
+            continue
+        if follower.running:
+            return follower
+        follower.close()
+    raise NotRunningError(f"{run} cannot be followed: {trouble}")
+
+
+def _birth(pid: int) -> int | None:
+    """When the process began, in clock ticks after the machine; None where it is no more. Another never has both."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _place(offset: int, capacity: int) -> int:
+    """Where in the segment the byte with that offset lies."""
+    return HEADER_BYTES + offset % capacity
+
+
+def _whole_words(size: int) -> int:
+    return -(-size // WORD) * WORD
