@@ -37,10 +37,17 @@ def run(command, folder):
 
 def test_the_library_and_then_the_run_and_the_query(folder):
     """In this order, since the query reads what the run has made."""
-    assert len(PYTHON) == 3
-    query = next(block for block in PYTHON if "duckdb" in block)
-    for block in [*(block for block in PYTHON if block is not query), query]:
-        assert run([sys.executable, "-c", block], folder).strip()
+    assert len(PYTHON) == 4
+    of = {
+        word: block for block in PYTHON for word in ("farm.map", "farm.run", "farm.attach", "duckdb") if word in block
+    }
+    assert run([sys.executable, "-c", of["farm.map"]], folder).strip()
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", of["farm.attach"]]
+    with subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE) as follower:
+        assert run([sys.executable, "-c", of["farm.run"]], folder).strip()
+        assert b"images labelled; 0 missed" in follower.communicate(timeout=60)[0]
+    assert run([sys.executable, "-c", of["duckdb"]], folder).strip()
 
 
 def test_the_command_for_any_model(folder):
