@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 RESULTS = Path(__file__).parent / "results"
+FEATURES = {"avx512f": "AVX-512", "avx512_vnni": "VNNI", "amx_int8": "AMX int8", "amx_bf16": "AMX bf16"}
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
@@ -26,13 +27,27 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 def machine() -> str:
     """The processor and what it offers, for people."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        model = found[1] if found else platform.processor()
-    except OSError:
-        model = platform.processor()
     memory = psutil.virtual_memory().total / 2**30
-    return f"{model}, {os.cpu_count()} CPUs, {memory:.0f} GiB"
+    features = f" with {', '.join(_features())}" if _features() else ""
+    return f"{_processor()}{features}, {os.cpu_count()} CPUs, {memory:.0f} GiB"
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor()
+
+
+def _features() -> list[str]:
+    """Those that decide how fast int8 and bf16 are."""
+    have = _cpuinfo("flags").split()
+    return [name for flag, name in FEATURES.items() if flag in have]
+
+
+def _cpuinfo(field: str) -> str:
+    try:
+        found = re.search(rf"{field}\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def report(title: str, header: list[str], rows: list[list[str]], notes: list[str], save: bool) -> None:
@@ -76,7 +91,7 @@ def plot(title: str, column: str) -> Path:
 
 
 def _file(suffix: str) -> Path:
-    name = re.sub(r"[^a-z0-9]+", "-", f"{platform.machine()}-{os.cpu_count()}cpu".lower())
+    name = re.sub(r"[^a-z0-9]+", "-", f"{_processor()}-{os.cpu_count()}cpu".lower())
     return RESULTS / f"{name}.{suffix}"
 
 
