@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import engines, exports
+from farm import engines, exports, storage
 from farm.config import FarmConfig, load, validate
 from farm.engines import local
 from farm.engines.local import Hooks, Prepared
@@ -98,13 +98,25 @@ def export_all(store: RunStore, formats: Sequence[str]) -> dict[str, ExportRepor
     return {name: export(store, name) for name in formats} if store.parts() else {}
 
 
-def export(store: RunStore, name: str, save_conf: bool | None = None) -> ExportReport:
-    """Project the committed parts into one format. `save_conf` defaults to what the run was configured with."""
+def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | Path | None = None) -> ExportReport:
+    """Project the committed parts into one format, in the run directory, or in the folder `to`.
+
+    `save_conf` defaults to what the run was configured with. Raises OutputError where the folder cannot be written.
+    """
     write = exports.load(name)
+    if to is None and storage.is_remote(store.path):
+        raise OutputError(f"{store.path} is no folder of this machine; say where the export goes: --to FOLDER")
+    folder = storage.folder_of(to) if to is not None else store.path
+    if storage.is_remote(folder):
+        raise OutputError(f"{to}: exports are written to a folder of this machine; copy it afterwards")
+    try:
+        storage.make_folder(folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
     described = store.describe()
     output = described.get("config", {}).get("output", {})
     request = ExportRequest(
-        run_dir=store.path,
+        folder=folder,
         source_root=described.get("source_root") or "/",
         task=described.get("task") or "detect",
         names=names_of(store.schema()),

@@ -4,6 +4,9 @@
     read task  follow: every block as it comes, the same ones in the same order however often it is run
     actors     claim_number, is_stopped; their parts are written here before they are renamed into parts/
 
+Where the run directory is remote, the blocks themselves lie on the driver's disk, where the read task runs too, and
+only what actors see and write is in the run directory.
+
 A block is what one task labels, and becomes one part of the same number. Which items it holds is settled when its
 file is written, so that a task may be run again, by another actor, even while the first still lives: the part it
 writes has the same name and the same rows. Ten million paths are on this disk, and never in a process.
@@ -15,6 +18,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from farm import storage
 from farm.messages import Item
 from farm.schema import KEY_BYTES
 
@@ -35,10 +40,12 @@ SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("path", pa.binary())])
 class Blocks:
     """The driver's side of the folder. Owns it: `close` removes it with all that is in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, shared: Path) -> None:
+        """`shared`: the folder that actors see. `folder` is where the blocks are."""
+        self._shared = shared
+        self.folder = Path(tempfile.mkdtemp(prefix="farm-blocks-")) if storage.is_remote(shared) else shared
         self.count = 0
-        folder.mkdir(exist_ok=True)
+        storage.make_folder(shared)
 
     def put(self, items: Sequence[Item]) -> int:
         """The next block, there as a whole or not at all. Returns its number, counted from 1."""
@@ -61,9 +68,17 @@ class Blocks:
         """Actors leave blocks alone that they have not begun."""
         (self.folder / STOP).touch()
         self.end()
+        if storage.is_remote(self._shared):
+            with contextlib.suppress(OSError):  # then they label what they have in hand
+                storage.write_whole(self._shared / STOP, b"stop")
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if storage.is_remote(self._shared):
+                storage.remove(self._shared)
+            else:
+                self._shared.parent.rmdir()  # of all sessions; the next run removes what others left in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +106,15 @@ def follow(folder: Path, todo: Todo) -> Iterator[tuple[int, bytes]]:
 
 
 def is_stopped(folder: Path) -> bool:
-    return (folder / STOP).exists() or not folder.exists()
+    """Of the blocks' folder, or of the one that actors see."""
+    return storage.is_there(folder / STOP) or not (storage.is_remote(folder) or folder.exists())
 
 
 def claim_number(folder: Path) -> int:
     """The lowest number that no other actor of the run has."""
     for number in itertools.count():
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(folder / f"worker-{number}", os.O_CREAT | os.O_EXCL))
+            storage.create(folder / f"worker-{number}")
             return number
     raise AssertionError("itertools.count does not end")
 

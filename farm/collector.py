@@ -12,11 +12,12 @@ ring has no free slot it reads no worker, so a slow reader slows the farm and lo
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
@@ -51,7 +52,10 @@ FRAMES_A_TURN = 8  # read from one worker before the others get theirs
 
 @dataclass(frozen=True, slots=True)
 class CollectorSpec:
-    """All that the collector is told at its start. Without `parts_dir` nothing is written: the reader keeps it all."""
+    """All that the collector is told at its start. Without `parts_dir` nothing is written: the reader keeps it all.
+
+    `environment`: variables that the fork server may not know, such as what opens a remote file system.
+    """
 
     parts_dir: str | None
     session: int
@@ -64,12 +68,14 @@ class CollectorSpec:
     weights_digest: str
     heartbeats: str
     row: int
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 def main(spec: CollectorSpec, control: Connection) -> None:
     """Entry point of the process."""
     child.ignore_signals()
     child.name_process("farm-collector")
+    os.environ.update(spec.environment)
     pulse = Heartbeats.attach(spec.heartbeats, spec.row + 1)
     child.watch_parent(lambda: _beat(pulse, spec.row))
     ring = Ring.attach(spec.ring, spec.slots, spec.slot_bytes)

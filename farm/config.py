@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from farm.errors import ConfigError
+from farm.storage import is_url
 
 
 def _no_switch(value: Any) -> Any:
@@ -109,7 +110,7 @@ class WorkersConfig(Section):
     start: Literal["auto", "forkserver", "spawn"] = Field(
         "auto", description="how processes start; auto: forkserver on CPU, spawn with CUDA"
     )
-    count: Positive | Auto = Field("auto", description="workers; auto: one per physical core, or per CUDA device")
+    count: Positive | Auto = Field("auto", description="workers; auto: one per physical core, or two per CUDA device")
     devices: Auto | Literal["cpu"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(
         "auto", description="auto, cpu, or a list of CUDA device numbers"
     )
@@ -157,22 +158,26 @@ class CommitConfig(Section):
 class OutputConfig(Section):
     """Where results go."""
 
-    dir: str = Field(min_length=1, description="the run directory; labelling into it again continues")
+    dir: str = Field(
+        min_length=1, description="the run directory, or a URL (s3://bucket/run); labelling into it again continues"
+    )
     exports: list[Literal["yolo"]] = Field(["yolo"], description="formats written at the end")
     save_conf: bool = Field(
         False, description="sixth column with the confidence; Ultralytics rejects it in training labels"
     )
 
-    @field_validator("dir")
+    @model_validator(mode="before")
     @classmethod
-    def _no_url(cls, value: str) -> str:
-        """A run is resumed from what is in its directory, and committed into it by fsync and rename."""
-        if "://" in value:
-            raise ValueError(
-                f"{value} is a URL, and a run needs a directory: on this machine, and its parts are copied when it has "
-                f"ended, or where the storage is mounted"
-            )
-        return value
+    def _exports_need_a_disk(cls, data: Any) -> Any:
+        """Label files are made on a disk: a URL gets the parts alone."""
+        if isinstance(data, dict) and is_url(str(data.get("dir"))):
+            if data.get("exports"):
+                raise ValueError(
+                    f"exports are written to a folder of this machine, not to {data['dir']}: "
+                    f"leave `output.exports` out, and call `farm export {data['dir']} --to FOLDER` afterwards"
+                )
+            return {**data, "exports": []}
+        return data
 
 
 class RayConfig(Section):
@@ -278,7 +283,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
     data = {key: _section(key, value) for key, value in data.items()}
     for section, key in PATH_KEYS:
         value = data.get(section, {}).get(key) if isinstance(data.get(section), dict) else None
-        if isinstance(value, str) and value != STDIN and "://" not in value:
+        if isinstance(value, str) and value != STDIN and not is_url(value):
             data[section] = {**data[section], key: _absolute(value, base, may_be_name=section == "model")}
     return data
 
@@ -299,7 +304,7 @@ def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> tuple[str
     if len(names) == 1 and names[0] in BARE_KEYS:
         names.append(BARE_KEYS[names[0]])
     value = _parse(text, _annotation(names))
-    if tuple(names) in PATH_KEYS and isinstance(value, str) and value != STDIN and "://" not in value:
+    if tuple(names) in PATH_KEYS and isinstance(value, str) and value != STDIN and not is_url(value):
         value = _absolute(value, cwd, may_be_name=names[0] == "model")
     place = data
     for name in names[:-1]:

@@ -32,7 +32,7 @@ from farm.lister import Lister
 from farm.messages import Item
 from farm.restarts import RestartPolicy
 from farm.schema import STAGE_LIST, failed_batch, from_ipc, part_metadata
-from farm.store import BLOCKS_DIR, PartWriter, RunStore, open_part, part_name
+from farm.store import PartWriter, RunStore, blocks_dir, open_part, part_name
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
 from farm.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
 from farm.tally import Tally, too_many
@@ -83,7 +83,7 @@ class Driver:
         self._pipeline = pipeline
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
-        self._blocks = Blocks(store.path / BLOCKS_DIR)
+        self._blocks = Blocks(blocks_dir(store.path, store.session))
         self._news: queue.SimpleQueue[Receipt | _Ended] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._items: deque[Item] = deque()

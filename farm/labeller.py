@@ -18,12 +18,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm import blocks, segments
+from farm import blocks, segments, storage
 from farm.errors import FarmError, ModelError, OutputError, PartError
 from farm.keeper import Keeper, KeeperSpec
 from farm.models.weights import weights_digest
 from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
-from farm.store import BLOCKS_DIR, PartWriter, open_part, part_name
+from farm.store import PartWriter, blocks_dir, open_part, part_name
 from farm.summary import WorkerStart
 from farm.suspects import Hand
 
@@ -69,7 +69,8 @@ class Labeller:
 
     def __init__(self, spec: LabellerSpec) -> None:
         self._spec = spec
-        self._folder = Path(spec.run_dir) / BLOCKS_DIR
+        self._run_dir = storage.folder_of(spec.run_dir)
+        self._folder = blocks_dir(self._run_dir, spec.session)
         self._error: FarmError | None = None
         self._keeper: Keeper | None = None
         self._host = socket.gethostname()
@@ -106,7 +107,7 @@ class Labeller:
     def _open(self) -> None:
         self._check_weights()
         self._worker = blocks.claim_number(self._folder)
-        prefix = segments.prefix_of(Path(self._spec.run_dir))
+        prefix = segments.prefix_of(self._run_dir)
         self._keeper = Keeper(replace(self._spec.keeper, worker=self._worker, prefix=prefix))
 
     def _check_weights(self) -> None:
@@ -121,7 +122,7 @@ class Labeller:
     def _label(self, number: int, items: Sequence[tuple[bytes, str]]) -> Receipt:
         keeper = self._keeper
         assert keeper is not None
-        part = Path(self._spec.run_dir) / "parts" / part_name(self._spec.session, number)
+        part = self._run_dir / "parts" / part_name(self._spec.session, number)
         rows = _committed_rows(part)
         if rows is None:
             keeper.wait_ready()
@@ -197,7 +198,7 @@ class _Together:
 
 def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
     """The rows of a part that is there; None where none is."""
-    if not part.exists():
+    if not storage.is_there(part):
         return None
     try:
         return list(open_part(part).iter_batches(columns=COUNTED))

@@ -18,15 +18,17 @@ from collections.abc import Iterator, Sized
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
+from farm import storage
+
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
 _attaching = threading.Lock()
+_naming = threading.Lock()
 
 
 def prefix_of(folder: Path) -> str:
     """How the names of a run directory begin. The directory itself, not its name, is what counts."""
-    found = folder.stat()
-    return f"{PREFIX}{found.st_dev:x}-{found.st_ino:x}-"
+    return f"{PREFIX}{storage.identity(folder)}-"
 
 
 def create(name: str, size: int) -> shared_memory.SharedMemory:
@@ -87,12 +89,13 @@ def forget(segment: shared_memory.SharedMemory) -> None:
 def semaphores_named(prefix: str) -> Iterator[None]:
     """Semaphores of queues made meanwhile begin with `prefix`; multiprocessing would give them names of chance."""
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-    before = config["semprefix"]
-    config["semprefix"] = f"/{prefix}"
-    try:
-        yield
-    finally:
-        config["semprefix"] = before
+    with _naming:
+        before = config["semprefix"]
+        config["semprefix"] = f"/{prefix}"
+        try:
+            yield
+        finally:
+            config["semprefix"] = before
 
 
 def leftovers(prefix: str) -> list[str]:
@@ -107,5 +110,5 @@ def sweep(prefix: str) -> list[str]:
     left = leftovers(prefix)
     for name in left:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(SHARED_MEMORY / name)
+            storage.remove(SHARED_MEMORY / name)
     return left

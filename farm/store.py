@@ -1,21 +1,24 @@
 """The run directory: its lock, run.json, committed parts and what they say. The set of parts is the only truth.
 
     supervisor: RunStore.open (lock, compare, number the session) → committed_keys → totals, batches at the end
-    collector, labeller:  PartWriter.commit (temporary name, fsync, rename, fsync of the folder)
+    collector, labeller:  PartWriter.commit (temporary name, fsync, rename, fsync of the folder; or one upload)
 
 A part is visible under its name only when it is whole. Parts are named <session>-<number>.parquet, so that in name
-order a later row of the same image is the newer one.
+order a later row of the same image is the newer one. The directory may be remote (`farm.storage`): it then says which
+session it belongs to, and who finds another one there commits no more.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
+import functools
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError
+from farm import storage
+from farm.errors import OutputError, PartError, RunMismatchError
 from farm.keys import KeySet
 from farm.schema import KEY_BYTES, SCHEMA_VERSION, STAGE_LIST, STATUS_FAILED, STATUS_OK, path_of
 
@@ -34,7 +38,9 @@ TEMPORARY_PREFIX = "."
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
-BLOCKS_DIR = "blocks"  # of the Ray engine: items on their way to the tasks, and parts that are being written
+SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
+BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
+CONVERTED_DIR = "converted"  # models as a cluster's backend runs them
 COMPRESSION = "zstd"
 READ_ROWS = 65_536
 
@@ -42,7 +48,7 @@ READ_ROWS = 65_536
 class RunStore:
     """The supervisor's side of one run directory, locked for as long as it is open."""
 
-    def __init__(self, path: Path, lock: int | None, session: int) -> None:
+    def __init__(self, path: Path, lock: storage.Lock | None, session: int) -> None:
         self.path = path
         self.parts_dir = path / "parts"
         self.session = session
@@ -55,34 +61,40 @@ class RunStore:
 
         Raises OutputError where it cannot be written, RunLockedError where another farm is at work in it.
         """
-        path = Path(path).absolute()
+        path = storage.folder_of(path)
+        lock = None
         try:
-            (path / "parts").mkdir(parents=True, exist_ok=True)
-            lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            storage.make_folder(path / "parts")
+            lock = storage.lock(path / LOCK_FILE)
+            store = cls(path, lock, 0)
+            store._begin_session()
         except OSError as error:
+            if lock is not None:
+                lock.release()
             reason = error.strerror or error
             raise OutputError(f"output.dir {path} cannot be written: {reason}; choose another folder") from None
-        _take_lock(lock, path)
-        store = cls(path, lock, 0)
-        try:
-            store._sweep()
-            store.session = 1 + max((int(name.split("-")[0]) for name in store._names()), default=0)
-        except OSError as error:
-            os.close(lock)
-            raise OutputError(f"output.dir {path} cannot be written: {error.strerror}; choose another folder") from None
         return store
 
     @classmethod
     def view(cls, path: str | Path) -> RunStore:
         """An existing run directory, to read. Takes no lock and changes nothing."""
-        path = Path(path).absolute()
-        if not (path / "parts").is_dir():
+        store = cls(storage.folder_of(path), None, 0)
+        try:
+            known = store._exists()
+        except OSError as error:
+            raise OutputError(f"{path} cannot be read: {error.strerror or error}") from None
+        if not known:
             raise OutputError(f"{path} is no run directory: it has no folder parts/")
-        return cls(path, None, 0)
+        return store
+
+    def _exists(self) -> bool:
+        if storage.is_remote(self.path):
+            return storage.is_there(self.path / RUN_FILE) or bool(self._names())
+        return self.parts_dir.is_dir()
 
     def close(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     # run.json
@@ -90,7 +102,7 @@ class RunStore:
     def describe(self) -> dict[str, Any]:
         """run.json, or an empty mapping where the run has not begun."""
         try:
-            data = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+            data = json.loads(storage.read(self.path / RUN_FILE))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -119,7 +131,11 @@ class RunStore:
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write `name` in the run directory, whole or not at all."""
-        write_whole(self.path / name, json.dumps(data, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
+        path = self.path / name
+        try:
+            storage.write_whole(path, json.dumps(data, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 
     # Parts
 
@@ -137,8 +153,8 @@ class RunStore:
 
     def keys_since(self, known: set[str]) -> set[bytes]:
         """Keys in parts whose names are not in `known`: what a dead collector committed without saying so."""
-        new = [part for part in self.parts() if part.name not in known]
-        return {key for part in new for key in pq.read_table(part, columns=["key"])["key"].to_pylist()}
+        new = (part for part in self.parts() if part.name not in known)
+        return {key for part in new for key in read_part(part, ["key"])["key"].to_pylist()}
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The newest row of every image, in batches.
@@ -148,8 +164,7 @@ class RunStore:
         """
         keep = self._newest() if len({name.split("-")[0] for name in self._names()}) > 1 else None
         start = 0
-        for part in self.parts():
-            file = open_part(part)
+        for _, file in storage.read_ahead(self.parts(), open_part):
             for batch in file.iter_batches(batch_size=READ_ROWS, columns=list(columns) if columns else None):
                 mine = None if keep is None else keep[start : start + batch.num_rows]
                 start += batch.num_rows
@@ -176,7 +191,7 @@ class RunStore:
         return open_part(parts[-1]).schema_arrow if parts else pa.schema([])
 
     def _names(self) -> list[str]:
-        names = [name for name in os.listdir(self.parts_dir) if PART_NAME.match(name)]
+        names = [name for name in storage.names_in(self.parts_dir) if PART_NAME.match(name)]
         return sorted(names, key=lambda name: [int(n) for n in PART_NAME.match(name).groups()])  # type: ignore[union-attr]
 
     def _vanished_keys(self, with_failures: Sequence[Path]) -> list[bytes]:
@@ -193,31 +208,32 @@ class RunStore:
         still = {
             (row["path"], row["path_bytes"]) for row in rows if row["error"] and row["error"]["stage"] == STAGE_LIST
         } & gone
-        tables = (read_part(part, ["key", "path", "path_bytes"]) for part in self.parts())
+        read = functools.partial(read_part, columns=["key", "path", "path_bytes"])
         return [
-            row["key"] for table in tables for row in table.to_pylist() if (row["path"], row["path_bytes"]) in still
+            row["key"]
+            for _, table in storage.read_ahead(self.parts(), read)
+            for row in table.to_pylist()
+            if (row["path"], row["path_bytes"]) in still
         ]
 
     def _read_keys(self, with_failures: list[Path]) -> Iterator[memoryview]:
         """Keys of all parts, a chunk at a time; parts that hold failed rows are noted."""
-        for part in self.parts():
-            try:
-                file = open_part(part)
-                column = read_part(part, ["key"], file)["key"]
-                if _has_failures(file):
-                    with_failures.append(part)
-            except PartError as error:
-                self.problems.append(f"{error}; set aside as {part.name}{TORN_SUFFIX}, its images are labelled again")
-                part.rename(part.with_name(part.name + TORN_SUFFIX))
+        for part, found in storage.read_ahead(self.parts(), _keys_of):
+            if isinstance(found, PartError):
+                self.problems.append(f"{found}; set aside as {part.name}{TORN_SUFFIX}, its images are labelled again")
+                storage.rename(part, part.name + TORN_SUFFIX)
                 continue
-            for chunk in column.chunks:
+            if found.has_failures:
+                with_failures.append(part)
+            for chunk in found.keys.chunks:
                 data = chunk.buffers()[1]
                 first = chunk.offset * KEY_BYTES
                 yield memoryview(data)[first : first + len(chunk) * KEY_BYTES]
 
     def _newest(self) -> np.ndarray:
         """For every row over all parts in order: is it the newest of its path?"""
-        hashes = [_path_hashes(batch) for part in self.parts() for batch in _path_batches(part)]
+        opened = storage.read_ahead(self.parts(), open_part)
+        hashes = [_path_hashes(batch) for _, file in opened for batch in _path_batches(file)]
         if not hashes:
             return np.zeros(0, bool)
         rows = np.concatenate(hashes)[::-1]
@@ -225,19 +241,29 @@ class RunStore:
         keep[np.unique(rows, return_index=True)[1]] = True
         return keep[::-1]
 
+    def _begin_session(self) -> None:
+        self._sweep()
+        self.session = 1 + max((int(name.split("-")[0]) for name in self._names()), default=0)
+        if storage.is_remote(self.path):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                self.session = max(self.session, 1 + int(storage.read(self.path / SESSION_FILE)))
+            storage.write_whole(self.path / SESSION_FILE, b"%d" % self.session)
+
     def _sweep(self) -> None:
         """Remove temporary files of a commit that died; they were never visible as parts.
 
         Actors of a Ray run whose driver died may still be at work: without their folder none can commit any more.
         """
         blocks = self.path / BLOCKS_DIR
-        if blocks.exists():
+        if storage.is_remote(self.path):
+            storage.remove(blocks)
+        elif blocks.exists():
             abandoned = blocks.with_name(f"{TEMPORARY_PREFIX}{BLOCKS_DIR}.{os.getpid()}")
             blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
             shutil.rmtree(abandoned)
-        for name in os.listdir(self.parts_dir):
+        for name in storage.names_in(self.parts_dir):
             if name.startswith(TEMPORARY_PREFIX):
-                os.unlink(self.parts_dir / name)
+                storage.remove(self.parts_dir / name)
 
 
 class PartWriter:
@@ -250,8 +276,8 @@ class PartWriter:
 
         Where that folder is gone by then the commit fails: the run directory has another owner now.
         """
-        self._dir = Path(parts_dir)
-        self._temporary_dir = Path(temporary_dir or parts_dir)
+        self._dir = storage.folder_of(parts_dir)
+        self._temporary_dir = storage.folder_of(temporary_dir) if temporary_dir else self._dir
         self._session = session
         self._number = number
 
@@ -259,17 +285,18 @@ class PartWriter:
         """Write one part and make it durable. Returns its name; raises OSError where the disk refuses."""
         table = pa.Table.from_batches(batches).replace_schema_metadata(metadata)
         name = part_name(self._session, self._number)
+        if storage.is_remote(self._dir):
+            self._upload(name, table)
+        else:
+            self._write(name, table)
+        self._number += 1
+        return name
+
+    def _write(self, name: str, table: pa.Table) -> None:
         temporary = self._temporary_dir / f"{TEMPORARY_PREFIX}{name}.{os.uname().nodename}.{os.getpid()}"
         try:
             with open(temporary, "wb") as file:
-                pq.write_table(
-                    table,
-                    file,
-                    compression=COMPRESSION,
-                    compression_level=1,
-                    use_dictionary=["status", "task"],
-                    write_page_checksum=True,
-                )
+                _write_table(table, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(temporary, self._dir / name)
@@ -277,9 +304,20 @@ class PartWriter:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        fsync_dir(self._dir)
-        self._number += 1
-        return name
+        storage.fsync_dir(self._dir)
+
+    def _upload(self, name: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        _write_table(table, sink)
+        owner = storage.read(self._dir.parent / SESSION_FILE)
+        if owner != b"%d" % self._session:
+            raise PermissionError(errno.EACCES, f"session {owner.decode()} of another farm has taken it over")
+        storage.write_whole(self._dir / name, sink.getvalue().to_pybytes())
+
+
+def blocks_dir(run_dir: Path, session: int) -> Path:
+    """Where the blocks of a session are; another session's actors find nothing there."""
+    return run_dir / BLOCKS_DIR / f"{session:04d}"
 
 
 def part_name(session: int, number: int) -> str:
@@ -294,9 +332,10 @@ def part_number(name: str, session: int) -> int:
 
 
 def open_part(path: Path) -> pq.ParquetFile:
-    """A part of farm's. Raises PartError where it is torn or not farm's."""
+    """A part of farm's. Raises PartError where it is torn or not farm's; OSError where a remote one cannot be had."""
+    place = pa.BufferReader(storage.read(path)) if storage.is_remote(path) else path
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        file = pq.ParquetFile(place, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise PartError(f"part {path.name} is torn ({' '.join(str(error).split())[:120]})") from None
     if (file.schema_arrow.metadata or {}).get(b"farm.schema_version") != SCHEMA_VERSION.encode():
@@ -314,6 +353,33 @@ def read_part(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile | 
         raise PartError(f"part {part.name} is damaged ({' '.join(str(error).split())[:120]})") from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What a resume wants of a part."""
+
+    keys: pa.ChunkedArray
+    has_failures: bool
+
+
+def _keys_of(part: Path) -> _Keys | PartError:
+    try:
+        file = open_part(part)
+        return _Keys(read_part(part, ["key"], file)["key"], _has_failures(file))
+    except PartError as error:
+        return error
+
+
+def _write_table(table: pa.Table, sink: Any) -> None:
+    pq.write_table(
+        table,
+        sink,
+        compression=COMPRESSION,
+        compression_level=1,
+        use_dictionary=["status", "task"],
+        write_page_checksum=True,
+    )
+
+
 def _has_failures(file: pq.ParquetFile) -> bool:
     """By the statistics of its status column, without reading it: `failed` comes before `ok`."""
     meta = file.metadata
@@ -322,42 +388,8 @@ def _has_failures(file: pq.ParquetFile) -> bool:
     return any(s is None or not s.has_min_max or s.min == STATUS_FAILED for s in found)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, durably, so that a reader sees the old or the new content."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_dir(path.parent)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def fsync_dir(path: Path) -> None:
-    """Make a rename in the folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _take_lock(lock: int, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip() or "another process"
-        os.close(lock)
-        raise RunLockedError(f"{path} is being written by {holder}; wait for it, or give another output.dir") from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-
-
-def _path_batches(part: Path) -> Iterator[pa.RecordBatch]:
-    yield from open_part(part).iter_batches(batch_size=READ_ROWS, columns=["path", "path_bytes"])
+def _path_batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    yield from file.iter_batches(batch_size=READ_ROWS, columns=["path", "path_bytes"])
 
 
 def _path_hashes(batch: pa.RecordBatch) -> np.ndarray:

@@ -8,9 +8,10 @@ the last line of a try that came to no end names the guilty. Runs in actors; blo
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
+
+from farm import storage
 
 DEATHS_IN_GROUP = 2  # an operator, or a node that goes away, kills an actor once or twice; an image every time
 TRY = b"try"
@@ -27,7 +28,7 @@ class Hand:
     def begin(self) -> None:
         """A try begins. Whatever began before has not come to its end."""
         try:
-            tries = self._path.read_bytes().split(TRY + b"\n")[1:]
+            tries = storage.read(self._path).split(TRY + b"\n")[1:]
         except FileNotFoundError:
             tries = []
         self._deaths = len(tries)
@@ -48,8 +49,4 @@ class Hand:
         self._note(b"%d" % place)
 
     def _note(self, line: bytes) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, line + b"\n")
-        finally:
-            os.close(descriptor)
+        storage.append(self._path, line + b"\n")

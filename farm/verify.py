@@ -6,6 +6,7 @@ as many as the last summary says; label files are those that the parts would giv
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from farm import storage
 from farm.errors import PartError
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
@@ -49,7 +51,7 @@ def verify(run_dir: str | Path) -> Verification:
     problems += _limited(_check_keys(store), "more rows that count twice")
     ok, failed = _counts(store)
     problems += _check_summary(store, ok, failed, notes)
-    if (store.path / "labels").is_dir() and ok:
+    if not storage.is_remote(store.path) and (store.path / "labels").is_dir() and ok:
         problems += _limited(_check_labels(store), "more label files that disagree")
     return Verification(ok, failed, tuple(problems), tuple(notes))
 
@@ -65,7 +67,9 @@ def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
     problems: list[str] = []
     notes: list[str] = []
     kinds: dict[tuple[bytes | None, bytes | None], str] = {}
-    for name in sorted(os.listdir(store.parts_dir)):
+    names = sorted(storage.names_in(store.parts_dir))
+    whole = storage.read_ahead((store.parts_dir / name for name in names if PART_NAME.match(name)), _opened)
+    for name in names:
         if name.startswith(TEMPORARY_PREFIX):
             notes.append(f"parts/{name!r}: a commit that did not finish; the next run removes it")
         elif name.endswith(TORN_SUFFIX):
@@ -73,23 +77,30 @@ def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
         elif not PART_NAME.match(name):
             problems.append(f"parts/{name!r} is foreign: no part has such a name")
         else:
-            try:
-                file = open_part(store.parts_dir / name)
-                metadata = file.schema_arrow.metadata or {}
-                read_part(store.parts_dir / name, None, file)  # all of it: damage shows by the checksums of its pages
+            metadata = next(whole)[1]
+            if isinstance(metadata, PartError):
+                problems.append(str(metadata))
+            else:
                 kinds.setdefault((metadata.get(b"farm.task"), metadata.get(b"farm.weights_digest")), name)
-            except PartError as error:
-                problems.append(str(error))
     if len(kinds) > 1:
         problems.append(f"parts of different models: {', '.join(sorted(kinds.values()))} begin with another each")
     return problems, notes
 
 
+def _opened(part: Path) -> dict[bytes, bytes] | PartError:
+    """The metadata of a part that is whole."""
+    try:
+        file = open_part(part)
+        read_part(part, None, file)  # all of it: damage shows by the checksums of its pages
+        return file.schema_arrow.metadata or {}
+    except PartError as error:
+        return error
+
+
 def _check_keys(store: RunStore) -> Iterator[str]:
     """One key, two rows: right only where the older one failed and was tried again, or had vanished meanwhile."""
     keys, sessions, failed, vanished = [], [], [], set()
-    for part in store.parts():
-        table = read_part(part, ["key", "status"])
+    for part, table in storage.read_ahead(store.parts(), functools.partial(read_part, columns=["key", "status"])):
         keys.append(np.frombuffer(b"".join(table["key"].to_pylist()), "<u8").reshape(-1, 2))
         match = PART_NAME.match(part.name)
         sessions.append(np.full(len(table), int(match[1]) if match else 0))
@@ -113,7 +124,8 @@ def _check_keys(store: RunStore) -> Iterator[str]:
 def _rows_of(store: RunStore, paths: set[str]) -> np.ndarray:
     """Over all parts in order: is the row of one of these paths?"""
     wanted = pa.array(sorted(paths))
-    return np.concatenate([pc.is_in(read_part(part, ["path"])["path"], wanted).to_numpy() for part in store.parts()])
+    tables = storage.read_ahead(store.parts(), functools.partial(read_part, columns=["path"]))
+    return np.concatenate([pc.is_in(table["path"], wanted).to_numpy() for _, table in tables])
 
 
 def _counts(store: RunStore) -> tuple[int, int]:
@@ -128,7 +140,7 @@ def _check_summary(store: RunStore, ok: int, failed: int, notes: list[str]) -> l
     """The last summary's counts, where the run came to its end after the last commit."""
     path = store.path / SUMMARY_FILE
     try:
-        summary: dict[str, Any] = json.loads(path.read_text())
+        summary: dict[str, Any] = json.loads(storage.read(path))
     except FileNotFoundError:
         notes.append("no summary.json: the run has not come to an end; run it again to continue")
         return []
@@ -138,8 +150,8 @@ def _check_summary(store: RunStore, ok: int, failed: int, notes: list[str]) -> l
         return ["summary.json holds no summary"]
     if summary.get("interrupted"):
         notes.append("the run was interrupted; run it again to continue")
-    newest = max((part.stat().st_mtime_ns for part in store.parts()), default=0)
-    if newest > path.stat().st_mtime_ns:
+    parts = store.parts()
+    if parts and storage.modified_s(parts[-1]) > storage.modified_s(path):
         notes.append("parts are newer than summary.json: the last run did not come to its end")
         return []
     said = {"ok": summary.get("ok"), "failed": summary.get("failed")}

@@ -1,6 +1,8 @@
 """Fixtures that every test may use: the real images and models beside the checkout."""
 
+import logging
 import os
+import secrets
 import signal
 import tempfile
 from pathlib import Path
@@ -35,3 +37,33 @@ def coco_images(shared_data: Path) -> Path:
 @pytest.fixture(scope="session")
 def coco_weights(shared_data: Path) -> Path:
     return shared_data / "models" / "yolo11n-coco.pt"
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server of this machine, as an object store that speaks HTTP."""
+    server = pytest.importorskip("moto.server", reason="moto is not installed")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = server.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch, tmp_path):
+    """The URL of an empty bucket; this process and its children have what opens it."""
+    import s3fs
+
+    host, port = s3_server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "farm")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"labels-{secrets.token_hex(4)}"
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -12,7 +12,7 @@ from farm.labeller import Labeller, LabellerSpec
 from farm.messages import Item
 from farm.placement import Placement
 from farm.schema import from_ipc
-from farm.store import RunStore
+from farm.store import RunStore, blocks_dir
 from tests.faults.harness import POISON, pictures, rows
 
 pytestmark = pytest.mark.timeout(60)
@@ -23,7 +23,7 @@ def run(tmp_path):
     """A run directory with its folder of blocks, images of which number 3 is bad, and labellers of it."""
     source = pictures(tmp_path / "images", 10, poisoned=(3,))
     store = RunStore.open(tmp_path / "run")
-    folder = Blocks(store.path / "blocks")
+    folder = Blocks(blocks_dir(store.path, store.session))
     made = []
 
     def labeller(weights=None):
@@ -89,9 +89,12 @@ def test_an_actor_of_a_dead_driver_cannot_commit_any_more(run, monkeypatch):
     assert one.label(1, ITEMS).error is None
     monkeypatch.setattr(blocks, "is_stopped", lambda folder: False)  # it had looked just before
     store.close()
-    RunStore.open(store.path).close()
+    later = RunStore.open(store.path)
+    blocks_of_another = Blocks(blocks_dir(later.path, later.session))
     assert isinstance(one.label(2, ITEMS).error, OutputError)
     assert [part.name for part in store.parts()] == ["0001-000001.parquet"]
+    blocks_of_another.close()
+    later.close()
 
 
 def test_every_node_must_have_the_weights_of_the_driver(run, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError
 from farm.schema import failed_batch, names_of, part_metadata
-from farm.store import PartWriter, RunStore, open_part, part_number, write_whole
+from farm.store import PartWriter, RunStore, open_part, part_number
 
 METADATA = part_metadata("detect", {0: "cat", 1: "dog"}, "digest")
 
@@ -141,10 +141,3 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(OutputError, match="no run directory"):
         RunStore.view(tmp_path)
-
-
-def test_write_whole_replaces(tmp_path):
-    write_whole(tmp_path / "x", b"old")
-    write_whole(tmp_path / "x", b"new")
-    assert (tmp_path / "x").read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["x"]

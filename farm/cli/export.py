@@ -11,13 +11,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-conf", action=argparse.BooleanOptionalAction, default=None, help="a sixth column with the confidence"
     )
+    parser.add_argument("--to", metavar="FOLDER", help="where it goes (default: the run directory, if it is on a disk)")
 
 
 def execute(args: argparse.Namespace) -> int:
     from farm.api import export
     from farm.store import RunStore
 
-    report = export(RunStore.view(args.run_dir), args.format, args.save_conf)
+    report = export(RunStore.view(args.run_dir), args.format, args.save_conf, args.to)
     print(f"{report.files} label files for {report.images} images in {report.path}")
     for warning in report.warnings:
         print(f"warning: {warning}")

@@ -16,12 +16,14 @@ Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """A run to project. `source_root` is the absolute folder that its relative paths belong to, if there is one.
+    """A run to project into `folder`.
+
+    `source_root` is the absolute folder that its relative paths belong to, if there is one.
 
     `kpt_shape` is (keypoints, values of each); without it a pose run is asked for its first object.
     """
 
-    run_dir: Path
+    folder: Path
     source_root: str | None
     task: str
     names: Mapping[int, str]

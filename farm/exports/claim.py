@@ -1,8 +1,8 @@
-"""The YOLO export's claim on its files: one export at a time in a run directory, and never over somebody's own data.
+"""The YOLO export's claim on its files: one export at a time in a folder, and never over somebody's own data.
 
 A user may name a folder as output that holds ground truth in `labels/` or a `data.yaml` of its own; the export replaces
 both. So what is there must be known as farm's: by the head of data.yaml, or by a mark where there is no data.yaml. Both
-are written before labels/ appears. The lock is the run directory's own: `farm export` may be called while a run ends.
+are written before labels/ appears. The lock is the folder's own: `farm export` may be called while a run ends.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ REPLACED = ("labels", "images.txt", "data.yaml", ".links")
 
 
 @contextmanager
-def claimed(run_dir: Path) -> Iterator[None]:
+def claimed(folder: Path) -> Iterator[None]:
     """Holds the lock. Raises OutputError where files are not farm's, RunLockedError where another export writes."""
-    lock = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunLockedError(f"{run_dir} is being exported by another process; wait for it") from None
+            raise RunLockedError(f"{folder} is being exported by another process; wait for it") from None
         except OSError:
             pass  # NFS cannot lock a folder; there, two exports at a time are the user's to avoid
-        foreign = [name for name in REPLACED if _holds_something(run_dir / name)]
-        if foreign and not _is_ours(run_dir):
+        foreign = [name for name in REPLACED if _holds_something(folder / name)]
+        if foreign and not _is_ours(folder):
             raise OutputError(
-                f"{run_dir} has {' and '.join(foreign)} that farm did not write and would replace; "
-                f"move them away, then `farm export {run_dir}`"
+                f"{folder} has {' and '.join(foreign)} that farm did not write and would replace; "
+                f"move them away, then export again with `farm export`"
             )
         yield
     finally:
         os.close(lock)
 
 
-def mark(run_dir: Path) -> None:
+def mark(folder: Path) -> None:
     """Say that labels/ is farm's, where no data.yaml says it."""
-    (run_dir / MARK).touch()
+    (folder / MARK).touch()
 
 
 def _holds_something(path: Path) -> bool:
@@ -52,9 +52,9 @@ def _holds_something(path: Path) -> bool:
     return os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
 
 
-def _is_ours(run_dir: Path) -> bool:
+def _is_ours(folder: Path) -> bool:
     try:
-        with open(run_dir / "data.yaml", "rb") as file:
+        with open(folder / "data.yaml", "rb") as file:
             return file.read(len(HEAD)) == HEAD.encode()
     except FileNotFoundError:
-        return (run_dir / MARK).exists()
+        return (folder / MARK).exists()

@@ -18,7 +18,7 @@ import yaml
 from farm.exports.claim import HEAD
 from farm.exports.label_tree import Replacement
 from farm.sources.base import IMAGE_EXTENSIONS
-from farm.store import write_whole
+from farm.storage import write_whole
 
 LISTED = IMAGE_EXTENSIONS - {"gif"}  # Ultralytics takes a gif for a video
 LINKS = ".links"
@@ -28,13 +28,13 @@ SPLIT_AT = "images"  # the folder name that Ultralytics replaces
 class ImageList:
     """Streams images.txt, and makes the links that its lines need. Close it, published or not."""
 
-    def __init__(self, run_dir: Path, root: str, through_images: bool) -> None:
+    def __init__(self, folder: Path, root: str, through_images: bool) -> None:
         """`through_images`: whether `images` leads to `root`; without it every line goes through a link."""
-        self._run_dir = run_dir
+        self._folder = folder
         self._root = root
         self._through_images = through_images
-        self._tree = Replacement(run_dir / LINKS)
-        self._temporary = run_dir / ".images.txt.tmp"
+        self._tree = Replacement(folder / LINKS)
+        self._temporary = folder / ".images.txt.tmp"
         self._file = open(self._temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
         self._links = 0
         self._folders: dict[str, str] = {}
@@ -61,7 +61,7 @@ class ImageList:
             self._tree.swap()
         else:
             self._tree.drop_both()
-        os.replace(self._temporary, self._run_dir / "images.txt")
+        os.replace(self._temporary, self._folder / "images.txt")
 
     def close(self) -> None:
         self._file.close()
@@ -81,23 +81,21 @@ class ImageList:
         return f"./{LINKS}/images/{number}"
 
 
-def images_is_free(run_dir: Path) -> bool:
+def images_is_free(folder: Path) -> bool:
     """Whether `images` may be made our link: a folder or file of that name is not ours to replace."""
-    link = run_dir / "images"
+    link = folder / "images"
     return link.is_symlink() or not link.exists()
 
 
-def link_images(run_dir: Path, root: str) -> None:
+def link_images(folder: Path, root: str) -> None:
     """Make `images` a link to the source root."""
-    temporary = run_dir / ".images.tmp"
+    temporary = folder / ".images.tmp"
     temporary.unlink(missing_ok=True)
     os.symlink(root, temporary)
-    os.replace(temporary, run_dir / "images")
+    os.replace(temporary, folder / "images")
 
 
-def write_data_yaml(
-    run_dir: Path, names: Mapping[int, str], kpt_shape: tuple[int, int] | None, save_conf: bool
-) -> None:
+def write_data_yaml(folder: Path, names: Mapping[int, str], kpt_shape: tuple[int, int] | None, save_conf: bool) -> None:
     """data.yaml without a `path`: it stays true when the folder is moved."""
     data: dict[str, object] = {"train": "images.txt", "val": "images.txt", "names": dict(names)}
     if kpt_shape is not None:
@@ -108,7 +106,7 @@ def write_data_yaml(
             "# They carry a confidence column (output.save_conf), which Ultralytics rejects: export again without it.\n"
         )
     body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    write_whole(run_dir / "data.yaml", (head + body).encode())
+    write_whole(folder / "data.yaml", (head + body).encode())
 
 
 def _encodable(line: str) -> bool:

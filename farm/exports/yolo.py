@@ -34,12 +34,12 @@ def export(request: ExportRequest, batches: Batches) -> ExportReport:
     are not farm's.
     """
     try:
-        with claimed(request.run_dir):
+        with claimed(request.folder):
             return _Writing(request, batches).run()
     except OSError as error:
         raise OutputError(
-            f"labels of {request.run_dir} cannot be written: {error.strerror or error}; "
-            f"what was labelled is safe, `farm export {request.run_dir}` writes it when that is mended"
+            f"labels of {request.folder} cannot be written: {error.strerror or error}; "
+            f"what was labelled is safe, `farm export` writes it when that is mended"
         ) from error
 
 
@@ -50,23 +50,23 @@ class _Writing:
         self._request = request
         self._batches = batches
         self._root = request.source_root or "/"
-        self._linked = request.source_root is not None and images_is_free(request.run_dir)
+        self._linked = request.source_root is not None and images_is_free(request.folder)
         self._warnings = Warnings()
         self._kpt_shape = request.kpt_shape
         self._images = 0
 
     def run(self) -> ExportReport:
         losers = Losers(self._batches, self._root, self._warnings)
-        run_dir = self._request.run_dir
-        tree = LabelTree(run_dir / "labels")
+        folder = self._request.folder
+        tree = LabelTree(folder / "labels")
         with ExitStack() as stack:
             listed = None
             if self._request.task != "classify":
-                listed = stack.enter_context(closing(ImageList(run_dir, self._root, self._linked)))
+                listed = stack.enter_context(closing(ImageList(folder, self._root, self._linked)))
             for batch in self._labelled():
                 self._write(batch, losers, tree, listed)
             self._publish(tree, listed)
-        return ExportReport(str(run_dir / "labels"), tree.files, self._images, self._warnings.shown())
+        return ExportReport(str(folder / "labels"), tree.files, self._images, self._warnings.shown())
 
     def _labelled(self) -> Iterator[pa.RecordBatch]:
         """Rows of labelled images, some at a time."""
@@ -100,17 +100,17 @@ class _Writing:
         """Everything is written: let it appear. First what says that it is farm's."""
         request = self._request
         if listed is None:
-            mark(request.run_dir)
+            mark(request.folder)
             tree.swap()
             return
-        write_data_yaml(request.run_dir, request.names, self._kpt_shape, request.save_conf)
+        write_data_yaml(request.folder, request.names, self._kpt_shape, request.save_conf)
         tree.swap()
         listed.publish()
         if self._linked:
-            link_images(request.run_dir, self._root)
+            link_images(request.folder, self._root)
         elif request.source_root is not None:
-            self._warnings.add(f"{request.run_dir / 'images'} is there and is no link; it was left alone")
-        (request.run_dir / "labels.cache").unlink(missing_ok=True)  # Ultralytics' cache of what was there before
+            self._warnings.add(f"{request.folder / 'images'} is there and is no link; it was left alone")
+        (request.folder / "labels.cache").unlink(missing_ok=True)  # Ultralytics' cache of what was there before
         if listed.left_out:
             self._warnings.add(
                 f"{listed.left_out} images are labelled but not listed in images.txt, {listed.left_out_first!r} first: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from farm import storage
 from farm.segments import leftovers, prefix_of
 from farm.store import PART_NAME, RunStore
 from farm.verify import verify
@@ -14,7 +15,7 @@ COLUMNS = ("path", "status", "error", "width", "height", "attempts", "boxes")
 
 
 def config(
-    source: Path, run_dir: Path, engine: str = "ray", model: dict[str, Any] | None = None, **sections: Any
+    source: Path, run_dir: Path | str, engine: str = "ray", model: dict[str, Any] | None = None, **sections: Any
 ) -> dict[str, Any]:
     values = {
         "source": str(source),
@@ -26,17 +27,18 @@ def config(
     return values | sections
 
 
-def rows(run_dir: Path) -> list[list[Any]]:
+def rows(run_dir: Path | str) -> list[list[Any]]:
     """What must be equal in all engines; every row of every part."""
     read = [row for batch in RunStore.view(run_dir).batches() for row in batch.to_pylist()]
     assert len({row["key"] for row in read}) == len(read)
     return sorted(([row[name] for name in COLUMNS] for row in read), key=lambda row: row[0])
 
 
-def sound(run_dir: Path) -> list[list[Any]]:
+def sound(run_dir: Path | str) -> list[list[Any]]:
     """The rows of a run directory that is as it must be, with nothing left of its processes."""
+    folder = storage.folder_of(run_dir)
     assert verify(run_dir).problems == ()
-    assert all(PART_NAME.match(part.name) for part in (Path(run_dir) / "parts").iterdir())
-    assert not (Path(run_dir) / "blocks").exists()
-    assert wait_for(lambda: not leftovers(prefix_of(Path(run_dir))), 15)  # in a borrowed Ray actors end by and by
+    assert all(PART_NAME.match(name) for name in storage.names_in(folder / "parts"))
+    assert not storage.is_there(folder / "blocks")
+    assert wait_for(lambda: not leftovers(prefix_of(folder)), 15)  # in a borrowed Ray actors end by and by
     return rows(run_dir)

@@ -1,0 +1,393 @@
+"""Where a run directory lies: on a disk, or on any file system that fsspec knows (s3://, gs://, sftp://).
+
+A folder on a disk is a pathlib.Path; any other a UPath, which joins and names in the same way. What has to be done
+differently with the two is done here: a file on a disk is made durable by fsync and appears by a rename, an object
+appears by its upload; a disk has locks, an object store has none. Every refusal is an OSError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from farm.errors import OutputError, RunLockedError
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+LOCAL = ("file://", "local://")
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "r2", "hf"})
+READS_AT_A_TIME = 16  # of a remote file system, where one is mostly waiting
+PATIENCE_S = 300.0  # how long an upload is tried again: an outage on Saturday must not end a run
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+RENEW_S = 10.0  # between signs of life of a remote lock's holder
+STALE_S = 3 * RENEW_S  # without one: it is gone
+
+
+def is_url(place: str) -> bool:
+    """Whether `output.dir` names something else than a folder of this machine."""
+    return "://" in place and not place.startswith(LOCAL)
+
+
+def folder_of(place: str | Path) -> Path:
+    """The folder of that name. Raises OutputError where its file system is unknown or its package is missing."""
+    text = str(place)
+    if not is_url(text):
+        return Path(next((text.removeprefix(prefix) for prefix in LOCAL if text.startswith(prefix)), text)).absolute()
+    from upath import UPath
+
+    try:
+        folder: Any = UPath(text.rstrip("/"))
+        folder.fs  # noqa: B018  # this is where it is connected
+    except (ValueError, ImportError) as error:
+        raise OutputError(f"output.dir {text} cannot be used: {_said(error)}") from None
+    except Exception as error:
+        raise OutputError(f"output.dir {text} cannot be reached: {_said(error)}") from None
+    return folder  # type: ignore[no-any-return]
+
+
+def is_remote(path: Path) -> bool:
+    return not isinstance(path, Path)
+
+
+def identity(folder: Path) -> str:
+    """Short, and the same for every process that means this folder: for a disk's, whatever name it goes by."""
+    if is_remote(folder):
+        import hashlib
+
+        return hashlib.blake2b(str(folder).encode(), digest_size=8).hexdigest()
+    found = folder.stat()
+    return f"{found.st_dev:x}-{found.st_ino:x}"
+
+
+# Reading
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of the files in a folder, in no order. An object store knows no empty folder: there, none is empty."""
+    if not is_remote(folder):
+        return os.listdir(folder)
+    with _refusals():
+        fs, path = _remote(folder)
+        fs.invalidate_cache()
+        try:
+            found = fs.ls(path, detail=False)
+        except FileNotFoundError:
+            return []
+        return [name for name in (entry.rstrip("/").rpartition("/")[2] for entry in found) if name]
+
+
+def is_there(path: Path) -> bool:
+    if not is_remote(path):
+        return path.exists()
+    with _refusals():
+        fs, name = _remote(path)
+        fs.invalidate_cache()
+        return bool(fs.exists(name))
+
+
+def read(path: Path) -> bytes:
+    """The whole content. Raises FileNotFoundError where there is none."""
+    if not is_remote(path):
+        return path.read_bytes()
+    with _refusals():
+        fs, name = _remote(path)
+        content: bytes = fs.cat_file(name)
+        return content
+
+
+def modified_s(path: Path) -> float:
+    """When the content changed last; to a second only on some file systems."""
+    if not is_remote(path):
+        return path.stat().st_mtime
+    with _refusals():
+        fs, name = _remote(path)
+        fs.invalidate_cache()
+        return float(fs.modified(name).timestamp())
+
+
+def read_ahead(paths: Iterable[Path], function: Callable[[Path], Made]) -> Iterator[tuple[Path, Made]]:
+    """`function` of each, in order; remote ones several at a time."""
+    remaining = iter(paths)
+    first = next(remaining, None)
+    if first is None:
+        return
+    if not is_remote(first):
+        yield from ((path, function(path)) for path in itertools.chain([first], remaining))
+        return
+    with ThreadPoolExecutor(READS_AT_A_TIME) as pool:
+        waiting: list[tuple[Path, Future[Made]]] = []
+        for path in itertools.chain([first], remaining):
+            waiting.append((path, pool.submit(function, path)))
+            if len(waiting) >= 2 * READS_AT_A_TIME:
+                path, future = waiting.pop(0)
+                yield path, future.result()
+        for path, future in waiting:
+            yield path, future.result()
+
+
+# Writing
+
+
+def make_folder(folder: Path) -> None:
+    """The folder and those above it. Object stores have none, and a bucket is not made by mistake."""
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    elif not _is_object_store(folder):
+        with _refusals():
+            fs, path = _remote(folder)
+            fs.makedirs(path, exist_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, durably, so that a reader sees the old or the new content."""
+    if is_remote(path):
+        _patiently(lambda: _upload(path, data))
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    fsync_dir(path.parent)
+
+
+def create(path: Path, data: bytes = b"") -> None:
+    """Write a file that nobody else has written. Raises FileExistsError where somebody has."""
+    if not is_remote(path):
+        with open(path, "xb") as file:
+            file.write(data)
+        return
+    with _refusals():
+        fs, name = _remote(path)
+        fs.invalidate_cache()
+        fs.pipe_file(name, data, mode="create")
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to the end of a file, which one process at a time does; on a disk several may."""
+    if is_remote(path):
+        before = b""
+        with contextlib.suppress(FileNotFoundError):
+            before = read(path)
+        write_whole(path, before + data)
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def rename(path: Path, name: str) -> None:
+    """Give a file another name in its folder."""
+    if not is_remote(path):
+        path.rename(path.with_name(name))
+        return
+    with _refusals():
+        fs, before = _remote(path)
+        fs.mv(before, _remote(path.with_name(name))[1])
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it; nothing where there is none."""
+    if not is_remote(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return
+    with _refusals(), contextlib.suppress(FileNotFoundError):
+        fs, name = _remote(path)
+        fs.invalidate_cache()
+        fs.rm(name, recursive=True)
+
+
+def fsync_dir(path: Path) -> None:
+    """Make a rename in the folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Locks
+
+
+class Lock:
+    """A run directory's lock, held until `release` or the end of the process."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self.release = release
+
+
+def lock(path: Path) -> Lock:
+    """Take the lock that lies at `path`. Raises RunLockedError where another farm has it."""
+    return _lock_object(path) if is_remote(path) else _lock_file(path)
+
+
+def _lock_file(path: Path) -> Lock:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
+        os.close(descriptor)
+        raise _locked(path, holder) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{_myself()}\n".encode(), 0)
+    return Lock(lambda: os.close(descriptor))
+
+
+def _lock_object(path: Path) -> Lock:
+    """An object that its holder renews: without a sign of life for STALE_S it is anybody's."""
+    token = secrets.token_hex(8)
+    me = psutil.Process()
+    mine = {"holder": _myself(), "host": os.uname().nodename, "pid": me.pid, "began": me.create_time(), "token": token}
+
+    def sign(count: int) -> bytes:
+        return json.dumps({**mine, "renewed": count}).encode()
+
+    try:
+        create(path, sign(0))
+    except FileExistsError:
+        _wait_until_stale(path)
+        write_whole(path, sign(0))
+        time.sleep(min(1.0, RENEW_S))  # somebody else may have waited for the same: the last one has it
+    if _holder(path).get("token") != token:
+        raise _locked(path, str(_holder(path).get("holder")))
+    released = threading.Event()
+
+    def renew() -> None:
+        for count in itertools.count(1):
+            if released.wait(RENEW_S):
+                return
+            with contextlib.suppress(OSError):  # an outage; the next time
+                if _holder(path).get("token") != token:
+                    return
+                _upload(path, sign(count))
+
+    def release() -> None:
+        released.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            if _holder(path).get("token") == token:
+                remove(path)
+
+    thread = threading.Thread(target=renew, name="farm-lock", daemon=True)
+    thread.start()
+    return Lock(release)
+
+
+def _wait_until_stale(path: Path) -> None:
+    """Raises RunLockedError where the holder gives a sign of life."""
+    before = _holder(path)
+    if before.get("host") == os.uname().nodename and not _lives(before):
+        return
+    until_s = time.monotonic() + STALE_S
+    while time.monotonic() < until_s:
+        time.sleep(min(1.0, RENEW_S))
+        if (now := _holder(path)) != before and now:
+            raise _locked(path, str(now.get("holder")))
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """What the lock says; nothing where there is none, or it says nothing that one could read."""
+    try:
+        said = json.loads(read(path))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    try:
+        return bool(psutil.Process(int(holder["pid"])).create_time() == holder["began"])
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
+def _myself() -> str:
+    return f"process {os.getpid()} on {os.uname().nodename}"
+
+
+def _locked(path: Path, holder: str) -> RunLockedError:
+    return RunLockedError(f"{path.parent} is being written by {holder}; wait for it, or give another output.dir")
+
+
+# Remote file systems
+
+
+def _remote(path: Path) -> tuple[Any, str]:
+    """The file system, and what it calls this path."""
+    there: Any = path
+    return there.fs, there.path
+
+
+def _is_object_store(path: Path) -> bool:
+    """Where an upload is there as a whole or not at all."""
+    there: Any = path
+    return there.protocol in OBJECT_STORES
+
+
+def _upload(path: Path, data: bytes) -> None:
+    with _refusals():
+        fs, name = _remote(path)
+        if _is_object_store(path):
+            fs.pipe_file(name, data)
+            return
+        temporary = _remote(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))[1]
+        fs.pipe_file(temporary, data)
+        try:
+            fs.mv(temporary, name)
+        except OSError:  # some do not rename onto what is there
+            fs.rm_file(name)
+            fs.mv(temporary, name)
+
+
+def _patiently(call: Callable[[], None]) -> None:
+    """Again and again, unless the answer is final."""
+    until_s = time.monotonic() + PATIENCE_S
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            call()
+            return
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            if time.monotonic() + pause_s > until_s:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """The errors of a hundred client libraries as OSErrors."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, _said(error)) from error
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

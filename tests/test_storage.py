@@ -1,0 +1,171 @@
+"""Folders on a disk, in memory and in an object store behave alike, as far as a run directory needs them."""
+
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from farm import storage
+from farm.errors import OutputError, RunLockedError
+from farm.segments import prefix_of
+from farm.storage import folder_of
+
+FAR = {"holder": "process 7 on elsewhere", "host": "elsewhere", "pid": 7, "began": 0.0, "token": "far"}
+
+
+@pytest.fixture(params=["disk", "memory", "s3"])
+def folder(request, tmp_path):
+    if request.param == "disk":
+        place = str(tmp_path / "run")
+    elif request.param == "memory":
+        place = f"memory://{tmp_path.name}/run"
+    else:
+        place = f"{request.getfixturevalue('bucket')}/run"
+    made = folder_of(place)
+    storage.make_folder(made / "parts")
+    return made
+
+
+def test_what_is_written_is_there_and_is_replaced_as_a_whole(folder):
+    path = folder / "run.json"
+    assert not storage.is_there(path)
+    with pytest.raises(FileNotFoundError):
+        storage.read(path)
+    for data in (b"old", b"new"):
+        storage.write_whole(path, data)
+        assert storage.is_there(path)
+        assert storage.read(path) == data
+    assert [name for name in storage.names_in(folder) if name != "parts"] == ["run.json"]
+    assert abs(storage.modified_s(path) - time.time()) < 60
+
+
+def test_a_file_is_created_once(folder):
+    storage.create(folder / "worker-0", b"mine")
+    with pytest.raises(FileExistsError):
+        storage.create(folder / "worker-0", b"yours")
+    assert storage.read(folder / "worker-0") == b"mine"
+
+
+def test_lines_are_appended(folder):
+    for line in (b"try\n", b"1\n", b"try\n"):
+        storage.append(folder / "hand", line)
+    assert storage.read(folder / "hand") == b"try\n1\ntry\n"
+
+
+def test_files_are_renamed_and_removed(folder):
+    for name in ("a", "b", "c"):
+        storage.write_whole(folder / "parts" / name, name.encode())
+    storage.rename(folder / "parts" / "a", "a.torn")
+    storage.remove(folder / "parts" / "b")
+    storage.remove(folder / "parts" / "none")
+    assert sorted(storage.names_in(folder / "parts")) == ["a.torn", "c"]
+    storage.remove(folder / "parts")
+    assert not storage.is_there(folder / "parts" / "c")
+    storage.remove(folder / "parts")
+
+
+def test_reading_ahead_keeps_the_order(folder):
+    paths = [folder / "parts" / f"{n:03d}" for n in range(100)]
+    for path in paths:
+        storage.write_whole(path, path.name.encode())
+    assert [(path.name, data.decode()) for path, data in storage.read_ahead(paths, storage.read)] == [
+        (path.name, path.name) for path in paths
+    ]
+    assert list(storage.read_ahead([], storage.read)) == []
+
+
+def test_a_lock_is_one_farms_at_a_time(folder):
+    held = storage.lock(folder / ".lock")
+    with pytest.raises(RunLockedError, match=f"is being written by process {os.getpid()} on"):
+        storage.lock(folder / ".lock")
+    held.release()
+    storage.lock(folder / ".lock").release()
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(storage, "RENEW_S", 0.1)
+    monkeypatch.setattr(storage, "STALE_S", 0.5)
+
+
+def test_a_remote_lock_without_a_sign_of_life_is_anybodys(bucket, hasty):
+    path = folder_of(bucket) / ".lock"
+    storage.write_whole(path, json.dumps(FAR).encode())
+    storage.lock(path).release()
+    assert not storage.is_there(path)
+
+
+def test_a_remote_lock_that_is_renewed_elsewhere_is_respected(bucket, hasty):
+    path = folder_of(bucket) / ".lock"
+    over = threading.Event()
+
+    def renew():
+        count = 0
+        while not over.wait(0.05):
+            count += 1
+            storage.write_whole(path, json.dumps({**FAR, "renewed": count}).encode())
+
+    storage.write_whole(path, json.dumps(FAR).encode())
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(RunLockedError, match="process 7 on elsewhere"):
+            storage.lock(path)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_the_holder_of_a_remote_lock_renews_it(bucket, hasty):
+    path = folder_of(bucket) / ".lock"
+    held = storage.lock(path)
+    first = storage.read(path)
+    deadline_s = time.monotonic() + 20
+    while storage.read(path) == first:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    held.release()
+
+
+def test_a_refused_upload_is_tried_again(bucket, monkeypatch):
+    """Whatever a client library raises: for as long as patience lasts, unless the answer is final."""
+    monkeypatch.setattr(storage, "FIRST_PAUSE_S", 0.01)
+    path = folder_of(bucket) / "part"
+    upload, refusals = storage._upload, [OSError("slow down"), TimeoutError("no answer")]
+
+    def refuse(path, data):
+        if refusals:
+            raise refusals.pop()
+        upload(path, data)
+
+    monkeypatch.setattr(storage, "_upload", refuse)
+    storage.write_whole(path, b"data")
+    assert storage.read(path) == b"data"
+
+    monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
+    refusals.append(OSError("slow down"))
+    with pytest.raises(OSError, match="slow down"):
+        storage.write_whole(path, b"data")
+
+    monkeypatch.setattr(storage, "PATIENCE_S", 300.0)
+    refusals.append(PermissionError("no"))
+    with pytest.raises(PermissionError):
+        storage.write_whole(path, b"data")
+
+
+def test_one_folder_has_one_identity(tmp_path, bucket):
+    assert prefix_of(folder_of(f"{bucket}/run/")) == prefix_of(folder_of(f"{bucket}/run"))
+    assert prefix_of(folder_of(f"{bucket}/run")) != prefix_of(folder_of(f"{bucket}/other"))
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert prefix_of(folder_of(f"file://{tmp_path}")) == prefix_of(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("s4://bucket/run", "s4"), ("gs://bucket/run", "gcsfs")],
+)
+def test_what_cannot_be_opened_says_what_is_missing(url, says):
+    with pytest.raises(OutputError, match=f"output.dir {url} cannot be used.*{says}"):
+        folder_of(url)
