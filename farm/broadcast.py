@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from farm import segments
+from farm import segments, storage
 from farm.errors import NotRunningError
 from farm.schema import from_ipc
 
@@ -117,6 +117,7 @@ class Follower:
         self._descriptor = descriptor
         size = os.fstat(descriptor).st_size
         if size <= HEADER_BYTES:
+            os.close(descriptor)
             raise ValueError("it is not complete")
         self._map = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
         self._memory = memoryview(self._map)
@@ -154,6 +155,8 @@ class Follower:
             place = _place(self._at, self._capacity)
             start, size, number, before = self._words[place // WORD : place // WORD + 4]
             if not self._is_intact() or start != self._at:
+                if self._at == self._words[LAST]:
+                    return None  # its writer died while it gave up what is here
                 self._at = self._words[LAST]
             elif size == PAD:
                 self._at += left
@@ -234,9 +237,8 @@ def attach(run: str | Path, wait_s: float = 0.0) -> Follower:
 
 
 def _attach(run: str | Path) -> Follower:
-    path = Path(run)
-    if path.is_dir():
-        prefix = segments.prefix_of(path)
+    if storage.is_url(str(run)) or Path(run).is_dir():
+        prefix = segments.prefix_of(storage.folder_of(run))
     elif NAME.fullmatch(str(run)):
         prefix = f"{run}-"
     else:

@@ -17,7 +17,7 @@ charged to the guilty one once it is known.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from farm.messages import Item, Lease
@@ -43,8 +43,10 @@ class _Hand:
 class LeaseBook:
     """State of all items that are listed and not yet committed."""
 
-    def __init__(self, attempts: int) -> None:
+    def __init__(self, attempts: int, wanted: Callable[[list[Item]], list[Item]] = lambda items: items) -> None:
+        """`wanted`: asked before items are leased for the first time, which of them anybody still wants."""
         self._limit = attempts
+        self._wanted = wanted
         self._queue: deque[Item] = deque()
         self._alone: deque[Item] = deque()
         self._hands: dict[int, _Hand] = {}
@@ -117,7 +119,9 @@ class LeaseBook:
         if hand.alone:
             items = [self._alone.popleft()]
         else:
-            items = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
+            items = []
+            while self._queue and len(items) < count:
+                items += self._wanted([self._queue.popleft() for _ in range(min(count - len(items), len(self._queue)))])
         if not items:
             return None
         for item in items:

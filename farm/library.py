@@ -3,13 +3,15 @@
     the caller's threads ── Feed ──▶ lister ─▶ supervisor (a thread of the caller's process) ─▶ workers
     the caller's threads ◀── results, by batch ── supervisor ◀── ring ── collector (which writes nothing)
 
-Nothing is written to disk but images that are not files: they lie in a temporary folder until they are labelled.
+No result is written to disk. A temporary folder names the farm; images that are not files lie in shared memory until
+they are labelled, or in that folder where there is little of it. What a killed program left is removed by the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import itertools
 import os
 import shutil
@@ -30,20 +32,22 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
-from farm import segments
+from farm import segments, storage
 from farm.config import FarmConfig, validate
 from farm.engines import local
-from farm.errors import ConfigError, FarmError, WorkerError
+from farm.errors import ConfigError, FarmError, RunLockedError, WorkerError
 from farm.keys import KeySet
+from farm.messages import Item
 from farm.results import ImageError, ImageResult
-from farm.schema import STATUS_OK
+from farm.schema import STATUS_OK, failed_batch
 from farm.sources.base import Entry, Source, item_key
-from farm.spool import Spool
+from farm.spool import Spool, UnreadableImage
 from farm.store import RunStore
-from farm.supervisor import Supervisor
+from farm.supervisor import NO_WORKER, Supervisor
 
 Order = Literal["input", "completed"]
 OnError = Literal["return", "raise"]
+Deliver = Callable[[list[tuple[Any, Any]]], None]
 
 AHEAD_S = 0.5  # of work that is taken from the caller before its results are: enough that no worker waits
 AHEAD_ITEMS = 8192  # and never more items than this
@@ -51,18 +55,21 @@ AHEAD_BATCHES = 6  # of each worker, before the rate is known
 RATE_MEMORY = 0.8
 COMMIT = {"images": 256, "seconds": 0.05}  # nothing is written; how soon the farm forgets what it has delivered
 STOP_S = 30.0
+FOLDER_PREFIX = "farm-library-"  # of a farm's temporary folder
+ALIVE = ".alive"
 
 
 @dataclass(slots=True)
 class Pending:
     """An item on its way. `deliver` gets pairs (token, ImageResult or the exception that ended the farm)."""
 
-    deliver: Callable[[list[tuple[Any, Any]]], None]
+    deliver: Deliver
     token: Any
     key: Any
     path: str
     file: str
     spooled: int
+    future: Future[ImageResult] | None
 
 
 class Feed(Source):
@@ -70,13 +77,13 @@ class Feed(Source):
 
     def __init__(self) -> None:
         super().__init__("items", "/", may_repeat=False)
-        self._waiting: deque[tuple[Entry, Future[ImageResult] | None]] = deque()
+        self._waiting: deque[Entry] = deque()
         self._more = threading.Condition()
         self._closed = False
 
-    def put(self, entry: Entry, future: Future[ImageResult] | None) -> None:
+    def put(self, entry: Entry) -> None:
         with self._more:
-            self._waiting.append((entry, future))
+            self._waiting.append(entry)
             self._more.notify()
 
     def close(self) -> None:
@@ -85,16 +92,11 @@ class Feed(Source):
             self._more.notify()
 
     def chunk(self, entries: Iterator[Entry]) -> list[Entry]:
-        """What is there and not cancelled; waits for the first, and gives nothing when all is over."""
-        while True:
-            with self._more:
-                self._more.wait_for(lambda: self._waiting or self._closed)
-                taken, self._waiting = self._waiting, deque()
-            if not taken:
-                return []
-            chunk = [entry for entry, future in taken if future is None or future.set_running_or_notify_cancel()]
-            if chunk:
-                return chunk
+        """What is there; waits for the first, and gives nothing when all is over."""
+        with self._more:
+            self._more.wait_for(lambda: self._waiting or self._closed)
+            taken, self._waiting = self._waiting, deque()
+        return list(taken)
 
     def entries(self) -> Iterator[Entry]:
         return iter(())
@@ -111,7 +113,9 @@ class Farm:
                 print(result.path, result.boxes.xyxy)
 
     Takes the sections of the config file: `model` as a name, a path or a mapping, `workers` as a number or a mapping,
-    `limits` as a mapping. An item is a path, encoded `bytes`, a BGR array (H, W, 3) uint8, a PIL image, or a pair
+    `limits` as a mapping. Outside a `with` block, call `close`: workers live until then, or until the program ends.
+
+    An item is a path, encoded `bytes`, a BGR array (H, W, 3) uint8, a PIL image, or a pair
     `(key, item)` whose key comes back in the result. Threads may share a farm. Workers start with the first item.
 
     `name` is unique on the machine; another process gives it to `farm.attach`, and follows the results from the first
@@ -123,7 +127,11 @@ class Farm:
         unknown = set(sections) - {"limits"}
         if unknown:
             raise ConfigError(f"Farm takes model, workers and limits, not {', '.join(sorted(unknown))}: see `farm.run`")
-        self._folder = tempfile.mkdtemp(prefix="farm-")
+        _sweep_dead()
+        self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+        self._alive = _mark_alive(Path(self._folder))
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
         values = {
             "source": "-",
             "model": dict(model) if isinstance(model, Mapping) else str(model),
@@ -137,17 +145,19 @@ class Farm:
             self._feed = Feed()
             self._prepared = local.settle_unseen(local.prepare(self._config, source=self._feed), lambda text: None)
         except BaseException:
+            self._alive.release()
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
-        self.name = segments.prefix_of(Path(self._folder)).rstrip("-")
+        prefix = segments.prefix_of(Path(self._folder))
+        self.name = prefix.rstrip("-")
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}
         self._numbers = itertools.count()
-        self._spool = Spool(Path(self._folder) / "spool")
+        self._spool = Spool(f"{prefix}spool", Path(self._folder) / "spool")
         self._failure: BaseException | None = None
         self._supervisor: Supervisor | None = None
-        self._thread: threading.Thread | None = None
         self._closing = False
+        self._cancellable = False  # is there any future among what is pending, or was there
         self._rate = 0.0
         self._rate_since = (time.monotonic(), 0)
         self._done = 0
@@ -164,7 +174,12 @@ class Farm:
         self.close()
 
     def close(self) -> None:
-        """Stop the processes and remove the segments. What is not labelled yet is cancelled. May be called twice."""
+        """Stop the processes and remove the segments. What is not labelled yet is cancelled. May be called twice.
+
+        In a forked child it does nothing: the farm is its parent's.
+        """
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             self._closing = True
             left, self._pending = list(self._pending.values()), {}
@@ -178,6 +193,7 @@ class Farm:
             self._thread.join(STOP_S)
         self._spool.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._alive.release()
         _living.discard(self)
 
     # Work
@@ -196,8 +212,7 @@ class Farm:
         No more items are taken than keep the workers busy for half a second, and none while nobody asks for results.
         With `on_error="raise"` a failed image raises ImageError.
         """
-        if order not in ("input", "completed"):
-            raise ConfigError(f"order is input or completed, not {order!r}")
+        _check_order(order)
         if on_error not in ("return", "raise"):
             raise ConfigError(f"on_error is return or raise, not {on_error!r}")
         results = self._ordered(items) if order == "input" else (result for _, result in self._stream(items))
@@ -209,18 +224,23 @@ class Farm:
     async def amap(
         self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "completed"
     ) -> AsyncIterator[ImageResult]:
-        """As `map`, for `async for`; `items` may be asynchronous too."""
-        waiting: deque[asyncio.Future[ImageResult]] = deque()
-        async for item in _asynchronous(items):
-            waiting.append(asyncio.wrap_future(self.submit(item)))
-            while not self._has_room(len(waiting)):
-                yield await _next(waiting, order)
-        while waiting:
-            yield await _next(waiting, order)
+        """As `map`, for `async for`; `items` may be asynchronous too. Leaving it early cancels what is on its way."""
+        _check_order(order)
+        waiting = _Awaited(order)
+        try:
+            async for item in _asynchronous(items):
+                waiting.add(self.submit(item))
+                while waiting and not self._has_room(len(waiting)):
+                    yield await waiting.next()
+            while waiting:
+                yield await waiting.next()
+        finally:
+            waiting.cancel()
 
     def batches(self, items: Iterable[Any]) -> Iterator[pa.RecordBatch]:
-        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB. `path` is as given.
+        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB.
 
+        `path` is the item's path as it was given, or its key: that of a pair, the number of an image that is no file.
         A batch holds what one message of a worker held; rows of other callers of the same farm are left out.
         """
         for same, group in itertools.groupby(self._stream(items), key=lambda pair: id(pair[1]._batch)):
@@ -229,7 +249,7 @@ class Farm:
             batch = results[0]._batch
             whole = rows == list(range(batch.num_rows))
             del same
-            yield _with_paths(batch if whole else batch.take(pa.array(rows)), [result.path for result in results])
+            yield _with_paths(batch if whole else batch.take(pa.array(rows)), [str(result.key) for result in results])
 
     def run(self, config: Any, overrides: Iterable[str] = ()) -> Any:
         """`farm.run`: label a whole source into a run directory, with processes of its own. Returns its Summary."""
@@ -246,21 +266,64 @@ class Farm:
     def _put(
         self,
         item: Any,
-        deliver: Callable[[list[tuple[Any, Any]]], None],
+        deliver: Deliver,
         token: Any,
         future: Future[ImageResult] | None = None,
     ) -> None:
+        if os.getpid() != self._pid:
+            raise WorkerError("a Farm does not survive a fork: its workers are the parent's; make one in the child")
+        self._check_open()
         number = next(self._numbers)
-        key, path, spooled = self._spool.place(item, number)
+        try:
+            key, path, spooled = self._spool.place(item, number)
+        except UnreadableImage as error:
+            self._refuse(error, number, deliver, token)
+            return
         shown = str(key) if spooled else path
         entry = Entry(path if path.startswith("/") else os.path.join(os.getcwd(), path), number, 0)
+        try:
+            with self._lock:
+                self._check_open()
+                if self._thread is None:
+                    self._start()
+                self._pending[item_key(*entry)] = Pending(deliver, token, key, shown, path, spooled, future)
+                self._cancellable = self._cancellable or future is not None
+        except BaseException:
+            if spooled:
+                self._spool.remove(path, spooled)
+            raise
+        self._feed.put(entry)
+
+    def _check_open(self) -> None:
+        if self._closing or self._failure is not None:
+            raise self._failure or FarmError("the farm is closed")
+
+    def _refuse(self, error: UnreadableImage, number: int, deliver: Deliver, token: Any) -> None:
+        """A result at once for an image that could not even be given to a worker."""
+        key = number if error.key is None else error.key
+        reason = {"stage": "decode", "type": error.kind, "message": str(error)}
+        hashed = item_key(str(key), number, 0)
+        batch = failed_batch(self.task or "detect", [hashed], [str(key)], [reason], attempts=1, worker=NO_WORKER)
+        deliver([(token, ImageResult(batch, 0, key, str(key), self.names))])
+
+    def _wanted(self, items: list[Item]) -> list[Item]:
+        """In the supervisor's thread, before they are leased: those whose futures were not cancelled."""
+        if not self._cancellable:
+            return items
+        return [item for item in items if self._is_wanted(item.key)]
+
+    def _is_wanted(self, key: bytes) -> bool:
         with self._lock:
-            if self._closing or self._failure is not None:
-                raise self._failure or FarmError("the farm is closed")
-            self._pending[item_key(*entry)] = Pending(deliver, token, key, shown, path, spooled)
-            if self._thread is None:
-                self._start()
-        self._feed.put(entry, future)
+            pending = self._pending.get(key)
+        if pending is None:
+            return False
+        if pending.future is None or pending.future.running() or pending.future.set_running_or_notify_cancel():
+            return True
+        with self._lock:
+            self._pending.pop(key, None)
+        if pending.spooled:
+            self._spool.remove(pending.file, pending.spooled)
+        return False
 
     def _start(self) -> None:
         if current_process().daemon:
@@ -270,12 +333,14 @@ class Farm:
 
     def _supervise(self) -> None:
         """The supervisor's thread, until the farm is closed or cannot go on."""
-        store = RunStore.open(self._folder)
+        store = None
         try:
+            store = RunStore.open(self._folder)
             job = local.job_of(self._prepared, 0, None, {}, self._names_known, keep=False)
             supervisor = Supervisor(
-                job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True, shown=self._shown
-            )
+                job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True, shown=self._shown,
+                wanted=self._wanted,
+            )  # fmt: skip
             self._supervisor = supervisor
             if self._closing:
                 return
@@ -283,7 +348,8 @@ class Farm:
         except BaseException as error:
             self._fail(error)
         finally:
-            store.close()
+            if store is not None:
+                store.close()
 
     def _names_known(self, task: str, names: dict[int, str]) -> None:
         self.task, self.names = task, names
@@ -336,14 +402,14 @@ class Farm:
         first = AHEAD_BATCHES * sum(place.batch for place in self._prepared.placements)
         return waiting < max(first, min(AHEAD_ITEMS, int(self._rate * AHEAD_S))) and not self._spool.full
 
-    def _stream(self, items: Iterable[Any]) -> Iterator[tuple[int, ImageResult]]:
-        """(index, result) as they come."""
+    def _stream(self, items: Iterable[Any], held: Callable[[], int] = lambda: 0) -> Iterator[tuple[int, ImageResult]]:
+        """(index, result) as they come. `held`: how many of them the caller keeps back; they count as waiting."""
         arrived: SimpleQueue[list[tuple[int, Any]]] = SimpleQueue()
         ready: deque[tuple[int, Any]] = deque()
         source = enumerate(items)
         waiting, more = 0, True
         while more or waiting:
-            while more and (not waiting or (not ready and self._has_room(waiting) and arrived.empty())):
+            while more and (not waiting or (not ready and self._has_room(waiting + held()) and arrived.empty())):
                 index, item = next(source, (-1, None))
                 more = index >= 0
                 if more:
@@ -363,7 +429,7 @@ class Farm:
     def _ordered(self, items: Iterable[Any]) -> Iterator[ImageResult]:
         early: dict[int, ImageResult] = {}
         due = 0
-        for index, result in self._stream(items):
+        for index, result in self._stream(items, lambda: len(early)):
             early[index] = result
             while due in early:
                 yield early.pop(due)
@@ -415,10 +481,61 @@ async def _asynchronous(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncItera
             yield item
 
 
-async def _next(waiting: deque[asyncio.Future[ImageResult]], order: Order) -> ImageResult:
-    if order == "input":
-        return await waiting.popleft()
-    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    first: asyncio.Future[ImageResult] = done.pop()
-    waiting.remove(first)
-    return first.result()
+class _Awaited:
+    """Futures of the farm, awaited one after the other in one of the orders."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._futures: dict[Future[ImageResult], None] = {}
+        self._done: asyncio.Queue[Future[ImageResult]] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    def add(self, future: Future[ImageResult]) -> None:
+        self._futures[future] = None
+        if self._order == "completed":
+            future.add_done_callback(self._tell)
+
+    async def next(self) -> ImageResult:
+        if self._order == "completed":
+            future = await self._done.get()
+        else:
+            future = next(iter(self._futures))
+            await asyncio.wait([asyncio.wrap_future(future)])
+        del self._futures[future]
+        return future.result()
+
+    def cancel(self) -> None:
+        for future in self._futures:
+            future.cancel()
+
+    def _tell(self, future: Future[ImageResult]) -> None:
+        """In whatever thread it was settled."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self._loop.call_soon_threadsafe(self._done.put_nowait, future)
+
+
+def _check_order(order: str) -> None:
+    if order not in ("input", "completed"):
+        raise ConfigError(f"order is input or completed, not {order!r}")
+
+
+def _mark_alive(folder: Path) -> storage.Lock:
+    """A lock that the folder's farm holds as long as it lives, there from the moment that its name is."""
+    lock = storage.lock(folder / f"{ALIVE}.new")
+    (folder / f"{ALIVE}.new").rename(folder / ALIVE)
+    return lock
+
+
+def _sweep_dead() -> None:
+    """Remove what farms of this library left whose programs were killed: images in memory, segments, folders."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError, RunLockedError):
+            if not (folder / ALIVE).exists():
+                continue
+            lock = storage.lock(folder / ALIVE)
+            segments.sweep(segments.prefix_of(folder))
+            shutil.rmtree(folder)
+            lock.release()

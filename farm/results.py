@@ -158,11 +158,14 @@ class ImageResult:
         return as_results(self, image)
 
     def to_supervision(self) -> Any:
-        """`supervision.Detections`. Raises ImportError where that package is not installed."""
+        """`supervision.Detections`, with masks, oriented boxes and class names; `Classifications` of a classifier.
+
+        Raises ImageError for a failed image, ImportError where that package is not installed.
+        """
         import supervision
 
-        boxes = self.boxes
-        return supervision.Detections(xyxy=boxes.xyxy, confidence=boxes.conf, class_id=boxes.cls.astype(int))
+        made = supervision.Classifications if self.task == "classify" else supervision.Detections
+        return made.from_ultralytics(self.to_ultralytics())
 
     def _value(self, column: str) -> Any:
         return self._batch[column][self._row].as_py()

@@ -11,12 +11,11 @@ import errno
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import spawn
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -41,6 +40,8 @@ FORK_SERVER_TRIES = 10
 FORK_SERVER_WAIT_S = 0.2
 FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
+_starting = threading.Lock()  # a start changes what belongs to the whole process, and a program may have several farms
+
 
 @dataclass(slots=True, eq=False)
 class WorkerProcess:
@@ -57,6 +58,7 @@ class WorkerProcess:
     drained: bool = False
     explained: bool = False
     late: Late | None = None
+    pardoned: bool = False
     lease_items: int = 1
     leased_s: float = 0.0
     leased: int = 0
@@ -196,6 +198,11 @@ class Roster:
         to.tell(Attach(spec.uid), results)
         return started
 
+    def forget_model(self) -> None:
+        """The threads that share one model are stuck with it; those that start now share another."""
+        if self._load is not None:
+            self._load.forget()
+
     def launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
         """Start a worker; whoever is given the reading end of its results reads them."""
         try:
@@ -231,7 +238,9 @@ class Roster:
             return self._context.Queue()
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
-        with signals_blocked(), environment_set(self._environment), _no_main():
+        if multiprocessing.current_process().daemon:
+            raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
+        with _starting, signals_blocked(), environment_set(self._environment), _no_main():
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:
@@ -271,13 +280,22 @@ def environment_set(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_main() -> Iterator[None]:
-    """Children do not run the caller's script again: it may have no `if __name__ == "__main__"`, and they need none."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    """Children do not run the caller's script again: it may have no `if __name__ == "__main__"`, and they need none.
+
+    Those that other threads start meanwhile, without farm, do.
+    """
+    prepare, mine = spawn.get_preparation_data, threading.get_ident()
+
+    def without_main(name: str) -> dict[str, Any]:
+        data: dict[str, Any] = prepare(name)
+        ours = threading.get_ident() == mine
+        return {key: value for key, value in data.items() if not (ours and key.startswith("init_main_from"))}
+
+    spawn.get_preparation_data = without_main  # type: ignore[assignment]
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
+        spawn.get_preparation_data = prepare
 
 
 def kill(process: BaseProcess | ThreadWorker) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,21 @@ SUFFIXES = ((b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"\0\0\0", ".avif"))
 ACCEPTED = "a path, bytes, a BGR array (H, W, 3) uint8, a PIL image, or (key, one of these)"
 
 
+class UnreadableImage(Exception):
+    """An image object whose pixels cannot be had. `kind`: the error's name; `key`: the caller's, if it gave one."""
+
+    def __init__(self, key: Any, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.kind = kind
+
+
 class Spool:
     """Files named by number. Safe in several threads."""
 
-    def __init__(self, fallback: Path) -> None:
+    def __init__(self, name: str, fallback: Path) -> None:
+        """`name`: of the folder in shared memory; `fallback`: the folder where that has no room."""
+        self._name = name
         self._fallback = fallback
         self._folder: Path | None = None
         self._lock = threading.Lock()
@@ -45,12 +55,15 @@ class Spool:
         return self._held >= FULL_BYTES
 
     def place(self, item: Any, number: int) -> tuple[Any, str, int]:
-        """(key, path, bytes spooled) of an item. Raises ConfigError for what is no image."""
+        """(key, path, bytes spooled) of an item. Raises ConfigError for what is no image, UnreadableImage."""
         key, image = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
         if isinstance(image, (str, os.PathLike)):
             path = os.fsdecode(image)
             return path if key is None else key, path, 0
-        data, suffix = _encoded(image)
+        try:
+            data, suffix = _encoded(image)
+        except (OSError, SyntaxError) as error:  # PIL decodes when it is asked for pixels
+            raise UnreadableImage(key, type(error).__name__, str(error)) from None
         path = str(self._ready() / f"{number}{suffix}")
         with open(path, "wb") as file:
             file.write(data)
@@ -73,10 +86,10 @@ class Spool:
             if self._folder is None:
                 roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= SHARED_ROOM_BYTES
                 if roomy:
-                    self._folder = Path(tempfile.mkdtemp(prefix="farm-spool-", dir=SHARED_MEMORY))
+                    self._folder = SHARED_MEMORY / self._name
                 else:
-                    self._fallback.mkdir()
                     self._folder = self._fallback
+                self._folder.mkdir(mode=0o700)
             return self._folder
 
 

@@ -32,7 +32,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import broadcast, care, segments
+from farm import broadcast, care, segments, storage
 from farm.broadcast import Broadcast
 from farm.care import SUSPENDED_S
 from farm.collector import CollectorSpec
@@ -52,6 +52,7 @@ from farm.messages import (
     Drained,
     Flush,
     InitFailed,
+    Item,
     Published,
     Quarantine,
     Ready,
@@ -122,7 +123,8 @@ class Supervisor:
     """The loop. `run` returns when every listed item is committed, or when it was interrupted.
 
     `may_keep`: batches that `on_batch` gets are copies; else they lie in the ring and are valid during the call only.
-    `shown`: asked before `on_batch`, what followers of the broadcast get in place of a batch.
+    `shown`: asked before `on_batch`, what followers of the broadcast get in place of a batch. `wanted`: asked before
+    items are leased for the first time, which of them still matter.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class Supervisor:
         on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None,
         may_keep: bool = False,
         shown: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
+        wanted: Callable[[list[Item]], list[Item]] = lambda items: items,
     ) -> None:
         self._job = job
         self._may_keep = may_keep
@@ -149,7 +152,7 @@ class Supervisor:
         self._prefix = segments.prefix_of(store.path)
         preload_model = job.config.model.weights is not None
         self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind)
-        self._book = LeaseBook(self._limits.attempts)
+        self._book = LeaseBook(self._limits.attempts, wanted)
         self._policy = RestartPolicy(self._limits.max_restarts)
         self._tally = Tally()
         self._seen_before: set[int] = set()  # counted and handed on, then lost with a collector
@@ -328,6 +331,14 @@ class Supervisor:
         if slot != NO_SLOT:
             self._tell(Release((slot,)))
 
+    def _replace_threads(self, stuck: WorkerProcess) -> None:
+        """It has the model they share, and gives it back no more. The others are not to blame."""
+        self._roster.forget_model()
+        for worker in self._workers.values():
+            if worker is not stuck and not worker.dead:
+                worker.pardoned = True
+                worker.kill()
+
     def _mind_failures(self) -> None:
         """Stop where so many images fail that the source or the model must be wrong."""
         reason = too_many(self._tally.failed, self._tally.ok, self._limits.max_failed)
@@ -367,7 +378,7 @@ class Supervisor:
         row = self._beats.row(place)
         for stage in STAGES:
             self._stage_s[stage] += float(row[f"{stage}_s"])
-        if self._draining or (worker.stopping and worker.process.exitcode == 0):
+        if self._draining or worker.pardoned or (worker.stopping and worker.process.exitcode == 0):
             self._book.worker_left(worker.uid)
             self._vacant[place] = 0.0
             return
@@ -443,6 +454,7 @@ class Supervisor:
             weights_digest=self._job.weights_digest,
             heartbeats=self._beats.name,
             row=len(self._job.placements),
+            environment=dict(os.environ) if storage.is_remote(self._store.path) else {},
         )
         self._beats.reset(spec.row)
         collector = self._collector = self._roster.start_collector(spec)
@@ -545,6 +557,9 @@ class Supervisor:
             if now >= self._grace_until_s and not worker.dead:
                 row = self._beats.row(worker.spec.worker)
                 care.kill_late(worker, row, self._book.held_by(worker.uid), now, self._limits.item_timeout_s)
+                if worker.late and worker.late.stage == "predict" and self._job.config.workers.kind == "locked":
+                    self._replace_threads(worker)
+                    break
         if now >= self._grace_until_s and self._collector is not None:
             beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
             if now - beat_s > max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S):

@@ -51,21 +51,29 @@ class LeaseQueue:
         self._queue.put(Stop())
 
 
+_loading = threading.Lock()  # of all farms in this process: Ultralytics changes modules while it loads
+
+
 class ModelLoader:
-    """Loads models one at a time: Ultralytics changes modules while it loads. `shared`: one for all threads."""
+    """Loads models one at a time. `shared`: one for all threads of a device."""
 
     def __init__(self, shared: bool) -> None:
         self._shared = shared
-        self._lock = threading.Lock()
-        self._model: LockedModel | None = None
+        self._models: dict[str, LockedModel] = {}
+
+    def forget(self) -> None:
+        """Whoever waits for the shared model waits no more; the next thread loads another."""
+        for model in self._models.values():
+            model.abandon()
+        self._models.clear()
 
     def __call__(self, config: ModelConfig, device: str, threads: int) -> Model:
-        with self._lock:
+        with _loading:
             if not self._shared:
                 return load_model(config, device, threads)
-            if self._model is None:
-                self._model = LockedModel(load_model(config, device, threads))
-            return self._model
+            if device not in self._models:
+                self._models[device] = LockedModel(load_model(config, device, threads))
+            return self._models[device]
 
 
 class ThreadWorker:

@@ -31,6 +31,16 @@ def test_a_lease_carries_its_items_as_columns():
     assert book.grant(0, 5) is None
 
 
+def test_what_nobody_wants_any_more_is_not_leased():
+    book = LeaseBook(ATTEMPTS, lambda items: [item for item in items if item.seq not in (0, 2, 3, 9)])
+    book.add(item(seq) for seq in range(10))
+    book.join(0)
+    assert book.grant(0, 3).seqs == (1, 4, 5)
+    assert book.grant(0, 9).seqs == (6, 7, 8)
+    assert book.grant(0, 1) is None
+    assert book.queued == 0
+
+
 def test_items_not_begun_are_leased_again_unblamed():
     book = book_with(4)
     book.join(0)

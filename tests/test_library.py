@@ -1,14 +1,17 @@
 """`Farm` as programs use it: real processes, real images, and every way of leaving early."""
 
 import asyncio
+import io
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from multiprocessing import spawn
 from pathlib import Path
 
 import cv2
@@ -20,7 +23,9 @@ from PIL import Image
 from farm import Farm, FarmError, ImageError, run
 from farm.api import Hooks
 from farm.errors import ConfigError, ModelError, WorkerError
+from farm.library import AHEAD_BATCHES, AHEAD_ITEMS, AHEAD_S
 from farm.segments import leftovers
+from farm.spool import Spool
 from tests.faults.harness import POISON, ROOT, config, group_members, pictures, wait_for
 
 FAKE = "farm.models.fake:make"
@@ -116,6 +121,39 @@ def test_a_future_can_be_cancelled_before_it_is_leased():
                 assert future.result(30).status == "ok"
 
 
+def test_cancelled_images_leave_the_spool():
+    with Farm(model=fake(sleep_ms=100), workers=1) as farm:
+        farm.submit("a.jpg").result(30)
+        futures = [farm.submit(np.zeros((100, 100, 3), np.uint8)) for _ in range(30)]
+        cancelled = sum(future.cancel() for future in futures)
+        assert cancelled > 20
+        for future in futures:
+            assert future.cancelled() or future.result(30)
+        farm.submit("b.jpg").result(30)
+        assert wait_for(lambda: not farm._pending, 10)
+        assert farm._spool._held == 0
+        assert not any(farm._spool._folder.iterdir())
+
+
+def test_in_order_no_more_is_taken_while_the_first_is_awaited(tmp_path):
+    """The first image takes a second, the others a moment: what is kept back counts as waiting."""
+    source = pictures(tmp_path, 1, poisoned=(0,))
+    taken = 0
+
+    def items():
+        nonlocal taken
+        for path in [source / "00000.png", *paths(10**6)]:
+            taken += 1
+            yield path
+
+    model = fake(pixels=True, hang_on=POISON)
+    with Farm(model=model, workers=2, limits={"item_timeout_s": 1.0, "attempts": 1}) as farm:
+        results = farm.map(items(), order="input")
+        assert next(results).error["type"] == "Timeout"
+        assert taken <= 1 + max(AHEAD_ITEMS, 2 * AHEAD_BATCHES)
+        assert taken <= 2 + max(farm._rate * AHEAD_S * 3, 2 * AHEAD_BATCHES)
+
+
 def test_async(farm):
     async def all_of_them(order):
         return [result.path async for result in farm.amap(paths(200), order=order)]
@@ -124,10 +162,34 @@ def test_async(farm):
     assert set(asyncio.run(all_of_them("completed"))) == set(paths(200))
 
 
+def test_async_that_is_left_early_cancels_the_rest():
+    async def first_of_many(order):
+        async for result in farm.amap(paths(10**6), order=order):
+            return result.status
+
+    with Farm(model=fake(sleep_ms=20), workers=1) as farm:
+        for order in ("input", "completed"):
+            assert asyncio.run(first_of_many(order)) == "ok"
+        assert wait_for(lambda: len(farm._pending) < 10, 30)
+    with pytest.raises(ConfigError, match="order is input or completed"):
+        asyncio.run(first_of_many("random"))
+
+
+def test_async_while_others_fill_the_spool(farm, monkeypatch):
+    async def all_of_them(order):
+        return [result.path async for result in farm.amap(paths(50), order=order)]
+
+    monkeypatch.setattr(Spool, "full", True)
+    assert asyncio.run(all_of_them("input")) == list(paths(50))
+    assert set(asyncio.run(all_of_them("completed"))) == set(paths(50))
+
+
 def test_batches_are_arrow(farm):
     table = pa.Table.from_batches(list(farm.batches(["relative.jpg", *paths(500)])))
     assert set(table["path"].to_pylist()) == {"relative.jpg", *paths(500)}
     assert table["boxes"].type.value_type.field(0).name == "class_id"
+    keyed = pa.Table.from_batches(list(farm.batches((f"row {n}", "a.jpg") for n in range(5))))
+    assert sorted(keyed["path"].to_pylist()) == [f"row {n}" for n in range(5)]
 
 
 def test_several_threads_share_a_farm(farm):
@@ -270,6 +332,110 @@ def state(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
+
+
+def test_what_supervision_gets(photographs, shared_data, coco_weights):
+    supervision = pytest.importorskip("supervision")
+    with Farm(model={"weights": str(coco_weights)}, workers=1) as farm:
+        result, failed = farm.map([photographs[0], "/nowhere/none.jpg"], order="input")
+    found = result.to_supervision()
+    assert isinstance(found, supervision.Detections)
+    assert np.array_equal(found.xyxy, result.boxes.xyxy)
+    assert np.array_equal(found.confidence, result.boxes.conf)
+    assert found.data["class_name"].tolist() == [result.names[int(i)] for i in result.boxes.cls]
+    with pytest.raises(ImageError):
+        failed.to_supervision()
+
+
+def test_an_image_object_that_cannot_be_decoded_is_a_failed_result(farm, photographs):
+    data = photographs[0].read_bytes()
+    whole, torn = Image.open(photographs[0]), Image.open(io.BytesIO(data[: len(data) // 2]))
+    results = list(farm.map([("whole", whole), ("torn", torn), torn], order="input"))
+    assert [(result.key, result.status) for result in results[:2]] == [("whole", "ok"), ("torn", "failed")]
+    assert results[1].error["stage"] == "decode"
+    assert "truncated" in results[1].error["message"]
+    assert results[2].status == "failed"
+    assert farm.submit(("torn", torn)).result(30).path == "torn"
+
+
+def test_two_farms_that_start_at_once_leave_the_program_as_it_was():
+    before, main = dict(os.environ), sys.modules["__main__"]
+
+    def work(number):
+        with Farm(model=fake(), workers=2) as farm:
+            return len(list(farm.map(paths(20))))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(work, range(6))) == [20] * 6
+    assert dict(os.environ) == before
+    assert sys.modules["__main__"] is main
+    assert spawn.get_preparation_data.__name__ == "get_preparation_data"
+
+
+def test_a_forked_child_leaves_the_farm_to_its_parent(tmp_path):
+    text = (
+        HEAD
+        + """
+import os
+list(farm_.map(["a.jpg"]))
+child = os.fork()
+if not child:
+    try:
+        farm_.submit("b.jpg")
+    except farm.FarmError as error:
+        print(error, flush=True)
+    farm_.close()
+    farm.library._close_all()
+    os._exit(0)
+os.waitpid(child, 0)
+print(len(list(farm_.map(["c.jpg", "d.jpg"]))))
+"""
+    )
+    out, err = script(tmp_path, text).communicate(timeout=60)
+    assert out.splitlines() == [
+        "a Farm does not survive a fork: its workers are the parent's; make one in the child",
+        "2",
+    ]
+    assert err == ""
+
+
+def test_a_farm_whose_folder_is_gone_says_so(tmp_path):
+    """Whatever keeps the supervisor from starting, nobody waits for ever."""
+    with Farm(model=fake(), workers=1) as farm:
+        shutil.rmtree(farm._folder)
+        Path(farm._folder).write_text("in the way")
+        with pytest.raises(FarmError, match="cannot be written"):
+            farm.submit("a.jpg").result(30)
+        with pytest.raises(FarmError, match="cannot be written"):
+            farm.submit("b.jpg")
+        os.unlink(farm._folder)
+
+
+def test_a_closed_farm_takes_nothing():
+    with Farm(model=fake(), workers=1) as farm:
+        farm.submit(np.zeros((4, 4, 3), np.uint8)).result(30)
+        folder = farm._spool._folder
+    with pytest.raises(FarmError, match="the farm is closed"):
+        farm.submit(np.zeros((4, 4, 3), np.uint8))
+    assert not folder.exists()
+
+
+def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path):
+    body = "import numpy as np\nfarm_.submit('a.jpg').result()\n"
+    body += "futures = [farm_.submit(np.zeros((99, 99, 3), np.uint8)) for _ in range(200)]\n"
+    body += "print(farm_.name, farm_._folder, flush=True)\nfutures[-1].result()\n"
+    process = script(tmp_path, HEAD + body)
+    name, folder = process.stdout.readline().split()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert Path(folder).exists()
+    assert leftovers(f"{name}-")
+    with Farm(model=fake(), workers=1) as other:
+        assert Path(other._folder).exists()
+        assert not Path(folder).exists()
+        assert not leftovers(f"{name}-")
+        with Farm(model=fake(), workers=1):
+            assert Path(other._folder).exists(), "who lives keeps what is its own"
 
 
 def test_leaving_early_stops_everything():

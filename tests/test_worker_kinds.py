@@ -36,6 +36,23 @@ def test_a_thread_that_hangs_is_replaced(tmp_path):
     assert summary.failures[0].type == "Timeout"
 
 
+def test_a_thread_that_hangs_with_the_model_they_share_fails_alone(tmp_path):
+    """It keeps the lock for ever: the others get another model, and no blame. Waiting for the lock is not being late."""
+    source = pictures(tmp_path / "source", 30, poisoned=(5, 17))
+    limits = {"attempts": 2, "item_timeout_s": 0.8}
+    model = {"hang_on": POISON, "sleep_ms": 30}
+    summary = run(source, tmp_path, "locked", model, limits=limits, workers={"count": 4})
+    assert (summary.ok, summary.failed) == (28, 2)
+    assert [(failure.type, failure.count) for failure in summary.failures] == [("Timeout", 2)]
+
+
+def test_waiting_for_the_shared_model_is_not_being_late(tmp_path):
+    source = pictures(tmp_path / "source", 24)
+    limits = {"attempts": 1, "item_timeout_s": 1.0}
+    summary = run(source, tmp_path, "locked", {"sleep_ms": 300}, limits=limits, workers={"count": 6})
+    assert (summary.ok, summary.restarts) == (24, 0)
+
+
 def test_an_initializer_that_fails_in_a_thread(source, tmp_path):
     with pytest.raises(WorkerError, match="no such device"):
         run(source, tmp_path, "thread", {"fail_init": "no such device"})

@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from farm.models.base import Model
 
+ASK_S = 0.5  # between looks whether waiting still makes sense
+
 
 class LockedModel:
     """Satisfies `farm.models.base.Model` by another that does."""
@@ -22,13 +24,15 @@ class LockedModel:
         from ultralytics.utils import ThreadingLocked
 
         self._model = model
-        self._predict = ThreadingLocked()(self._predict_alone)
+        self._lock = ThreadingLocked().lock
         self._own = threading.local()
+        self._abandoned = False
         self.task = model.task
         self.names: Mapping[int, str] = model.names
         self.channels = model.channels
         self.needs_pixels = model.needs_pixels
         self.reduced_side: int | None = getattr(model, "reduced_side", None)
+        self.max_batch: int | None = getattr(model, "max_batch", None)
 
     @property
     def stages(self) -> Mapping[str, float]:
@@ -38,17 +42,40 @@ class LockedModel:
     def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return self._model.prepare(image, shape)
 
+    def wait_turn(self) -> None:
+        """Until this thread may predict, which ends its turn. A thread that waits in vain leaves by SystemExit."""
+        while not self._lock.acquire(timeout=ASK_S):
+            if self._abandoned:
+                raise SystemExit(1)
+        self._own.turn = True
+
+    def abandon(self) -> None:
+        """Somebody is stuck in `predict`: nobody waits for it."""
+        self._abandoned = True
+
     def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
-        return self._predict(prepared, shapes)
+        if not getattr(self._own, "turn", False):
+            self.wait_turn()
+        try:
+            self._model.restore_threads()  # torch keeps the number for each thread that calls it
+            predictions = self._model.predict(prepared, shapes)
+            self._own.stages = dict(getattr(self._model, "stages", {}))
+            return predictions
+        finally:
+            self._own.turn = False
+            self._lock.release()
+
+    def fitting_batch(self, wanted: int, share: float) -> int:
+        """There is one model, so the whole device is its own, whoever asks."""
+        fits = getattr(self._model, "fitting_batch", None)
+        with self._lock:
+            return wanted if fits is None else int(fits(wanted, 1.0))
+
+    def release_memory(self) -> None:
+        getattr(self._model, "release_memory", lambda: None)()
 
     def encode(self, predictions: Any) -> Mapping[str, pa.Array]:
         return self._model.encode(predictions)
 
     def restore_threads(self) -> None:
         self._model.restore_threads()
-
-    def _predict_alone(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
-        self._model.restore_threads()  # torch keeps the number for each thread that calls it
-        predictions = self._model.predict(prepared, shapes)
-        self._own.stages = dict(getattr(self._model, "stages", {}))
-        return predictions
