@@ -250,9 +250,11 @@ def _cuda_devices() -> tuple[str, ...]:
     if visible is None:
         return tuple(row[2] for row in rows)
     wanted = [name.strip() for name in visible.split(",")]
-    return tuple(
-        row[2]
-        for name in wanted
-        for row in rows
-        if name == row[0] or (name.startswith("GPU-") and row[1].startswith(name))
-    )
+    found = {name: [row[2] for row in rows if name == row[0] or _is_uuid_of(name, row[1])] for name in wanted}
+    slices = {name: [name] for name in wanted if name.startswith("MIG-")}  # of which nvidia-smi lists no index
+    return tuple(each for name in wanted for each in (found[name] or slices.get(name, [])))
+
+
+def _is_uuid_of(name: str, uuid: str) -> bool:
+    """CUDA takes the beginning of a uuid too."""
+    return name.startswith("GPU-") and uuid.startswith(name)

@@ -60,7 +60,7 @@ class Tuning:
 
 
 class Sample(Source):
-    """Images of another source, listed again and again under names that differ, so that none counts as done."""
+    """Images of another source, listed again and again as if they had changed, so that none counts as done."""
 
     def __init__(self, name: str, root: str, entries: Sequence[Entry]) -> None:
         super().__init__(name, root, may_repeat=False)
@@ -69,7 +69,7 @@ class Sample(Source):
     def entries(self) -> Iterator[Entry]:
         for turn in range(PASSES):
             for entry in self._entries:
-                yield entry._replace(path="./" * turn + entry.path)
+                yield entry._replace(mtime_ns=entry.mtime_ns + turn)
 
     def count(self) -> int:
         return PASSES * len(self._entries)
@@ -125,7 +125,7 @@ def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]
         shapes = dict.fromkeys([(cores, 1), (max(1, cores // 2), 2), (1, cores)])
         yield [{"workers.count": workers, "workers.threads": threads} for workers, threads in shapes]
     if not cpu and config.workers.count == "auto":
-        devices = len(machine.cuda_devices)
+        devices = len({place.device for place in plan(machine, config.workers)})
         yield [{"workers.count": devices * each} for each in (1, 2, 3)]
     if config.workers.batch == "auto":
         yield [{"workers.batch": batch} for batch in ((1, 4) if cpu else (16, 32, 64))]

@@ -17,6 +17,7 @@ import gc
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -41,7 +42,7 @@ from farm.heartbeat import Heartbeats
 from farm.keys import split
 from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Results, Stop, pack_seqs
 from farm.models import load_model
-from farm.models.base import Model, OverlappingModel, is_out_of_memory
+from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory
 from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 from farm.schema import to_ipc
 
@@ -182,9 +183,19 @@ class Launched:
     handle: Any
     launch_s: float
 
-    @property
-    def seqs(self) -> list[int]:
-        return [decoded.item.seq for decoded in self.batch]
+    def parts(self) -> tuple[list[Decoded], list[int], Any, float]:
+        """Batch, its seqs, handle and seconds of the launch."""
+        return self.batch, [decoded.item.seq for decoded in self.batch], self.handle, self.launch_s
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a batch was not predicted, without the error itself, whose frames keep what the device holds for them."""
+
+    kind: str
+    message: str
+    out_of_memory: bool
+    device_lost: bool
 
 
 class Worker:
@@ -201,6 +212,7 @@ class Worker:
         self._to_supervisor = to_supervisor
         self._to_collector = to_collector
         self._overlapping = cast(OverlappingModel, model) if getattr(model, "overlaps", False) else None
+        self._wait_turn = getattr(model, "wait_turn", lambda: None)  # of threads that share it: no deadline runs then
         self._launched: deque[Launched] = deque()
         self._batch = batch
         self._items: deque[tuple[Item, int]] = deque()
@@ -320,7 +332,7 @@ class Worker:
         return coming.done()
 
     def _bucket(self, decoded: Decoded) -> None:
-        shape = decoded.prepared.shape
+        shape = (*decoded.prepared.shape, decoded.prepared.dtype.num)  # a float image shares no batch with bytes
         self._buckets.setdefault(shape, []).append(decoded)
         self._waiting += 1
         self._waiting_bytes += decoded.prepared.nbytes
@@ -338,14 +350,18 @@ class Worker:
 
     def _predict(self, batch: list[Decoded], ahead: int = 0) -> None:
         """Begin a batch, and finish what was begun before it; `ahead` batches may stay begun."""
+        self._wait_turn()
         self._pulse.state(heartbeat.PREDICTING)
         began = time.perf_counter()
         self._pulse.begin([decoded.item.seq for decoded in batch], first=False)
         prepared, shapes = [d.prepared for d in batch], [d.shape for d in batch]
+        refusal = None
         try:
             handle = self._overlapping.launch(prepared, shapes) if self._overlapping else (prepared, shapes)
         except Exception as error:
-            self._retry(batch, error)
+            refusal = _refusal(error)
+        if refusal is not None:  # not inside `except`: what the error holds of the device's memory is let go first
+            self._retry(batch, refusal)
             return
         self._launched.append(Launched(batch, handle, time.perf_counter() - began))
         self._finish(ahead)
@@ -353,42 +369,50 @@ class Worker:
     def _finish(self, ahead: int = 0) -> None:
         """Finish the batches begun first, encode and send them, until `ahead` are left."""
         while len(self._launched) > ahead:
-            launched = self._launched.popleft()
+            batch, seqs, handle, launch_s = self._launched.popleft().parts()
+            predictions = None
             self._pulse.state(heartbeat.PREDICTING)
             began = time.perf_counter()
+            refusal = None
             try:
-                predictions = (
-                    self._overlapping.finish(launched.handle) if self._overlapping
-                    else self._model.predict(*launched.handle)
-                )  # fmt: skip
+                predictions = self._overlapping.finish(handle) if self._overlapping else self._model.predict(*handle)
+                handle = None
                 predicted = time.perf_counter()
                 columns = self._model.encode(predictions)
+                self._pulse.pause(seqs)
+                encoded = time.perf_counter()
+                predict_s = launch_s + predicted - began
+                each = 1e3 / len(batch)
+                timings = Timings([d.decode_ms for d in batch], predict_s * each, (encoded - predicted) * each)
+                rows = ok_rows(self._model.task, batch, columns, self._spec.worker, timings)
             except Exception as error:
-                self._retry(launched.batch, error)
+                refusal = _refusal(error)
+            if refusal is not None:
+                handle = predictions = None
+                self._retry(batch, refusal)
                 continue
-            self._pulse.pause(launched.seqs)
-            encoded = time.perf_counter()
-            predict_s = launched.launch_s + predicted - began
             stages = getattr(self._model, "stages", None) or {"forward": predict_s}
             self._pulse.spent({**stages, "encode": encoded - predicted})
-            each = 1e3 / len(launched.batch)
-            timings = Timings([d.decode_ms for d in launched.batch], predict_s * each, (encoded - predicted) * each)
-            rows = ok_rows(self._model.task, launched.batch, columns, self._spec.worker, timings)
-            self._send(launched.seqs, rows)
+            self._send(seqs, rows)
 
-    def _retry(self, batch: list[Decoded], error: Exception) -> None:
+    def _retry(self, batch: list[Decoded], refusal: Refusal) -> None:
         """A batch that raised: halved when memory is short, else image by image, so that one cannot fail others.
 
-        What else is begun is finished first: it holds memory.
+        What else is begun is finished first: it holds memory. Where the device is lost the process leaves, and another
+        takes its place.
         """
+        if refusal.device_lost:
+            print(f"farm: worker {self._spec.worker} starts anew: {refusal.message}", file=sys.stderr, flush=True)
+            raise SystemExit(1)
         self._pulse.pause([decoded.item.seq for decoded in batch])
         self._finish()
         if len(batch) == 1:
-            self._give_back(batch[0].item.seq, "predict", type(error).__name__, f"{error} ({_where(error)})")
+            self._give_back(batch[0].item.seq, "predict", refusal.kind, refusal.message)
             return
-        if is_out_of_memory(error):
+        if refusal.out_of_memory:
             self._batch = max(1, len(batch) // 2)
-        size = self._batch if is_out_of_memory(error) else 1
+            getattr(self._model, "release_memory", lambda: None)()
+        size = self._batch if refusal.out_of_memory else 1
         for start in range(0, len(batch), size):
             self._predict(batch[start : start + size])
 
@@ -405,6 +429,7 @@ class Worker:
 
     def _label_unseen(self, lease: Lease) -> None:
         """A model that looks at no pixels labels a whole lease at once; nothing is read."""
+        self._wait_turn()
         self._pulse.state(heartbeat.PREDICTING)
         self._pulse.begin(lease.seqs, first=True)
         began = time.perf_counter()
@@ -423,9 +448,17 @@ class Worker:
 
 
 def _fitting_batch(model: Model, place: placement.Placement) -> int:
-    """The planned batch, or a smaller one where this model and this device have no room for it."""
+    """The planned batch, or a smaller one where this model takes no more, or this device has no room for it."""
     fits = getattr(model, "fitting_batch", None)
-    return place.batch if place.share is None or fits is None else int(fits(place.batch, place.share))
+    batch = min(place.batch, getattr(model, "max_batch", None) or place.batch)
+    return batch if place.share is None or fits is None else int(fits(batch, place.share))
+
+
+def _refusal(error: Exception) -> Refusal:
+    """What must be known of an error; the frames of its traceback hold nothing any more."""
+    message = f"{error} ({_where(error)})"
+    traceback.clear_frames(error.__traceback__)
+    return Refusal(type(error).__name__, message, is_out_of_memory(error), is_device_lost(error))
 
 
 def _where(error: BaseException) -> str:

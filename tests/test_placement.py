@@ -117,3 +117,5 @@ def test_visible_devices_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
     assert inspect_machine().cuda_devices == ("NVIDIA A", "NVIDIA B")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-aaa")
     assert inspect_machine().cuda_devices == ("NVIDIA B", "NVIDIA A")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-0c3c,7")
+    assert inspect_machine().cuda_devices == ("MIG-0c3c",), "a slice of a device is a device"

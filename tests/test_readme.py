@@ -13,7 +13,12 @@ from tests.faults.harness import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-CODES = "farm run source=photos output=runs/codes model.factory=farm.examples.codes:make"
+COMMANDS = [line.partition("#")[0].strip() for line in README.splitlines() if line.startswith("farm ")]
+
+
+def commands(word):
+    """The lines for a shell that hold this word, as arguments of `python -m`."""
+    return [shlex.split(line) for line in COMMANDS if word in line]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +56,24 @@ def test_the_library_and_then_the_run_and_the_query(folder):
 
 
 def test_the_command_for_any_model(folder):
-    assert CODES in README
-    run([sys.executable, "-m", *shlex.split(CODES)], folder)
+    (command,) = commands("runs/codes")
+    run([sys.executable, "-m", *command], folder)
     assert list((folder / "runs" / "codes" / "parts").iterdir())
+
+
+def test_the_command_for_ray(folder):
+    pytest.importorskip("ray")
+    (command,) = commands("runs/ray")
+    run([sys.executable, "-m", *command], folder)
+    assert list((folder / "runs" / "ray" / "labels").iterdir())
+
+
+def test_the_commands_for_a_bucket(folder, bucket):
+    named = [[word.replace("s3://bucket", bucket) for word in command] for command in commands("s3://bucket")]
+    assert [command[1] for command in named] == ["run", "verify", "export"]
+    for command in named:
+        run([sys.executable, "-m", *command], folder)
+    assert list((folder / "labels" / "labels").iterdir())
 
 
 def test_links_lead_somewhere():

@@ -6,7 +6,7 @@ import yaml
 from farm.cli import main
 from farm.config import validate
 from farm.placement import Machine
-from farm.sources.base import Entry
+from farm.sources.base import Entry, item_key
 from farm.tune import Sample, grid, tune
 from tests.faults.harness import pictures
 
@@ -39,11 +39,17 @@ def test_what_the_user_has_set_stays():
     assert list(grid(FOUR, config(workers=workers))) == [[{}]]
 
 
-def test_a_sample_lists_its_images_again_and_again_under_other_names():
+def test_devices_that_are_chosen_are_the_only_ones_counted():
+    _, counts, *_ = grid(GPUS, config(workers={"devices": [1]}))
+    assert [c["workers.count"] for c in counts] == [1, 2, 3]
+
+
+def test_a_sample_lists_its_images_again_and_again_as_if_they_had_changed():
     sample = Sample("s", "/root", [Entry("a.jpg", 1, 2), Entry("b.jpg", 1, 2)])
     listed = sample.entries()
-    paths = [next(listed).path for _ in range(5)]
-    assert paths == ["a.jpg", "b.jpg", "./a.jpg", "./b.jpg", "././a.jpg"]
+    entries = [next(listed) for _ in range(5)]
+    assert [entry.path for entry in entries] == ["a.jpg", "b.jpg", "a.jpg", "b.jpg", "a.jpg"]
+    assert len({item_key(*entry) for entry in entries}) == 5
 
 
 @pytest.mark.timeout(120)

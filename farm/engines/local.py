@@ -19,21 +19,24 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from farm import storage
 from farm.config import STDIN, FarmConfig, ModelConfig
+from farm.errors import ModelError
 from farm.keys import KeySet
 from farm.models import backends
-from farm.models.backends import Executable
+from farm.models.backends import Agreement, Executable
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
 from farm.sources import first_entry_or_raise, open_source
 from farm.sources.base import Entry, Source
-from farm.store import RUN_FILE, RunStore
+from farm.store import CONVERTED_DIR, RUN_FILE, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, Outcome, Supervisor
 
 LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change in one of them can change labels
 FACTORY_DIGEST = "factory"
-BACKEND = "model.backend"  # in a fingerprint
+BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
+ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
 
 
 class Running(Protocol):
@@ -86,11 +89,13 @@ class Prepared:
         model = self.config.model.model_dump(exclude=excluded)
         labels = {f"model.{name}": value for name, value in model.items()}
         backend = self.executable.backend
+        calibrated = {CONVERSION: self.executable.conversion} if self.config.model.precision == "int8" else {}
         return {
             "source root": self.source.root,
             "weights digest": self.digest,
             **labels,
             BACKEND: backend,
+            **calibrated,
             "workers.threads": self.placements[0].threads,
             "device": self.device.partition(":")[0],
             **{f"{package} version": _version(package) for package in LABEL_VERSIONS},
@@ -127,33 +132,62 @@ def backend_of(model: ModelConfig, device: str, many: bool) -> str:
 def settle(prepared: Prepared, store: RunStore, note: Callable[[str], None]) -> tuple[Prepared, Iterator[Entry]]:
     """The run with what is to execute its model, converted and compared where need be, and the entries of its source.
 
-    A run that is continued keeps the backend it has. Raises RunMismatchError where the directory holds other work.
+    A run that is continued keeps the backend it has, and the calibration of its int8. On a cluster every node needs
+    what is converted: it is kept in the run directory then, and `auto` is torch. Raises RunMismatchError where the
+    directory holds other work.
     """
     entries = first_entry_or_raise(prepared.source)
     model = prepared.config.model
     if model.weights is None or not model.weights.endswith(".pt"):
         store.check(prepared.fingerprint)
         return prepared, entries
-    before = store.describe().get("fingerprint", {}).get(BACKEND)
-    if model.backend == "auto" and (before or prepared.config.source.path == STDIN):  # a pipe is not waited for
+    fingerprint = store.describe().get("fingerprint", {})
+    before = fingerprint.get(BACKEND)
+    clustered = prepared.config.engine != "local"
+    chosen = model.backend == "auto" and model.precision in ("fp32", "fp16")  # by farm
+    if chosen and (before or clustered or prepared.config.source.path == STDIN):  # a pipe is not waited for
         model = model.model_copy(update={"backend": before or "torch"})
     first: list[Entry] = []
     if model.backend != "torch" and (prepared.device == "cpu" or model.backend != "auto"):
         first = list(itertools.islice(entries, backends.AUTO_IMAGES))
     backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
-    prepared = replace(prepared, executable=Executable(str(model.weights), backend))
-    if before:
-        store.check(prepared.fingerprint)
+    torch = replace(prepared, executable=Executable(str(model.weights), "torch"))
+    if before:  # at once, before anything is converted for nothing
+        expected = Executable(str(model.weights), backend, conversion=fingerprint.get(CONVERSION))
+        store.check(replace(prepared, executable=expected).fingerprint)
+    if clustered and backend != "torch" and storage.is_remote(store.path):
+        raise ModelError(
+            f"model.backend {backend} is converted into the run directory, which {store.path} cannot hold; "
+            f"set model.backend=torch, or convert the weights yourself"
+        )
     count = backends.CALIBRATION_IMAGES if model.precision == "int8" else backends.SAMPLE_IMAGES
     sample = [os.path.join(prepared.source.root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
-    executable = backends.prepare(model, prepared.digest, backend, prepared.device, sample, note)
-    agreement = executable.agreement
-    if model.backend == "auto" and model.precision == "fp32" and agreement and agreement.matched < model.min_agreement:
-        note(f"{backend} finds {agreement.matched:.1%} of torch's boxes, less than model.min_agreement: torch it is")
-        executable = Executable(str(model.weights), "torch")
+    cache = store.path / CONVERTED_DIR if clustered else None
+    try:
+        executable = backends.prepare(
+            model, prepared.digest, backend, prepared.device, sample, note, cache, fingerprint.get(CONVERSION)
+        )
+    except ModelError as error:
+        if model.backend != "auto" or model.precision != "fp32":
+            raise
+        note(f"{error}: torch it is")
+        executable = torch.executable
+    doubted = model.backend == "auto" and model.precision == "fp32" and executable.agreement
+    if doubted and (doubt := _doubt(doubted, model.min_agreement)):
+        note(f"{backend} {doubt}: torch it is")
+        executable = torch.executable
     prepared = replace(prepared, executable=executable)
     store.check(prepared.fingerprint)
     return prepared, itertools.chain(first, entries)
+
+
+def _doubt(agreement: Agreement, least: float) -> str:
+    """Why a backend that nobody asked for should not be taken; nothing where it may."""
+    if agreement.boxes < ENOUGH_BOXES:
+        return f"cannot be compared, since torch finds only {agreement.boxes} boxes in {agreement.images} images"
+    if agreement.both_ways < least:
+        return f"and torch agree on {agreement.both_ways:.1%} of the boxes, less than model.min_agreement"
+    return ""
 
 
 def run(

@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,9 @@ PRECISIONS = {
     "openvino": ("fp32", "bf16", "int8"),
     "tensorrt": ("fp32", "fp16"),
 }
+ON_CUDA = ("torch", "tensorrt")
+EXPORTED_DET = 300  # boxes that a model without non-maximum suppression gives at least, as in torch
+ENGINE_BATCH = 32  # the largest that a TensorRT engine is built for
 COMPARED = ("imgsz", "conf", "iou", "max_det", "classes", "agnostic_nms", "retina_masks", "task")
 
 
@@ -57,14 +61,23 @@ class Agreement:
     found: int
     images: int
 
+    @property
+    def both_ways(self) -> float:
+        """The smaller of the share of torch's boxes that it finds, and the share of its boxes that torch has."""
+        return min(self.matched, self.matched * self.boxes / self.found) if self.found else self.matched
+
 
 @dataclass(frozen=True, slots=True)
 class Executable:
-    """What workers load: `weights` run by `backend`. `agreement` is None where nothing was converted."""
+    """What workers load: `weights` run by `backend`.
+
+    `agreement` and `conversion`, its name in the cache, are None where nothing was converted.
+    """
 
     weights: str
     backend: str
     agreement: Agreement | None = None
+    conversion: str | None = None
 
 
 def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str], bool] | None = None) -> str:
@@ -77,7 +90,7 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
         backend = str(config.backend)
     elif config.precision in ("bf16", "int8"):
         backend = "openvino"
-    elif device != "cpu" or not many:
+    elif config.prompts or device != "cpu" or not many:
         backend = "torch"
     else:
         backend = next((name for name in _fastest_first() if is_there(name)), "torch")
@@ -86,8 +99,12 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
         raise ModelError(f"model.precision {config.precision} is not for model.backend {backend}; {able[0]} has it")
     if backend != "torch" and not is_there(backend):
         raise ModelError(f"model.backend {backend} is not installed: {_install(backend)}")
+    if backend != "torch" and config.prompts:
+        raise ModelError(f"model.prompts are for torch, not for model.backend {backend}; set model.backend=torch")
     if backend == "tensorrt" and device == "cpu":
         raise ModelError("model.backend tensorrt needs a CUDA device")
+    if device != "cpu" and not (backend in ON_CUDA or (backend == "onnxruntime" and is_there("onnxruntime-gpu"))):
+        raise ModelError(f"model.backend {backend} runs on the CPU only; set workers.devices=cpu")
     if config.precision == "int8" and not is_there("nncf"):
         raise ModelError('model.precision int8 needs NNCF: pip install "farm[openvino]"')
     if config.precision == "bf16" and not has_bf16():
@@ -103,21 +120,27 @@ def prepare(
     sample: Sequence[str],
     note: Callable[[str], None],
     cache: Path | None = None,
+    conversion: str | None = None,
 ) -> Executable:
     """The weights as `backend` runs them, from the cache or converted now, and how they agree on the `sample` (paths).
 
-    `note` hears what takes long. Raises ModelError with the converter's own words.
+    `note` hears what takes long. `conversion`: an earlier one of the same run, taken again where the cache still has
+    it. Raises ModelError with the converter's own words.
     """
     weights = str(config.weights)
     if backend == "torch":
         return Executable(weights, backend)
     cache = cache or Path("~/.cache/farm/backends").expanduser()
     folder = cache / _key(config, digest, backend, device, sample)
+    if conversion and (cache / conversion).is_dir() and _made(cache / conversion) is not None:
+        folder = cache / conversion
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"the cache of converted models cannot be written: {folder}: {error.strerror}") from None
     with _alone(folder / "lock"):
+        for abandoned in folder.glob(".making-*"):  # by a converter that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
         made = _made(folder)
         if made is None:
             note(f"converting {Path(weights).name} to {backend} {config.precision}, once; kept in {folder}")
@@ -132,11 +155,13 @@ def prepare(
             task = _task(config, device, sample[:SAMPLE_IMAGES]) | {"converted": str(made), "backend": backend}
             _write(compared, _in_a_process({"what": "compare", **task}))
         agreement = Agreement(**json.loads(compared.read_text())) if sample else None
-    return Executable(str(made), backend, agreement)
+    return Executable(str(made), backend, agreement, folder.name)
 
 
 def installed(name: str) -> bool:
-    """Are the packages of a backend here?"""
+    """Are the packages of a backend here? Or one that is not imported by its name: onnxruntime-gpu."""
+    if name == "onnxruntime-gpu":
+        return _version(name) is not None
     return all(importlib.util.find_spec(package) is not None for package in PACKAGES.get(name, (name,)))
 
 
@@ -176,12 +201,25 @@ def _compared(config: ModelConfig) -> dict[str, Any]:
 
 
 def _key(config: ModelConfig, digest: str, backend: str, device: str, sample: Sequence[str]) -> str:
-    """What a conversion depends on. The images only where they calibrate it, imgsz only where it is fixed in it."""
+    """What a conversion depends on. The images only where they calibrate it, GPUs and imgsz only in an engine."""
     packages = {name: _version(name) for name in ("ultralytics", "torch", *PACKAGES.get(backend, ()))}
     calibration = [list(sample), config.imgsz, _version("nncf")] if config.precision == "int8" else []
-    fixed = [config.imgsz, device] if backend == "tensorrt" else []
-    words = [digest, backend, config.precision, config.task, packages, calibration, fixed]
+    fixed = [config.imgsz, ENGINE_BATCH, devices_here()] if backend == "tensorrt" else []
+    baked = [max(config.max_det, EXPORTED_DET), config.agnostic_nms]  # in models without non-maximum suppression
+    words = [digest, backend, config.precision, config.task, packages, calibration, fixed, baked]
     return f"{Path(str(config.weights)).stem}-{backend}-{config.precision}-{_digest(words)}"
+
+
+def devices_here() -> list[str]:
+    """Names and driver of the GPUs: what an engine is built for."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return sorted(set(listed.stdout.splitlines()))
 
 
 def _digest(value: Any) -> str:

@@ -20,7 +20,8 @@ class Model(Protocol):
     More is used where a model has it: `reduced_side`, the long side in pixels below which no image may be decoded
     (model.decode: reduced); `stages`, the seconds that the last `predict` spent by stage (preprocess, forward,
     postprocess); `fitting_batch(wanted, share)`, which lowers a planned batch to what a share of the device's memory
-    has room for. A model whose device works by itself sets `overlaps = True` and is an OverlappingModel.
+    has room for; `max_batch`, beyond which it takes none; `release_memory()`, called after the device ran out of it. A
+    model whose device works by itself sets `overlaps = True` and is an OverlappingModel.
     """
 
     task: str
@@ -67,6 +68,16 @@ class OverlappingModel(Model, Protocol):
 MODEL_MEMBERS = ("task", "names", "channels", "needs_pixels", "prepare", "predict", "encode", "restore_threads")
 
 
+OUT_OF_MEMORY = "out of memory"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Did the device (or the host) run out of memory? Known by name: torch is not imported for the question."""
-    return isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError")
+    if type(error).__name__ == "AcceleratorError":
+        return OUT_OF_MEMORY in str(error).lower()
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Has the device failed this process for good? After an illegal access every call of CUDA's raises."""
+    return type(error).__name__ == "AcceleratorError" and OUT_OF_MEMORY not in str(error).lower()

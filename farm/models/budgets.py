@@ -7,23 +7,33 @@ where a processor has bf16 it would use it unasked.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import wraps
 from typing import Any
 
 
-def limit_backend(weights: str, threads: int, precision: str) -> None:
-    """Let sessions that this process opens for such weights have `threads` threads."""
+@contextlib.contextmanager
+def limited_backend(weights: str, threads: int, precision: str) -> Iterator[None]:
+    """Sessions that this process opens meanwhile, for such weights, have `threads` threads."""
+    limited: contextlib.AbstractContextManager[None]
     if weights.endswith(".onnx"):
-        _limit_onnxruntime(threads)
+        limited = _limit_onnxruntime(threads)
     elif weights.rstrip("/").endswith("_openvino_model"):
-        _limit_openvino(threads, "bf16" if precision == "bf16" else "f32")
+        limited = _limit_openvino(threads, "bf16" if precision == "bf16" else "f32")
+    else:
+        limited = contextlib.nullcontext()
+    with limited:
+        yield
 
 
-def _limit_onnxruntime(threads: int) -> None:
+@contextlib.contextmanager
+def _limit_onnxruntime(threads: int) -> Iterator[None]:
     try:
         import onnxruntime
     except ImportError:
-        return  # loading will say that it is missing
+        yield  # loading will say that it is missing
+        return
     opened = onnxruntime.InferenceSession
 
     @wraps(opened)
@@ -34,12 +44,18 @@ def _limit_onnxruntime(threads: int) -> None:
         return opened(path, options, *args, **kwargs)
 
     onnxruntime.InferenceSession = open_limited
+    try:
+        yield
+    finally:
+        onnxruntime.InferenceSession = opened
 
 
-def _limit_openvino(threads: int, precision: str) -> None:
+@contextlib.contextmanager
+def _limit_openvino(threads: int, precision: str) -> Iterator[None]:
     try:
         import openvino
     except ImportError:
+        yield
         return
     compiled = openvino.Core.compile_model
 
@@ -50,3 +66,7 @@ def _limit_openvino(threads: int, precision: str) -> None:
         return compiled(self, model, device_name, config, **kwargs)
 
     openvino.Core.compile_model = compile_limited
+    try:
+        yield
+    finally:
+        openvino.Core.compile_model = compiled

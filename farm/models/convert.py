@@ -23,6 +23,7 @@ import numpy as np
 from farm.config import ModelConfig
 from farm.decoding import decode
 from farm.errors import DecodeError
+from farm.models.backends import ENGINE_BATCH, EXPORTED_DET
 from farm.models.weights import environment
 
 FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "tensorrt": "engine"}
@@ -57,8 +58,9 @@ def convert(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
         weights = Path(folder) / Path(str(config.weights)).name
         shutil.copyfile(str(config.weights), weights)  # exports land beside the file they are made from
         arguments: dict[str, Any] = {"format": FORMATS[backend], "dynamic": True, "imgsz": config.imgsz}
+        arguments |= {"max_det": max(config.max_det, EXPORTED_DET), "agnostic_nms": config.agnostic_nms}
         if backend == "tensorrt":
-            arguments |= {"device": task["device"], "batch": 16}
+            arguments |= {"device": task["device"], "batch": ENGINE_BATCH}
         if config.precision == "fp16":
             arguments["quantize"] = 16
         if backend == "onnxruntime":
@@ -66,7 +68,11 @@ def convert(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
         made = Path(YOLO(str(weights), task=config.task, verbose=False).export(verbose=False, **arguments))
         if config.precision == "int8":
             made = quantise(made, config, task["sample"])
-        os.rename(made, out / FINAL[backend])
+        try:
+            os.rename(made, out / FINAL[backend])
+        except OSError:
+            if not (out / FINAL[backend]).exists():  # somebody else was as far: a folder does not replace a folder
+                raise
     return {"file": FINAL[backend]}
 
 

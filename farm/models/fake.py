@@ -8,7 +8,8 @@ true` the network runs on a device that is made up, beside everything else.
 
 Faults, for testing what a farm does with them, are chosen by an image's first pixel (blue value), which needs `pixels:
 true`: `kill_on` ends the process with SIGSEGV, `hang_on` never returns, `raise_on` raises, `hog_on` takes memory until
-it is refused or the process killed. `fits` is the largest batch that the made-up device has memory for.
+it is refused or the process killed; `lose_on` loses the made-up device, which answers nothing any more. `fits` is the
+largest batch that the device has memory for.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's, by which a worker knows it."""
 
 
+class AcceleratorError(RuntimeError):
+    """Named as torch's, by which a worker knows that its device is lost."""
+
+
 @dataclass(slots=True)
 class FakeModel:
     """Satisfies `farm.models.base.Model`."""
@@ -48,6 +53,7 @@ class FakeModel:
     hang_on: int | None = None
     raise_on: int | None = None
     hog_on: int | None = None
+    lose_on: int | None = None
     fits: int | None = None
     task: str = "detect"
     names: Mapping[int, str] = field(default_factory=lambda: {0: "thing", 1: "other"})
@@ -56,6 +62,7 @@ class FakeModel:
     _columns: dict[int, pa.Array] = field(default_factory=dict)
     _launched: int = 0
     _device_free_s: float = 0.0
+    _is_lost: bool = False
 
     def __post_init__(self) -> None:
         time.sleep(self.load_s)
@@ -70,6 +77,8 @@ class FakeModel:
         return self.finish(self.launch(prepared, shapes))
 
     def launch(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+        if self._is_lost:
+            raise AcceleratorError("CUDA error: an illegal memory access was encountered")
         if self.fits is not None and self._launched + len(shapes) > self.fits:
             raise OutOfMemoryError(f"{self._launched + len(shapes)} images do not fit")
         self._launched += len(shapes)
@@ -103,6 +112,9 @@ class FakeModel:
             os.kill(os.getpid(), signal.SIGSEGV)
         if blue == self.hang_on:
             time.sleep(HANG_S)
+        if blue == self.lose_on:
+            self._is_lost = True
+            raise AcceleratorError("CUDA error: an illegal memory access was encountered")
         if blue == self.raise_on:
             raise RuntimeError(f"an image whose first pixel is {blue}")
         if blue == self.hog_on:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,8 @@ import pyarrow as pa
 from farm.config import ModelConfig
 from farm.errors import ModelError
 from farm.models import mapped
-from farm.models.budgets import limit_backend
+from farm.models.base import is_out_of_memory
+from farm.models.budgets import limited_backend
 from farm.models.encode import encode_results
 from farm.models.weights import environment
 from farm.schema import TASKS
@@ -64,15 +66,13 @@ class YoloModel:
     needs_pixels = True
 
     def __init__(self, config: ModelConfig, device: str, threads: int) -> None:
-        os.environ.update(environment(config))
         if config.precision == "fp16" and device == "cpu":
             raise ModelError("model.precision fp16 needs a CUDA device; set model.precision=fp32")
         self._config = config
         self._threads = threads
         self._device = device
-        configure_ultralytics(config)
-        limit_backend(str(config.weights), threads, config.precision)
-        yolo = _set_up(config, device)
+        with _loading(config), limited_backend(str(config.weights), threads, config.precision):
+            yolo = _set_up(config, device)
         self.task: str = yolo.task
         self._predictor = yolo.predictor
         self._letterbox = self._predictor.pre_transform
@@ -83,6 +83,9 @@ class YoloModel:
         self._beside: Any = None
         if self.overlaps:
             self._use_streams(device)
+        self.max_batch: int | None = network.batch if getattr(network, "format", None) == "engine" else None
+        if self.task == "segment":
+            self._predictor.construct_result = with_polygons(self._predictor.construct_result)
         self._transforms_host_side = self.task == "classify" and self._predictor.device_transform is None
         self.names: Mapping[int, str] = {int(i): str(name) for i, name in self._predictor.model.names.items()}
         self.channels = int(getattr(self._predictor.model, "channels", 3) or 3)
@@ -113,7 +116,8 @@ class YoloModel:
 
         (height, width), (high, wide) = shape, self._predictor.imgsz
         scale = min(high / height, wide / width)
-        return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
     def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> list[Any]:
         """Ultralytics' Results of a batch of one prepared shape; seconds by stage are left in `stages`."""
@@ -170,9 +174,23 @@ class YoloModel:
             return wanted
         import torch
 
-        peaks = [self._peak_bytes(count) for count in MEASURED_BATCHES]
+        try:
+            peaks = [self._peak_bytes(count) for count in MEASURED_BATCHES]
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            torch.cuda.empty_cache()
+            return 1
         free, total = torch.cuda.mem_get_info(self._device)
+        free += torch.cuda.memory_reserved(self._device)  # what this process has taken is its own
         return fitting_batch(wanted, min(free, int(total * share)), MEASURED_BATCHES, peaks)
+
+    def release_memory(self) -> None:
+        """Give back what torch keeps of the device for later: workers beside this one are short of it too."""
+        if self._device != "cpu":
+            import torch
+
+            torch.cuda.empty_cache()
 
     def _peak_bytes(self, count: int) -> int:
         """Memory of the device at its fullest in a batch of so many of the largest images."""
@@ -240,6 +258,18 @@ def as_input(pixels: Any, half: bool) -> Any:
     return (batch.half() if half else batch.float()).div_(255)
 
 
+def with_polygons(construct: Callable[..., Any]) -> Callable[..., Any]:
+    """`construct_result` with an image's masks made polygons at once: a whole batch of masks fills a device."""
+
+    def construct_with_polygons(*args: Any, **kwargs: Any) -> Any:
+        result = construct(*args, **kwargs)
+        if result.masks is not None:
+            result.masks = SimpleNamespace(xy=result.masks.xy)
+        return result
+
+    return construct_with_polygons
+
+
 def on_host(construct: Callable[..., Any]) -> Callable[..., Any]:
     """`construct_results` with the detections of a whole batch brought from the device in one copy."""
 
@@ -250,6 +280,28 @@ def on_host(construct: Callable[..., Any]) -> Callable[..., Any]:
         return construct(list(whole.split([len(each) for each in found])), *args, **kwargs)
 
     return construct_on_host
+
+
+@contextmanager
+def _loading(config: ModelConfig) -> Iterator[None]:
+    """Ultralytics as this config wants it. What decides over loading is afterwards as it was: threads may belong to a
+    program that loads models of its own."""
+    variables = environment(config)
+    before = {name: os.environ.get(name) for name in variables}
+    modules = [sys.modules.get(f"ultralytics.{name}") for name in ("utils", "nn.tasks", "utils.checks")]
+    kept = [(m, name, getattr(m, name)) for m in modules for name in ("SAFE_LOAD", "AUTOINSTALL") if hasattr(m, name)]
+    os.environ.update(variables)
+    try:
+        configure_ultralytics(config)
+        yield
+    finally:
+        for module, name, value in kept:
+            setattr(module, name, value)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def configure_ultralytics(config: ModelConfig) -> None:
@@ -337,7 +389,7 @@ def _predict_nothing(yolo: Any, config: ModelConfig, device: str) -> None:
     try:
         yolo.predict(empty, verbose=False, save=False, **arguments)
     except Exception as error:
-        if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
+        if is_out_of_memory(error):
             raise  # another worker may give memory back
         raise ModelError(_why(config, error)) from None
 
@@ -350,6 +402,10 @@ def _why(config: ModelConfig, error: Exception) -> str:
         return (
             f"weights {config.weights} hold code that safe loading refuses ({text[:200]}); "
             f"only if you trust the file: model.safe_load=false"
+        )
+    if "invalid cuda" in lowered:
+        return (
+            f"this torch cannot use the device of {config.weights}: {text[:300]}; set workers.devices=cpu, or mend it"
         )
     if isinstance(error, ModuleNotFoundError) or "no module named" in lowered or "not found, autoupdate" in lowered:
         return f"weights {config.weights} need a package that is not installed: {text[:300]}"

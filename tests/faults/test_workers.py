@@ -2,11 +2,14 @@
 
 import os
 import signal
+import weakref
 
 import pytest
 
 import farm
 from farm.errors import FarmError, WorkerError
+from farm.models.fake import AcceleratorError, OutOfMemoryError
+from farm.worker import _refusal
 from tests.faults.harness import POISON, Saboteur, config, pictures, rows, segments
 
 IMAGES = 300
@@ -123,6 +126,45 @@ def test_a_device_out_of_memory_halves_the_batch(tmp_path, overlaps):
     values = config(source, tmp_path / "run", model, workers={"count": 1, "batch": 16}, limits={"attempts": 1})
     summary = farm.run(values)
     assert (summary.ok, summary.failed, summary.restarts) == (48, 0, 0)
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_lost_device_costs_the_guilty_image_and_no_other(tmp_path, overlaps):
+    """After an illegal access every call raises: the process is replaced, and what it held is tried again."""
+    source = pictures(tmp_path / "source", 40, poisoned=(5,))
+    model = {"lose_on": POISON, "overlaps": overlaps}
+    values = config(source, tmp_path / "run", model, workers={"count": 2, "batch": 4}, limits={"attempts": 2})
+    summary = farm.run(values)
+    assert (summary.ok, summary.failed) == (39, 1)
+    assert [path for path, status, _ in rows(tmp_path / "run") if status == "failed"] == ["00005.png"]
+    assert summary.restarts >= 2
+
+
+def test_what_a_refused_batch_held_is_let_go_before_it_is_halved():
+    class Features:
+        """What a network has computed when memory runs out."""
+
+    def launch():
+        features = Features()
+        held.append(weakref.ref(features))
+        raise OutOfMemoryError("2 GiB do not fit")
+
+    held = []
+    try:
+        launch()
+    except OutOfMemoryError as error:
+        refusal = _refusal(error)
+    assert held[0]() is None
+    assert (refusal.kind, refusal.out_of_memory, refusal.device_lost) == ("OutOfMemoryError", True, False)
+    assert refusal.message.startswith("2 GiB do not fit (test_workers.py:")
+
+
+@pytest.mark.parametrize(
+    ("says", "memory"), [("CUDA error: out of memory", True), ("CUDA error: device-side assert", False)]
+)
+def test_errors_of_an_accelerator(says, memory):
+    refusal = _refusal(AcceleratorError(says))
+    assert (refusal.out_of_memory, refusal.device_lost) == (memory, not memory)
 
 
 def test_a_batch_is_begun_before_the_one_before_it_is_done(source, undisturbed, tmp_path):

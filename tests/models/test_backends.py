@@ -1,9 +1,11 @@
 """Backends: the choice, the comparison with torch, and real conversions of real weights on real images."""
 
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,10 +13,11 @@ import pytest
 import farm
 from farm.api import Hooks
 from farm.config import ModelConfig
+from farm.engines.local import _doubt
 from farm.errors import ModelError, RunMismatchError
 from farm.models import backends
-from farm.models.backends import choose, prepare
-from farm.models.convert import agreement
+from farm.models.backends import Agreement, choose, prepare
+from farm.models.convert import agreement, predictions
 from farm.models.weights import weights_digest
 
 SAMPLE = 12
@@ -36,6 +39,8 @@ def model(**values):
         ({"backend": "onnxruntime"}, "cpu", False, {"onnxruntime"}, "onnxruntime"),
         ({"backend": "tensorrt", "precision": "fp16"}, "cuda:0", False, {"tensorrt"}, "tensorrt"),
         ({"precision": "int8"}, "cpu", False, {"openvino", "nncf"}, "openvino"),
+        ({"prompts": ["person"]}, "cpu", True, {"openvino"}, "torch"),
+        ({"backend": "onnxruntime"}, "cuda:0", False, {"onnxruntime", "onnxruntime-gpu"}, "onnxruntime"),
     ],
 )
 def test_the_choice(values, device, many, there, backend, monkeypatch, tmp_path):
@@ -51,6 +56,9 @@ def test_the_choice(values, device, many, there, backend, monkeypatch, tmp_path)
         ({"backend": "torch", "precision": "int8"}, "cpu", set(), "openvino has it"),
         ({"backend": "tensorrt"}, "cpu", {"tensorrt"}, "needs a CUDA device"),
         ({"precision": "int8"}, "cpu", {"openvino"}, "NNCF"),
+        ({"precision": "int8"}, "cuda:0", {"openvino", "nncf"}, "runs on the CPU only; set workers.devices=cpu"),
+        ({"backend": "onnxruntime"}, "cuda:0", {"onnxruntime"}, "runs on the CPU only"),
+        ({"backend": "openvino", "prompts": ["person"]}, "cpu", {"openvino"}, "model.prompts are for torch"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(values, device, there, match):
@@ -90,6 +98,22 @@ A, B = (0, 0, 10, 10, 0.9, 1), (20, 20, 40, 40, 0.5, 2)
 def test_agreement(want, got, matched, found):
     answer = agreement(want, got)
     assert (answer["matched"], answer["found"], answer["images"]) == (matched, found, len(want))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "matched", "found", "doubt"),
+    [
+        (1000, 1.0, 1000, ""),
+        (1000, 0.996, 1000, ""),
+        (1000, 0.99, 990, "and torch agree on 99.0% of the boxes"),
+        (1000, 1.0, 1100, "and torch agree on 90.9% of the boxes"),
+        (9, 1.0, 9, "cannot be compared, since torch finds only 9 boxes in 32 images"),
+        (0, 1.0, 0, "cannot be compared"),
+    ],
+)
+def test_when_auto_doubts(boxes, matched, found, doubt):
+    said = _doubt(Agreement(matched, 0.0, boxes, found, 32), 0.995)
+    assert said.startswith(doubt) if doubt else said == ""
 
 
 def test_agreement_tells_the_difference_in_confidence():
@@ -200,3 +224,76 @@ def test_auto_falls_back_where_a_backend_disagrees(coco_images, coco_weights, tm
     assert any("comparing" in note for note in notes)
     assert summary.agreement is None or summary.agreement["matched"] == 1.0
     assert pq.read_schema(next((tmp_path / "run" / "parts").iterdir())).names[:2] == ["key", "path"]
+
+
+def test_auto_falls_back_where_a_conversion_fails(coco_images, coco_weights, tmp_path, monkeypatch):
+    """Nobody asked for the backend, so that nothing ends because of it: here the cache cannot be written."""
+    monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
+    (tmp_path / "home").write_text("not a folder")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    notes = []
+    config = {
+        "source": str(coco_images),
+        "model": {"weights": str(coco_weights), "imgsz": 64},
+        "output": {"dir": str(tmp_path / "run"), "exports": []},
+    }
+    summary = farm.run(config, hooks=Hooks(on_note=notes.append))
+    assert summary.backend == "torch"
+    assert summary.ok == len(list(coco_images.iterdir()))
+    assert any("cannot be written" in note and note.endswith("torch it is") for note in notes)
+    with pytest.raises(ModelError, match="cannot be written"):
+        farm.run({**config, "model": {**config["model"], "backend": "openvino"}, "output": str(tmp_path / "other")})
+
+
+def test_int8_is_calibrated_once_for_a_run(coco_images, coco_weights, tmp_path, monkeypatch, cache):
+    """Images that come before the first ones would calibrate it otherwise, and half of the run have other labels."""
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(backends, "CALIBRATION_IMAGES", 4)
+    monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    images = tmp_path / "images"
+    images.mkdir()
+    photographs = sorted(coco_images.iterdir())[:6]
+    for number, path in enumerate(photographs[:5]):
+        (images / f"{number + 1}.jpg").write_bytes(path.read_bytes())
+    config = {
+        "source": str(images),
+        "model": {"weights": str(coco_weights), "imgsz": 64, "precision": "int8"},
+        "output": {"dir": str(tmp_path / "run"), "exports": []},
+    }
+    farm.run(config)
+    conversion = json.loads((tmp_path / "run" / "run.json").read_text())["fingerprint"]["conversion"]
+    (images / "0.jpg").write_bytes(photographs[5].read_bytes())
+    summary = farm.run(config)
+    assert (summary.ok, summary.skipped) == (6, 5)
+    made = [folder.name for folder in (tmp_path / ".cache" / "farm" / "backends").iterdir()]
+    assert made == [conversion]
+    shutil.rmtree(tmp_path / ".cache")
+    (images / "7.jpg").write_bytes(photographs[5].read_bytes())
+    with pytest.raises(RunMismatchError, match="conversion was"):
+        farm.run(config)
+
+
+def test_a_converted_model_without_suppression_gives_as_many_boxes_as_asked(tmp_path, sample):
+    """yolo26 takes the best `max_det` inside the network: an export must know how many, also for thin rectangles."""
+    pytest.importorskip("onnxruntime")
+    from ultralytics import YOLO
+
+    weights = tmp_path / "yolo26n.pt"
+    YOLO("yolo26n.yaml").save(weights)
+    config = ModelConfig(weights=str(weights), backend="onnxruntime", imgsz=320, max_det=700, conf=1e-6)
+    made = prepare(
+        config, weights_digest(str(weights)), "onnxruntime", "cpu", (), lambda text: None, tmp_path / "cache"
+    )
+    other = prepare(
+        config.model_copy(update={"max_det": 300}), weights_digest(str(weights)), "onnxruntime", "cpu", (),
+        lambda text: None, tmp_path / "cache",
+    )  # fmt: skip
+    assert made.weights != other.weights
+    thin = tmp_path / "thin.jpg"
+    cv2.imwrite(str(thin), np.random.default_rng(0).integers(0, 255, (40, 640, 3), np.uint8))
+    paths = [*sample[:2], str(thin)]
+    want = predictions(config, "cpu", paths)
+    got = predictions(config.model_copy(update={"weights": made.weights}), "cpu", paths)
+    assert [len(boxes) for boxes in got] == [len(boxes) for boxes in want]
+    assert max(map(len, want)) > 300
