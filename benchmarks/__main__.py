@@ -11,7 +11,7 @@ import sys
 
 from benchmarks.record import plot
 
-COSTS = ["overhead", "scaling", "start", "weights", "kinds", "large_images", "library", "resume", "nodes"]
+COSTS = ["overhead", "scaling", "start", "weights", "kinds", "large_images", "library", "engines", "resume", "nodes"]
 ALL = ["peers", "forward", "streams", *COSTS, "faults"]
 
 
