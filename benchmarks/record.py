@@ -91,7 +91,8 @@ def plot(title: str, column: str) -> Path:
 
 
 def _file(suffix: str) -> Path:
-    name = re.sub(r"[^a-z0-9]+", "-", f"{_processor()}-{os.cpu_count()}cpu".lower())
+    name = re.sub(r"\(r\)|\(tm\)|[^a-z0-9]+", "-", f"{_processor()}-{os.cpu_count()}cpu".lower())
+    name = re.sub(r"-+", "-", name)
     return RESULTS / f"{name}.{suffix}"
 
 

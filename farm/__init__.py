@@ -14,7 +14,8 @@ Where to look:
     config                            what can be set
     sources/ decoding models/ rows    images in, predictions out, as rows
     placement leases restarts keys    decisions, without I/O
-    segments channel ring heartbeat   what crosses processes; store: what reaches the disk
+    segments channel ring heartbeat   what crosses processes
+    store storage                     what reaches a disk or a bucket, and how
     broadcast                         copies of batches in shared memory for other programs: `attach`
     worker collector supervisor       one process each; lister, roster, care, watch and tally serve the supervisor
     threads allowance                 workers in threads of one process; memory for images that are decoded together

@@ -36,8 +36,8 @@ def feed(
     if not worker.ready or worker.stopping or worker.dead:
         return
     while book.held_by(worker.uid) <= size_of(worker) * (LEASES_AHEAD - 1):
-        batch = worker.spec.placement.batch
-        worker.lease_items = lease_items(worker.lease_items, now_s - worker.leased_s, batch)
+        gathered = worker.spec.placement.gathered
+        worker.lease_items = lease_items(worker.lease_items, now_s - worker.leased_s, gathered)
         worker.leased_s = now_s
         size = size_of(worker)
         lease = book.grant(worker.uid, min(size, fill - worker.leased) if fill else size)

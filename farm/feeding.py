@@ -12,10 +12,12 @@ LEASES_AHEAD = 2  # one being worked on, one waiting, so that no worker waits fo
 READ_AHEAD_BATCHES = 6  # what a worker decodes ahead, so that shapes find company; two more may be in the model
 
 
-def lease_items(before: int, since_s: float, batch: int) -> int:
-    """Size of the next lease, given the last one's and the seconds since it was asked for."""
+def lease_items(before: int, since_s: float, gathered: int) -> int:
+    """Size of the next lease, given the last one's, the seconds since it was asked for, and how many images of one
+    shape the worker gathers.
+    """
     size = before * 2 if since_s < LEASE_S / 2 else before // 2 if since_s > LEASE_S * 2 else before
-    return min(LEASE_ITEMS, max(1, batch * READ_AHEAD_BATCHES // LEASES_AHEAD, size))
+    return min(LEASE_ITEMS, max(1, gathered * READ_AHEAD_BATCHES // LEASES_AHEAD, size))
 
 
 def last_leases(size: int, queued: int, workers: int, batch: int) -> int:

@@ -21,7 +21,7 @@ import psutil
 from farm.config import WorkersConfig
 from farm.errors import ConfigError
 
-WORKER_BYTES = 600 << 20  # resident memory of one CPU worker with a small model, measured; caps `auto` only
+WORKER_BYTES = 600 << 20  # of one CPU worker: 100 to 500 MiB were measured (benchmarks.kinds); caps `auto` only
 RESERVED_BYTES = 1 << 30  # left to the supervisor, the collector and the page cache
 WORKERS_PER_DEVICE = 2  # one decodes and postprocesses in Python while the other keeps the device busy
 LOCKED_WORKERS = 2  # one decodes while the other has the model
@@ -47,6 +47,7 @@ class Placement:
     """One worker's place: CPUs to pin to (empty: unpinned), torch device, threads, batch, decoding threads.
 
     `share` of the device's memory is the worker's, to which it lowers its batch; None where the user chose the batch.
+    `group`: images of one shape that it likes to have one after the other, batch by batch.
     """
 
     worker: int
@@ -56,6 +57,12 @@ class Placement:
     batch: int
     decoders: int
     share: float | None = None
+    group: int = 1
+
+    @property
+    def gathered(self) -> int:
+        """Images of one shape that are waited for, while others come."""
+        return max(self.batch, self.group)
 
     @property
     def pin(self) -> str:

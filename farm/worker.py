@@ -215,6 +215,7 @@ class Worker:
         self._wait_turn = getattr(model, "wait_turn", lambda: None)  # of threads that share it: no deadline runs then
         self._launched: deque[Launched] = deque()
         self._batch = batch
+        self._gathered = max(batch, spec.placement.group)
         self._items: deque[tuple[Item, int]] = deque()
         self._decoding: deque[Future[Decoded | Unread]] = deque()
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
@@ -264,7 +265,7 @@ class Worker:
             self._pulse.spent({"idle": time.perf_counter() - began})
 
     def _start_decoding(self, pool: ThreadPoolExecutor) -> None:
-        ahead = self._batch * READ_AHEAD_BATCHES + self._spec.placement.decoders
+        ahead = self._gathered * READ_AHEAD_BATCHES + self._spec.placement.decoders
         while self._items and len(self._decoding) + self._waiting < ahead and self._waiting_bytes < READ_AHEAD_BYTES:
             self._decoding.append(pool.submit(self._decode, *self._items.popleft()))
 
@@ -315,7 +316,7 @@ class Worker:
                 self._fail(decoded)
             else:
                 self._bucket(decoded)
-        elif self._waiting and (not self._items or self._waiting >= self._batch * READ_AHEAD_BATCHES):
+        elif self._waiting and (not self._items or self._waiting >= self._gathered * READ_AHEAD_BATCHES):
             self._label(max(self._buckets, key=lambda shape: len(self._buckets[shape])))
 
     def _next_is_decoded(self) -> bool:
@@ -336,7 +337,7 @@ class Worker:
         self._buckets.setdefault(shape, []).append(decoded)
         self._waiting += 1
         self._waiting_bytes += decoded.prepared.nbytes
-        if len(self._buckets[shape]) >= self._batch:
+        if len(self._buckets[shape]) >= self._gathered:
             self._label(shape)
 
     def _label(self, shape: tuple[int, ...]) -> None:

@@ -110,7 +110,6 @@ def test_a_mistake_is_told_where_it_stands_and_what_would_be_right(tmp_path, tex
         ("source=", "override 'source=': `source.path` is empty"),
         ("output=", "override 'output=': `output.dir` is empty"),
         ("model=", "override 'model=': `model.weights` is empty"),
-        ("output=s3://bucket/run", "s3://bucket/run is a URL, and a run needs a directory"),
         ("workers.count=true", "`workers.count`: must be `auto` or a whole number above 0 (given: True)"),
         ("workers.devices=true", "`workers.devices`: must be `auto` or cpu or a list of device numbers"),
         ("workers.devices=[]", "`workers.devices`: must be `auto` or cpu or a list of device numbers"),

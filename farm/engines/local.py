@@ -36,6 +36,7 @@ from farm.supervisor import Job, Outcome, Supervisor
 LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change in one of them can change labels
 FACTORY_DIGEST = "factory"
 BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
+SHAPE_GROUP = 8  # images of one shape, one after the other
 ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
 
 
@@ -225,7 +226,7 @@ def job_of(
     """What the supervisor is told of a run. `names_known` hears task and class names when the first worker knows."""
     return Job(
         config=_with_executable(prepared),
-        placements=prepared.placements,
+        placements=_grouped(prepared),
         root=prepared.source.root,
         weights_digest=prepared.digest,
         environment=environment_of(prepared),
@@ -235,6 +236,13 @@ def job_of(
         names_known=names_known,
         keep=keep,
     )
+
+
+def _grouped(prepared: Prepared) -> tuple[Placement, ...]:
+    """OpenVINO prepares itself anew when a shape differs from the last: 5 ms an image of yolo11n."""
+    if prepared.executable.backend != "openvino":
+        return prepared.placements
+    return tuple(replace(place, group=SHAPE_GROUP) for place in prepared.placements)
 
 
 def settle_unseen(prepared: Prepared, note: Callable[[str], None]) -> Prepared:

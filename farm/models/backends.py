@@ -26,13 +26,13 @@ from typing import Any
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
+from farm.models import processor
 
 AUTO_IMAGES = 1000  # a shorter run is done with torch before a conversion would have paid
 SAMPLE_IMAGES = 32  # compared with torch
 CALIBRATION_IMAGES = 128  # for int8; the sample is part of them
 CONVERT_TIMEOUT_S = 3600
-CPU_INFO = Path("/proc/cpuinfo")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+FASTEST_FIRST = ("onnxruntime", "openvino")  # of the CPU in fp32, on Intel's and on AMD's (benchmarks/results)
 PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "openvino": ("openvino",), "tensorrt": ("tensorrt",)}
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 PRECISIONS = {
@@ -43,6 +43,7 @@ PRECISIONS = {
 }
 ON_CUDA = ("torch", "tensorrt")
 EXPORTED_DET = 300  # boxes that a model without non-maximum suppression gives at least, as in torch
+INT8_RECIPE = 2  # what is quantised, and what is kept in float
 ENGINE_BATCH = 32  # the largest that a TensorRT engine is built for
 COMPARED = ("imgsz", "conf", "iou", "max_det", "classes", "agnostic_nms", "retina_masks", "task")
 
@@ -93,7 +94,7 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
     elif config.prompts or device != "cpu" or not many:
         backend = "torch"
     else:
-        backend = next((name for name in _fastest_first() if is_there(name)), "torch")
+        backend = next((name for name in FASTEST_FIRST if is_there(name)), "torch")
     if config.precision not in PRECISIONS[backend]:
         able = [name for name, precisions in PRECISIONS.items() if config.precision in precisions]
         raise ModelError(f"model.precision {config.precision} is not for model.backend {backend}; {able[0]} has it")
@@ -107,7 +108,7 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
         raise ModelError(f"model.backend {backend} runs on the CPU only; set workers.devices=cpu")
     if config.precision == "int8" and not is_there("nncf"):
         raise ModelError('model.precision int8 needs NNCF: pip install "farm[openvino]"')
-    if config.precision == "bf16" and not has_bf16():
+    if config.precision == "bf16" and not processor.has_bf16():
         raise ModelError("model.precision bf16: this processor has no bf16 instructions; set model.precision=fp32")
     return backend
 
@@ -165,23 +166,6 @@ def installed(name: str) -> bool:
     return all(importlib.util.find_spec(package) is not None for package in PACKAGES.get(name, (name,)))
 
 
-def has_bf16() -> bool:
-    """Does the processor multiply in bf16?"""
-    try:
-        flags = next(line for line in CPU_INFO.read_text().splitlines() if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return False
-    return not BF16_FLAGS.isdisjoint(flags.split())
-
-
-def _fastest_first() -> tuple[str, ...]:
-    """Backends of the CPU: OpenVINO is written for Intel's, on AMD's onnxruntime was faster (benchmarks/results)."""
-    with contextlib.suppress(OSError):
-        if "AuthenticAMD" in CPU_INFO.read_text():
-            return "onnxruntime", "openvino"
-    return "openvino", "onnxruntime"
-
-
 def _install(backend: str) -> str:
     extra = EXTRAS.get(backend)
     return f'pip install "farm[{extra}]"' if extra else f"install {backend}, see its manual"
@@ -203,7 +187,7 @@ def _compared(config: ModelConfig) -> dict[str, Any]:
 def _key(config: ModelConfig, digest: str, backend: str, device: str, sample: Sequence[str]) -> str:
     """What a conversion depends on. The images only where they calibrate it, GPUs and imgsz only in an engine."""
     packages = {name: _version(name) for name in ("ultralytics", "torch", *PACKAGES.get(backend, ()))}
-    calibration = [list(sample), config.imgsz, _version("nncf")] if config.precision == "int8" else []
+    calibration = [INT8_RECIPE, list(sample), config.imgsz, _version("nncf")] if config.precision == "int8" else []
     fixed = [config.imgsz, ENGINE_BATCH, devices_here()] if backend == "tensorrt" else []
     baked = [max(config.max_det, EXPORTED_DET), config.agnostic_nms]  # in models without non-maximum suppression
     words = [digest, backend, config.precision, config.task, packages, calibration, fixed, baked]

@@ -1,8 +1,10 @@
-"""A thread budget and a precision for runtimes that Ultralytics starts without either. Runs in workers, before loading.
+"""What runtimes are told that Ultralytics starts without it: threads, precision, shapes. Runs in workers, at loading.
 
 onnxruntime gives every process a thread per core, whatever cores the process is pinned to: two processes on two cores
 take 100 ms an image where 39 are possible. OpenVINO keeps to the pinned cores, and is told the number all the same;
-where a processor has bf16 it would use it unasked.
+where a processor has bf16 it would use it unasked. int8 models with dynamic shapes crash it on processors with AMX
+when images are small (openvinotoolkit/openvino#37577), for which Ultralytics makes every image a square and compiles
+the network for it: a third more pixels. Here only images that small are compiled for.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ from collections.abc import Iterator
 from functools import wraps
 from typing import Any
 
+from farm.models import processor
+
+SAFE_SIDE = 128  # pixels; 96 were seen to be safe
+
 
 @contextlib.contextmanager
 def limited_backend(weights: str, threads: int, precision: str) -> Iterator[None]:
@@ -20,7 +26,7 @@ def limited_backend(weights: str, threads: int, precision: str) -> Iterator[None
     if weights.endswith(".onnx"):
         limited = _limit_onnxruntime(threads)
     elif weights.rstrip("/").endswith("_openvino_model"):
-        limited = _limit_openvino(threads, "bf16" if precision == "bf16" else "f32")
+        limited = _limit_openvino(threads, "bf16" if precision in ("bf16", "int8") and processor.has_bf16() else "f32")
     else:
         limited = contextlib.nullcontext()
     with limited:
@@ -65,8 +71,34 @@ def _limit_openvino(threads: int, precision: str) -> Iterator[None]:
             config = {**(config or {}), "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
         return compiled(self, model, device_name, config, **kwargs)
 
+    from ultralytics.nn.backends import openvino as theirs
+
+    runtime: Any = theirs.OpenVINOBackend
+    loaded = runtime.load_model
+
+    @wraps(loaded)
+    def load_with_rectangles(self: Any, *args: Any, **kwargs: Any) -> None:
+        loaded(self, *args, **kwargs)
+        if getattr(self, "read_model", None) is not None:
+            _keep_rectangles(self)
+
     openvino.Core.compile_model = compile_limited
+    runtime.load_model = load_with_rectangles
     try:
         yield
     finally:
         openvino.Core.compile_model = compiled
+        runtime.load_model = loaded
+
+
+def _keep_rectangles(backend: Any) -> None:
+    """Let an int8 model run with dynamic shapes where that is safe; it has been compiled so."""
+    dynamic, for_one_shape = backend.ov_compiled_model, backend.forward
+
+    def forward(images: Any) -> list[Any]:
+        if min(images.shape[2:]) < SAFE_SIDE:
+            return for_one_shape(images)  # type: ignore[no-any-return]
+        return list(dynamic(images.cpu().numpy()).values())
+
+    backend.forward = forward
+    backend.dynamic = True

@@ -3,14 +3,15 @@
     python -m farm.models.convert < task.json      the last line of its output is the answer, as JSON
 
 Conversions are Ultralytics' own exports with dynamic shapes, so that rectangles stay rectangles. int8 is quantised
-here after it, by NNCF: calibrated with the user's images as a worker prepares them, with the detection head in float,
-where a coarse step would move boxes.
+here after it, by NNCF: calibrated with the user's images as a worker prepares them, with what makes boxes and scores in
+float, where a coarse step would move them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from farm.models.weights import environment
 
 FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "tensorrt": "engine"}
 FINAL = {"onnxruntime": "model.onnx", "openvino": "model_openvino_model", "tensorrt": "model.engine"}
+INNER = r"\.(?:one2one_)?cv[23]\.\d+\.[01]\b"  # of a detection head: before its last convolutions
 IOU = 0.9
 MAX_PIXELS = 178_956_970
 
@@ -101,14 +103,16 @@ def quantise(made: Path, config: ModelConfig, sample: Sequence[str]) -> Path:
 
 
 def _kept_in_float(model: Any) -> list[str]:
-    """Operations of the head, and all sigmoids: the last module is where boxes and scores are made."""
+    """Where boxes and scores are made: operations of the head but its first two convolutions, and all sigmoids."""
     operations = model.get_ordered_ops()
     sigmoids = [op.get_friendly_name() for op in operations if op.get_type_name() == "Sigmoid"]
     if not sigmoids:
         return []
     head = sigmoids[-1].split("/", 1)[0]
+    coarse = re.compile(re.escape(head) + INNER)
     names = {op.get_friendly_name() for op in operations}
-    return sorted({name for name in names if name.startswith((f"{head}/", f"{head}."))}.union(sigmoids))
+    kept = {name for name in names if name.startswith((f"{head}/", f"{head}.")) and not coarse.match(name)}
+    return sorted(kept.union(sigmoids))
 
 
 def prepared_images(config: ModelConfig, sample: Sequence[str]) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"')
@@ -167,3 +168,30 @@ def test_an_image_that_kills_the_actor_itself_is_found_and_quarantined(own_ray, 
     (failure,) = summary.failures
     assert (failure.type, failure.example) == ("ActorDied", "00013.png")
     assert [row[0] for row in sound(tmp_path / "run") if row[1] == "failed"] == ["00013.png"]
+
+
+def test_a_ray_of_its_own_listens_to_this_machine_alone(own_ray):
+    children = psutil.Process().children(recursive=True)
+    places = {c.laddr.ip for child in children for c in connections_of(child) if c.status == psutil.CONN_LISTEN}
+    assert places
+    assert places <= {"127.0.0.1", "::1"}
+
+
+def connections_of(process):
+    try:
+        return process.net_connections("inet")
+    except psutil.Error:
+        return []
+
+
+def test_a_ray_of_its_own_takes_nobody_without_its_token(own_ray):
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    script = f"import ray; ray.init(address='{address}', log_to_driver=False); print(ray.nodes())"
+    outcomes = []
+    for token in ("0" * 64, os.environ["RAY_AUTH_TOKEN"]):
+        environ = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=100)
+        outcomes.append((done.returncode, "nauthenticated" in done.stderr + done.stdout))
+    assert outcomes == [(1, True), (0, False)]

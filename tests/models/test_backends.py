@@ -15,7 +15,7 @@ from farm.api import Hooks
 from farm.config import ModelConfig
 from farm.engines.local import _doubt
 from farm.errors import ModelError, RunMismatchError
-from farm.models import backends
+from farm.models import backends, processor
 from farm.models.backends import Agreement, choose, prepare
 from farm.models.convert import agreement, predictions
 from farm.models.weights import weights_digest
@@ -31,7 +31,8 @@ def model(**values):
     ("values", "device", "many", "there", "backend"),
     [
         ({}, "cpu", False, {"openvino"}, "torch"),
-        ({}, "cpu", True, {"openvino", "onnxruntime"}, "openvino"),
+        ({}, "cpu", True, {"openvino", "onnxruntime"}, "onnxruntime"),
+        ({}, "cpu", True, {"openvino"}, "openvino"),
         ({}, "cpu", True, {"onnxruntime"}, "onnxruntime"),
         ({}, "cpu", True, set(), "torch"),
         ({}, "cuda:0", True, {"openvino", "tensorrt"}, "torch"),
@@ -43,8 +44,7 @@ def model(**values):
         ({"backend": "onnxruntime"}, "cuda:0", False, {"onnxruntime", "onnxruntime-gpu"}, "onnxruntime"),
     ],
 )
-def test_the_choice(values, device, many, there, backend, monkeypatch, tmp_path):
-    monkeypatch.setattr(backends, "CPU_INFO", tmp_path / "none")
+def test_the_choice(values, device, many, there, backend):
     assert choose(model(**values), device, many, there.__contains__) == backend
 
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_is_refused_with_what_to_do(values, device, there, match)
 
 
 def test_bf16_needs_a_processor_that_has_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(backends, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2\n")
     with pytest.raises(ModelError, match="no bf16 instructions"):
         choose(model(precision="bf16"), "cpu", True, lambda name: True)
