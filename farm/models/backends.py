@@ -26,12 +26,13 @@ from typing import Any
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
-from farm.models import processor
 
 AUTO_IMAGES = 1000  # a shorter run is done with torch before a conversion would have paid
 SAMPLE_IMAGES = 32  # compared with torch
 CALIBRATION_IMAGES = 128  # for int8; the sample is part of them
 CONVERT_TIMEOUT_S = 3600
+CPU_INFO = Path("/proc/cpuinfo")
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 FASTEST_FIRST = ("onnxruntime", "openvino")  # of the CPU in fp32, on Intel's and on AMD's (benchmarks/results)
 PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "openvino": ("openvino",), "tensorrt": ("tensorrt",)}
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
@@ -108,7 +109,7 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
         raise ModelError(f"model.backend {backend} runs on the CPU only; set workers.devices=cpu")
     if config.precision == "int8" and not is_there("nncf"):
         raise ModelError('model.precision int8 needs NNCF: pip install "farm[openvino]"')
-    if config.precision == "bf16" and not processor.has_bf16():
+    if config.precision == "bf16" and not has_bf16():
         raise ModelError("model.precision bf16: this processor has no bf16 instructions; set model.precision=fp32")
     return backend
 
@@ -164,6 +165,15 @@ def installed(name: str) -> bool:
     if name == "onnxruntime-gpu":
         return _version(name) is not None
     return all(importlib.util.find_spec(package) is not None for package in PACKAGES.get(name, (name,)))
+
+
+def has_bf16() -> bool:
+    """Does the processor multiply in bf16?"""
+    try:
+        flags = next(line for line in CPU_INFO.read_text().splitlines() if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return False
+    return not BF16_FLAGS.isdisjoint(flags.split())
 
 
 def _install(backend: str) -> str:

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from functools import wraps
 from typing import Any
 
-from farm.models import processor
-
 SAFE_SIDE = 128  # pixels; 96 were seen to be safe
 
 
@@ -26,7 +24,7 @@ def limited_backend(weights: str, threads: int, precision: str) -> Iterator[None
     if weights.endswith(".onnx"):
         limited = _limit_onnxruntime(threads)
     elif weights.rstrip("/").endswith("_openvino_model"):
-        limited = _limit_openvino(threads, "bf16" if precision in ("bf16", "int8") and processor.has_bf16() else "f32")
+        limited = _limit_openvino(threads, "bf16" if precision == "bf16" else "f32")
     else:
         limited = contextlib.nullcontext()
     with limited:

@@ -15,7 +15,7 @@ from farm.api import Hooks
 from farm.config import ModelConfig
 from farm.engines.local import _doubt
 from farm.errors import ModelError, RunMismatchError
-from farm.models import backends, processor
+from farm.models import backends
 from farm.models.backends import Agreement, choose, prepare
 from farm.models.convert import agreement, predictions
 from farm.models.weights import weights_digest
@@ -67,7 +67,7 @@ def test_what_cannot_be_is_refused_with_what_to_do(values, device, there, match)
 
 
 def test_bf16_needs_a_processor_that_has_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(backends, "CPU_INFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2\n")
     with pytest.raises(ModelError, match="no bf16 instructions"):
         choose(model(precision="bf16"), "cpu", True, lambda name: True)
