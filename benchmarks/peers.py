@@ -31,6 +31,7 @@ from typing import Any
 import farm
 from benchmarks.record import parser, report
 from farm.api import Hooks
+from farm.models.backends import has_bf16
 
 REFERENCE = "YOLO.predict(stream=True)"
 Way = Callable[[list[str], str, int], tuple[float, float, int]]  # → whole seconds, steady images/s, boxes
@@ -231,10 +232,13 @@ WAYS: dict[str, Way] = {
     "farm": farm_run,
     "farm, onnxruntime": partial(farm_run, backend="onnxruntime"),
     "farm, openvino": partial(farm_run, backend="openvino"),
+    "farm, bf16 (openvino)": partial(farm_run, backend="openvino", precision="bf16"),
     "farm, int8 (openvino)": partial(farm_run, backend="openvino", precision="int8"),
 }
 NEEDED = {"Ray Data": "ray", "mpire": "mpire", "DataChain": "datachain", "farm, int8 (openvino)": "nncf"}
 WAYS = {name: way for name, way in WAYS.items() if name not in NEEDED or importlib.util.find_spec(NEEDED[name])}
+if not has_bf16():
+    del WAYS["farm, bf16 (openvino)"]
 
 
 def alone(way: str, listed: str, weights: str, workers: int) -> tuple[float, float, int]:
@@ -276,11 +280,11 @@ def main() -> None:
     seen: dict[str, list[tuple[float, float, int]]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list.txt"
-        listed.write_text("\n".join(images))
+        listed.write_text("\n".join(_repeat(images, args.repeat, folder)))
         for name in WAYS:  # models are converted before anything is timed; int8 depends on the images
             if name.startswith("farm, "):
                 alone(name, str(listed), weights, args.workers)
-        for name, *numbers in rounds(_repeat(images, args.repeat, folder), weights, args.workers, args.rounds):
+        for name, *numbers in rounds(listed.read_text().splitlines(), weights, args.workers, args.rounds):
             seen[name].append(tuple(numbers))  # type: ignore[arg-type]
     whole = {name: statistics.median(n[0] for n in found) for name, found in seen.items()}
     steady = {name: statistics.median(n[1] for n in found) for name, found in seen.items()}
