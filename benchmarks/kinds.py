@@ -104,7 +104,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         small = str(args.data / "models" / "yolo11n-coco.pt")
-        models = {"yolo11n": (small, images), "yolo11x": (large_model(folder), images[:16])}
+        models = {"yolo11n": (small, images), "yolo11x": (large_model(folder), images[:40])}
         for name, (weights, some) in models.items():
             for workers in args.workers:
                 for kind in args.kinds:

@@ -32,7 +32,7 @@ from farm.messages import Attach, Lease, Stop
 from farm.segments import semaphores_named
 from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
 
-PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet"]
+PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet", "pandas"]  # pyarrow imports it, if it is there
 PRELOAD_MODEL = ["cv2", "farm.models.yolo", "farm.models.preload"]
 JOIN_S = 5.0
 POLL_S = 0.1
