@@ -93,23 +93,6 @@ def with_ray(images: list[str], fault: str, done: set[str]) -> None:
         done.add(row["path"])
 
 
-def with_datachain(images: list[str], fault: str, done: set[str]) -> None:
-    """DataChain's `map` with two processes."""
-    import datachain
-
-    from benchmarks.faults import label
-
-    def work(path: str) -> str:
-        return label((path, fault))
-
-    work.__annotations__ = {"path": str, "return": str}  # it reads types, and finds them as text here
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # its database is kept in the current folder
-        chain = datachain.read_values(path=images).settings(parallel=2).map(done=work)
-        for (path,) in chain.to_iter("done"):
-            done.add(path)
-
-
 def with_farm(images: list[str], fault: str, done: set[str]) -> None:
     """`farm.run`; a failed row is an answer too: the image is accounted for."""
     from farm.api import Hooks
@@ -127,13 +110,12 @@ def with_farm(images: list[str], fault: str, done: set[str]) -> None:
         farm.run(config, hooks=Hooks(on_batch=lambda batch: done.update(batch["path"].to_pylist())))
 
 
-OPTIONAL = {"mpire": "mpire", "Ray Data": "ray", "DataChain": "datachain"}
+OPTIONAL = {"mpire": "mpire", "Ray Data": "ray"}
 WAYS: dict[str, Callable[[list[str], str, set[str]], None]] = {
     "multiprocessing.Pool": with_pool,
     "ProcessPoolExecutor": with_executor,
     "mpire": with_mpire,
     "Ray Data": with_ray,
-    "DataChain": with_datachain,
     "farm": with_farm,
 }
 
@@ -153,7 +135,7 @@ def outcome(way: str, images: list[str], fault: str) -> str:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     if fault == "kill":
-        _strike(done, thread, in_blocks=way in ("Ray Data", "DataChain"))
+        _strike(done, thread, in_blocks=way == "Ray Data")
     thread.join(PATIENCE_S)
     return f"{len(done)} of {IMAGES}, {ended[0] if ended else 'never returned'}"
 
