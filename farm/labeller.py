@@ -88,9 +88,10 @@ class Labeller:
 
     def label(self, number: int, items: bytes) -> Receipt:
         """Label a block (packed items) and commit its part."""
-        if self._error is None and not blocks.is_stopped(self._folder):
+        if self._error is None:
             try:
-                return self._label(number, blocks.unpack(items))
+                if not blocks.is_stopped(self._folder):
+                    return self._label(number, blocks.unpack(items))
             except FarmError as error:
                 self._error = error
             except OSError as error:

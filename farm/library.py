@@ -22,7 +22,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from multiprocessing import current_process
 from pathlib import Path
@@ -153,7 +153,7 @@ class Farm:
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}
         self._numbers = itertools.count()
-        self._spool = Spool(f"{prefix}spool", Path(self._folder) / "spool")
+        self._spool = Spool(f"spool-{prefix}images", Path(self._folder) / "spool")
         self._failure: BaseException | None = None
         self._supervisor: Supervisor | None = None
         self._closing = False
@@ -317,8 +317,9 @@ class Farm:
             pending = self._pending.get(key)
         if pending is None:
             return False
-        if pending.future is None or pending.future.running() or pending.future.set_running_or_notify_cancel():
-            return True
+        with contextlib.suppress(InvalidStateError, RuntimeError):  # settled meanwhile: nobody waits for it
+            if pending.future is None or pending.future.running() or pending.future.set_running_or_notify_cancel():
+                return True
         with self._lock:
             self._pending.pop(key, None)
         if pending.spooled:
@@ -457,12 +458,13 @@ def _deliver(results: Iterable[tuple[Pending, Any]]) -> None:
 
 def _settle(pairs: list[tuple[Future[ImageResult], Any]]) -> None:
     for future, result in pairs:
-        if future.cancelled():
-            continue
-        if not isinstance(result, BaseException):
-            future.set_result(result)
-        elif future.running() or future.set_running_or_notify_cancel():
-            future.set_exception(result)
+        with contextlib.suppress(InvalidStateError, RuntimeError):  # another thread was faster
+            if not (future.running() or future.set_running_or_notify_cancel()):
+                continue  # cancelled, and whoever waits for it has been told
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
 
 def _with_paths(batch: pa.RecordBatch, paths: list[str]) -> pa.RecordBatch:
@@ -537,5 +539,6 @@ def _sweep_dead() -> None:
                 continue
             lock = storage.lock(folder / ALIVE)
             segments.sweep(segments.prefix_of(folder))
+            segments.sweep(f"spool-{segments.prefix_of(folder)}")
             shutil.rmtree(folder)
             lock.release()

@@ -50,6 +50,10 @@ def folder_of(place: str | Path) -> Path:
         return Path(next((text.removeprefix(prefix) for prefix in LOCAL if text.startswith(prefix)), text)).absolute()
     from upath import UPath
 
+    if set("*?[") & set(text):
+        raise OutputError(
+            f"output.dir {text} has a *, ? or [ in it, which file systems take for patterns; name another"
+        )
     try:
         folder: Any = UPath(text.rstrip("/"))
         folder.fs  # noqa: B018  # this is where it is connected
@@ -108,6 +112,11 @@ def read(path: Path) -> bytes:
         fs, name = _remote(path)
         content: bytes = fs.cat_file(name)
         return content
+
+
+def read_patiently(path: Path) -> bytes:
+    """As `read`, for as long as an upload is tried: in the middle of a run."""
+    return _patiently(lambda: read(path)) if is_remote(path) else read(path)
 
 
 def modified_s(path: Path) -> float:
@@ -176,7 +185,15 @@ def create(path: Path, data: bytes = b"") -> None:
     with _refusals():
         fs, name = _remote(path)
         fs.invalidate_cache()
-        fs.pipe_file(name, data, mode="create")
+        try:
+            fs.pipe_file(name, data, mode="create")
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except Exception:
+            fs.invalidate_cache()
+            if not fs.exists(name):
+                raise
+            raise FileExistsError(errno.EEXIST, "it is there", name) from None  # as not every store says it
 
 
 def append(path: Path, data: bytes) -> None:
@@ -234,7 +251,13 @@ class Lock:
     """A run directory's lock, held until `release` or the end of the process."""
 
     def __init__(self, release: Callable[[], None]) -> None:
-        self.release = release
+        self._release: Callable[[], None] | None = release
+
+    def release(self) -> None:
+        """May be called twice."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
 
 def lock(path: Path) -> Lock:
@@ -259,7 +282,7 @@ def _lock_object(path: Path) -> Lock:
     """An object that its holder renews: without a sign of life for STALE_S it is anybody's."""
     token = secrets.token_hex(8)
     me = psutil.Process()
-    mine = {"holder": _myself(), "host": os.uname().nodename, "pid": me.pid, "began": me.create_time(), "token": token}
+    mine = {"holder": _myself(), "host": _machine(), "pid": me.pid, "began": me.create_time(), "token": token}
 
     def sign(count: int) -> bytes:
         return json.dumps({**mine, "renewed": count}).encode()
@@ -298,7 +321,7 @@ def _lock_object(path: Path) -> Lock:
 def _wait_until_stale(path: Path) -> None:
     """Raises RunLockedError where the holder gives a sign of life."""
     before = _holder(path)
-    if before.get("host") == os.uname().nodename and not _lives(before):
+    if before.get("host") == _machine() and not _lives(before):
         return
     until_s = time.monotonic() + STALE_S
     while time.monotonic() < until_s:
@@ -318,9 +341,18 @@ def _holder(path: Path) -> dict[str, Any]:
 
 def _lives(holder: dict[str, Any]) -> bool:
     try:
-        return bool(psutil.Process(int(holder["pid"])).create_time() == holder["began"])
+        return abs(psutil.Process(int(holder["pid"])).create_time() - float(holder["began"])) < 2
     except (psutil.Error, KeyError, ValueError):
         return False
+
+
+def _machine() -> str:
+    """Where process ids mean the same: this boot of this machine, and on Linux this namespace."""
+    words = [os.uname().nodename]
+    with contextlib.suppress(OSError):
+        words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        words.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(words)
 
 
 def _myself() -> str:
@@ -356,19 +388,23 @@ def _upload(path: Path, data: bytes) -> None:
         fs.pipe_file(temporary, data)
         try:
             fs.mv(temporary, name)
-        except OSError:  # some do not rename onto what is there
-            fs.rm_file(name)
+        except OSError:
+            if not fs.exists(temporary):
+                if fs.exists(name):
+                    return  # it was renamed, and only the answer was lost
+                raise
+            if fs.exists(name):  # some do not rename onto what is there
+                fs.rm_file(name)
             fs.mv(temporary, name)
 
 
-def _patiently(call: Callable[[], None]) -> None:
+def _patiently(call: Callable[[], Made]) -> Made:
     """Again and again, unless the answer is final."""
     until_s = time.monotonic() + PATIENCE_S
     pause_s = FIRST_PAUSE_S
     while True:
         try:
-            call()
-            return
+            return call()
         except (FileNotFoundError, PermissionError):
             raise
         except OSError:

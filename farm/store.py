@@ -309,7 +309,7 @@ class PartWriter:
     def _upload(self, name: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         _write_table(table, sink)
-        owner = storage.read(self._dir.parent / SESSION_FILE)
+        owner = storage.read_patiently(self._dir.parent / SESSION_FILE)
         if owner != b"%d" % self._session:
             raise PermissionError(errno.EACCES, f"session {owner.decode()} of another farm has taken it over")
         storage.write_whole(self._dir / name, sink.getvalue().to_pybytes())

@@ -28,7 +28,7 @@ class Hand:
     def begin(self) -> None:
         """A try begins. Whatever began before has not come to its end."""
         try:
-            tries = storage.read(self._path).split(TRY + b"\n")[1:]
+            tries = storage.read_patiently(self._path).split(TRY + b"\n")[1:]
         except FileNotFoundError:
             tries = []
         self._deaths = len(tries)

@@ -316,8 +316,13 @@ class Worker:
                 self._fail(decoded)
             else:
                 self._bucket(decoded)
-        elif self._waiting and (not self._items or self._waiting >= self._gathered * READ_AHEAD_BATCHES):
+        elif self._waiting and (not self._items or self._has_read_ahead):
             self._label(max(self._buckets, key=lambda shape: len(self._buckets[shape])))
+
+    @property
+    def _has_read_ahead(self) -> bool:
+        """Nothing more is decoded before something is predicted."""
+        return self._waiting >= self._gathered * READ_AHEAD_BATCHES or self._waiting_bytes >= READ_AHEAD_BYTES
 
     def _next_is_decoded(self) -> bool:
         """Wait until it is, or until the device is done with what was launched. False too if there is no next one."""

@@ -6,16 +6,16 @@ from farm.feeding import LEASE_ITEMS, LEASE_S, LEASES_AHEAD, READ_AHEAD_BATCHES,
 def test_a_fast_worker_gets_more_and_a_slow_one_less():
     size = 1
     for _ in range(20):
-        size = lease_items(size, since_s=LEASE_S / 10, batch=1)
+        size = lease_items(size, since_s=LEASE_S / 10, gathered=1)
     assert size == LEASE_ITEMS
     for _ in range(20):
-        size = lease_items(size, since_s=LEASE_S * 10, batch=1)
+        size = lease_items(size, since_s=LEASE_S * 10, gathered=1)
     assert size == READ_AHEAD_BATCHES // LEASES_AHEAD
-    assert lease_items(64, since_s=LEASE_S, batch=1) == 64
+    assert lease_items(64, since_s=LEASE_S, gathered=1) == 64
 
 
 def test_a_worker_always_holds_what_it_decodes_ahead():
-    assert lease_items(1, since_s=99.0, batch=32) * LEASES_AHEAD >= 32 * READ_AHEAD_BATCHES
+    assert lease_items(1, since_s=99.0, gathered=32) * LEASES_AHEAD >= 32 * READ_AHEAD_BATCHES
 
 
 def test_the_last_images_are_shared_out():
