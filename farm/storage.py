@@ -419,6 +419,8 @@ def _refusals() -> Iterator[None]:
     """The errors of a hundred client libraries as OSErrors."""
     try:
         yield
+    except ConnectionError as error:  # in a collector it would stand for a supervisor that is gone
+        raise OSError(errno.EIO, _said(error)) from error
     except OSError:
         raise
     except Exception as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 
@@ -80,6 +81,7 @@ def test_a_lock_is_one_farms_at_a_time(folder):
     held = storage.lock(folder / ".lock")
     with pytest.raises(RunLockedError, match=f"is being written by process {os.getpid()} on"):
         storage.lock(folder / ".lock")
+    held.release()
     held.release()
     storage.lock(folder / ".lock").release()
 
@@ -164,8 +166,8 @@ def test_one_folder_has_one_identity(tmp_path, bucket):
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("s4://bucket/run", "s4"), ("gs://bucket/run", "gcsfs")],
+    [("s3://bucket/run[12]", r"has a \*"), ("s4://bucket/run", "s4"), ("gs://bucket/run", "gcsfs")],
 )
 def test_what_cannot_be_opened_says_what_is_missing(url, says):
-    with pytest.raises(OutputError, match=f"output.dir {url} cannot be used.*{says}"):
+    with pytest.raises(OutputError, match=f"output.dir {re.escape(url)} .*{says}"):
         folder_of(url)
