@@ -16,7 +16,7 @@ from farm.engines.local import Hooks, Prepared
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
 from farm.keys import KeySet
-from farm.report.bottleneck import bottleneck
+from farm.report.bottleneck import Crew, bottleneck
 from farm.schema import names_of
 from farm.sources.base import Source
 from farm.sources.rows import FailedRows
@@ -156,17 +156,17 @@ def summarise(
         precision=prepared.config.model.precision,
         agreement=asdict(agreement) if agreement else None,
         bottleneck=bottleneck(
-            outcome.stage_s,
-            len(prepared.placements),
-            prepared.placements[0].decoders,
-            prepared.device == "cpu",
-            prepared.executable.backend,
-            prepared.config.model.precision,
+            outcome.stage_s, _crew(prepared, outcome), prepared.executable.backend, prepared.config.model.precision
         ),
         starts=outcome.starts,
         exports={name: report.path for name, report in reports.items()},
         warnings=tuple(warnings),
     )
+
+
+def _crew(prepared: Prepared, outcome: Outcome) -> Crew:
+    devices = {placement.device for placement in prepared.placements} - {"cpu"}
+    return Crew(len(prepared.placements), prepared.placements[0].decoders, len(devices), outcome.labelling_s)
 
 
 def _exit_code(outcome: Outcome, tally: Tally) -> int:

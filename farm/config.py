@@ -89,6 +89,9 @@ class ModelConfig(Section):
         "exact",
         description="reduced: JPEGs far larger than imgsz are decoded at 1/2, 1/4 or 1/8, faster, not to the digit",
     )
+    cuda_graphs: bool = Field(
+        False, description="on CUDA, launch the network in one call for each shape of batch; torch alone"
+    )
     safe_load: bool = Field(True, description="refuse weights and model YAML that would run code when loaded")
     autoinstall: bool = Field(False, description="let Ultralytics pip-install what it misses")
 

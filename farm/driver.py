@@ -324,7 +324,7 @@ class Driver:
     # The end
 
     def _outcome(self) -> Outcome:
-        stage_s: defaultdict[str, float] = defaultdict(float)
+        stage_s: defaultdict[str, float] = defaultdict(float, {"list": self._lister.listing_s})
         for receipt in self._workers.values():
             for stage, seconds in (receipt.stage_s or {}).items():
                 stage_s[stage] += seconds

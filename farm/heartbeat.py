@@ -16,7 +16,9 @@ from farm import segments
 
 STARTING, IDLE, DECODING, PREDICTING, SENDING = range(5)
 STATES = ("starting", "idle", "decoding", "predicting", "sending")
-STAGES = ("read", "decode", "prepare", "wait", "preprocess", "forward", "postprocess", "encode", "send", "idle")
+STAGES = (
+    "read", "decode", "prepare", "wait", "preprocess", "forward", "device", "postprocess", "encode", "send", "idle",
+)  # fmt: skip
 NOTHING = -1
 
 ROW = np.dtype(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ class Lister:
         self._seq = 0
         self.error: FarmError | None = None
         self.total: int | None = None
+        self.listing_s = 0.0
         self._thread = threading.Thread(target=self._list, name="farm-lister", daemon=True)
         self._counter = threading.Thread(target=self._count, name="farm-counter", daemon=True)
 
@@ -89,10 +91,13 @@ class Lister:
     def _list(self) -> None:
         try:
             while not self._stop.is_set():
+                began = time.perf_counter()
                 entries = self._source.chunk(self._entries)
                 if not entries:
                     break
-                self._put(self._filter(entries))
+                chunk = self._filter(entries)
+                self.listing_s += time.perf_counter() - began
+                self._put(chunk)
             if not self._stop.is_set():
                 self._gone = self._vanished()
         except FarmError as error:

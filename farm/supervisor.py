@@ -611,7 +611,7 @@ class Supervisor:
             remaining=self._book.queued + self._book.in_hand if listed else None,
             labelling_s=labelling_s,
             starts=tuple(self._starts),
-            stage_s=dict(self._stage_s),
+            stage_s={"list": self._lister.listing_s, **self._stage_s},
         )
 
     def _stop_children(self) -> None:

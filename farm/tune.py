@@ -48,6 +48,7 @@ class Trial:
     own_bytes: int
     agreement: float | None
     note: str = ""
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]
     """Settings to try, in order, as `section.key: value`; none: the config as it is. What the config sets stays."""
     cpu = plan(machine, config.workers)[0].device == "cpu"
     yield [{}, *({"model.backend": name} for name in _backends(config, cpu))]
+    if not cpu and config.model.weights is not None and config.model.backend in ("auto", "torch"):
+        yield [{"model.cuda_graphs": True}]
     cores = usable_cores(machine)
     free = config.workers.count == "auto" and config.workers.threads == "auto"
     if cpu and free:
@@ -151,7 +154,7 @@ def _changed(config: FarmConfig, changes: dict[str, Any]) -> FarmConfig:
 
 
 def _plan_of(config: FarmConfig, machine: Machine) -> Any:
-    return config.model.backend, plan(machine, config.workers)
+    return config.model.backend, config.model.cuda_graphs, plan(machine, config.workers)
 
 
 def _fixed(config: FarmConfig, best: Trial) -> FarmConfig:
@@ -224,4 +227,5 @@ def _try(config: FarmConfig, sample: Sample, machine: Machine, best_rate: float,
         own_bytes=sum(start.own_bytes for start in summary.starts),
         agreement=agreed,
         note=remark,
+        cuda_graphs=config.model.cuda_graphs,
     )

@@ -61,7 +61,7 @@ def _table(trials: tuple[Trial, ...], best: Trial) -> Table:
         agreement = "" if trial.agreement is None else f"{trial.agreement:.1%}"
         shape = map(str, (trial.workers, trial.threads, trial.batch, trial.decoders))
         table.add_row(
-            f"{trial.backend} {trial.precision}",
+            f"{trial.backend} {trial.precision}{' graphs' if trial.cuda_graphs else ''}",
             *shape,
             f"{trial.images_per_s:.1f}",
             agreement,

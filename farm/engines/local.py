@@ -86,7 +86,7 @@ class Prepared:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
-        excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement"}
+        excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs"}
         model = self.config.model.model_dump(exclude=excluded)
         labels = {f"model.{name}": value for name, value in model.items()}
         backend = self.executable.backend

@@ -107,6 +107,9 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
         raise ModelError("model.backend tensorrt needs a CUDA device")
     if device != "cpu" and not (backend in ON_CUDA or (backend == "onnxruntime" and is_there("onnxruntime-gpu"))):
         raise ModelError(f"model.backend {backend} runs on the CPU only; set workers.devices=cpu")
+    if config.cuda_graphs and (device == "cpu" or backend != "torch"):
+        where = "the CPU" if device == "cpu" else f"model.backend {backend}"
+        raise ModelError(f"model.cuda_graphs is for torch on CUDA, not for {where}; leave it out")
     if config.precision == "int8" and not is_there("nncf"):
         raise ModelError('model.precision int8 needs NNCF: pip install "farm[openvino]"')
     if config.precision == "bf16" and not has_bf16():

@@ -19,9 +19,10 @@ class Model(Protocol):
 
     More is used where a model has it: `reduced_side`, the long side in pixels below which no image may be decoded
     (model.decode: reduced); `stages`, the seconds that the last `predict` spent by stage (preprocess, forward,
-    postprocess); `fitting_batch(wanted, share)`, which lowers a planned batch to what a share of the device's memory
-    has room for; `max_batch`, beyond which it takes none; `release_memory()`, called after the device ran out of it. A
-    model whose device works by itself sets `overlaps = True` and is an OverlappingModel.
+    postprocess, and `device`, by the device's own clock); `fitting_batch(wanted, share)`, which lowers a planned batch
+    to what a share of the device's memory has room for; `max_batch`, beyond which it takes none; `release_memory()`,
+    called after the device ran out of it. A model whose device works by itself sets `overlaps = True` and is an
+    OverlappingModel.
     """
 
     task: str

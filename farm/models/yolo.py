@@ -29,6 +29,7 @@ from farm.models import mapped
 from farm.models.base import is_out_of_memory
 from farm.models.budgets import limited_backend
 from farm.models.encode import encode_results
+from farm.models.graphs import Graphs, Recorder, anchored_modules
 from farm.models.weights import environment
 from farm.schema import TASKS
 
@@ -46,11 +47,15 @@ REFUSALS = (
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A batch that the device works on, or has done. `raw` is what the network puts out."""
+    """A batch that the device works on, or has done. `raw` is what the network puts out.
+
+    `begun` and `done` are events of the device; None on the CPU.
+    """
 
     batch: Any
     raw: Any
     originals: list[np.ndarray]
+    begun: Any
     done: Any
     preprocess_s: float
     forward_s: float
@@ -83,6 +88,9 @@ class YoloModel:
         self._beside: Any = None
         if self.overlaps:
             self._use_streams(device)
+        self._infer: Callable[[Any], Any] = self._predictor.inference
+        if config.cuda_graphs and self.overlaps:
+            self._infer = Graphs(self._predictor.inference, Recorder(anchored_modules(network)))
         self.max_batch: int | None = network.batch if getattr(network, "format", None) == "engine" else None
         if self.task == "segment":
             self._predictor.construct_result = with_polygons(self._predictor.construct_result)
@@ -134,9 +142,10 @@ class YoloModel:
             self._predictor.batch = (names, originals, names)
             batch = self._transfer(prepared)
             ready = time.perf_counter()
-            raw = self._predictor.inference(batch)
-            done = torch.cuda.current_stream(self._device).record_event() if self._device != "cpu" else None
-        return Launched(batch, raw, originals, done, ready - began, time.perf_counter() - ready)
+            begun = self._stamp()
+            raw = self._infer(batch)
+            done = self._stamp()
+        return Launched(batch, raw, originals, begun, done, ready - began, time.perf_counter() - ready)
 
     def is_done(self, launched: Launched) -> bool:
         """Has the network done with a batch that was begun?"""
@@ -162,6 +171,8 @@ class YoloModel:
             "forward": launched.forward_s + inferred - began,
             "postprocess": done - inferred,
         }
+        if launched.done is not None:
+            self.stages["device"] = launched.begun.elapsed_time(launched.done) / 1e3
         return results
 
     def encode(self, predictions: list[Any]) -> Mapping[str, pa.Array]:
@@ -183,7 +194,10 @@ class YoloModel:
             return 1
         free, total = torch.cuda.mem_get_info(self._device)
         free += torch.cuda.memory_reserved(self._device)  # what this process has taken is its own
-        return fitting_batch(wanted, min(free, int(total * share)), MEASURED_BATCHES, peaks)
+        room = min(free, int(total * share))
+        if self._config.cuda_graphs:
+            room //= 2  # what graphs compute in is theirs alone
+        return fitting_batch(wanted, room, MEASURED_BATCHES, peaks)
 
     def release_memory(self) -> None:
         """Give back what torch keeps of the device for later: workers beside this one are short of it too."""
@@ -225,6 +239,16 @@ class YoloModel:
         stream.wait_stream(self._copying)
         pixels.record_stream(stream)
         return as_input(pixels, self._predictor.model.fp16)
+
+    def _stamp(self) -> Any:
+        """An event behind what the device has been given so far; None on the CPU."""
+        if self._device == "cpu":
+            return None
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
     def _beside_the_network(self) -> AbstractContextManager[Any]:
         """On the stream that does not wait for the network's next batch."""

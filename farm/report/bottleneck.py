@@ -1,12 +1,14 @@
 """Where the time of a run went, and what would make it faster: one sentence. Pure.
 
 Workers' seconds by stage come from their heartbeats. `wait` is a worker's main thread waiting for decoded images,
-`idle` its waiting for items; read, decode and prepare run in decoding threads beside it.
+`idle` its waiting for items; read, decode and prepare run in decoding threads beside it. `device` is the time that a
+GPU needed for batches, by its own clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 ENOUGH_S = 5.0  # of work; of a shorter run nothing can be said
 DECODING = ("read", "decode", "prepare")
@@ -14,13 +16,31 @@ MODEL = ("preprocess", "forward", "postprocess", "encode")
 LIMIT_SHARE = 0.35  # of the workers' time spent waiting, from which what they wait for is the limit
 
 
-def bottleneck(
-    stage_s: Mapping[str, float], workers: int, decoders: int, cpu: bool, backend: str, precision: str
-) -> str:
-    """The sentence, or nothing where the run was too short to say. `decoders`: decoding threads of each worker."""
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who was at work: workers, decoding threads of each, GPUs (0: on the CPU), for how many seconds."""
+
+    workers: int
+    decoders: int
+    devices: int
+    labelling_s: float
+
+    def busy(self, stage_s: Mapping[str, float]) -> str:
+        """How busy decoding threads and GPUs were, in words."""
+        decoding = sum(stage_s.get(stage, 0.0) for stage in DECODING) / self.labelling_s if self.labelling_s else 0.0
+        threads = self.workers * self.decoders
+        words = f"{min(decoding, threads):.1f} of {threads} decoding threads at work"
+        if not self.devices or not self.labelling_s:
+            return words
+        share = min(1.0, stage_s.get("device", 0.0) / self.labelling_s / self.devices)
+        return f"{words}, {'GPU' if self.devices == 1 else 'GPUs'} {share:.0%} busy"
+
+
+def bottleneck(stage_s: Mapping[str, float], crew: Crew, backend: str, precision: str) -> str:
+    """The sentence, or nothing where the run was too short to say."""
     own = {stage: stage_s.get(stage, 0.0) for stage in (*MODEL, "wait", "send", "idle")}
     total = sum(own.values())
-    if total < ENOUGH_S or not workers:
+    if total < ENOUGH_S or not crew.workers:
         return ""
     share = {stage: seconds / total for stage, seconds in own.items()}
     if share["send"] > LIMIT_SHARE:
@@ -28,31 +48,30 @@ def bottleneck(
     if share["idle"] > LIMIT_SHARE:
         return f"list-bound: workers are idle {share['idle']:.0%} of their time; the source is listed too slowly"
     if share["wait"] > LIMIT_SHARE:
-        return _decoding_bound(stage_s, share, workers, decoders, cpu)
+        return _decoding_bound(stage_s, share["wait"], crew)
     python = share["preprocess"] + share["postprocess"] + share["encode"]
     if python > share["forward"]:
         return (
             f"Python-bound: pre- and postprocessing take {python:.0%} of the workers' time, the network "
-            f"{share['forward']:.0%}; use more workers for each device (workers.count)"
+            f"{share['forward']:.0%} ({crew.busy(stage_s)}); use more workers for each device (workers.count)"
         )
-    faster = "model.backend=openvino or onnxruntime, " if backend == "torch" else "model.precision=int8, "
-    if precision != "fp32":
-        faster = ""
-    advice = f"{faster}fewer pixels (model.imgsz) or a GPU would help"
-    if not cpu:
-        advice = "model.precision=fp16 may help" if precision == "fp32" else "this is what the device can do"
-    return f"forward-bound: the network takes {share['forward']:.0%} of the workers' time on {backend}; {advice}"
+    taken = f"forward-bound: the network takes {share['forward']:.0%} of the workers' time on {backend}"
+    if not crew.devices:
+        faster = "model.backend=openvino or onnxruntime, " if backend == "torch" else "model.precision=int8, "
+        return f"{taken}; {faster if precision == 'fp32' else ''}fewer pixels (model.imgsz) or a GPU would help"
+    advice = "model.precision=fp16 may help" if precision == "fp32" else "this is what the device can do"
+    return f"{taken} ({crew.busy(stage_s)}); {advice}"
 
 
-def _decoding_bound(
-    stage_s: Mapping[str, float], share: Mapping[str, float], workers: int, decoders: int, cpu: bool
-) -> str:
+def _decoding_bound(stage_s: Mapping[str, float], waiting: float, crew: Crew) -> str:
     busy = sum(stage_s.get(stage, 0.0) for stage in DECODING)
-    waiting = f"workers wait {share['wait']:.0%} of their time for images"
+    seen = f"workers wait {waiting:.0%} of their time for images, {crew.busy(stage_s)}"
     if stage_s.get("read", 0.0) > busy / 2:
-        return f"read-bound: {waiting}, most of it for the disk; copy the images nearer, or add decoders to read ahead"
-    where = "a decoder each, on their own cores" if cpu else f"{workers * decoders} decoding threads in all"
+        return (
+            f"read-bound: {seen}, most of it waiting for the disk; copy the images nearer, or add decoders "
+            f"(workers.decoders) to read ahead"
+        )
     return (
-        f"decode-bound: {waiting} ({where}); add decoders (workers.decoders), or model.decode=reduced if the images "
-        f"are far larger than model.imgsz"
+        f"decode-bound: {seen}; add decoders (workers.decoders) where cores are free, or use model.decode=reduced if "
+        f"the images are far larger than model.imgsz"
     )

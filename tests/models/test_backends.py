@@ -200,7 +200,7 @@ def test_a_run_with_a_backend(coco_images, coco_weights, tmp_path, monkeypatch, 
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["agreement"] == summary.agreement
     torch = farm.run({**values, "model": str(coco_weights), "output": str(tmp_path / "torch")})
     assert (torch.backend, torch.detections) == ("torch", summary.detections)
-    assert {"read", "decode", "preprocess", "forward", "postprocess", "encode", "send"} <= set(summary.stage_s)
+    assert {"list", "read", "decode", "preprocess", "forward", "postprocess", "encode", "send"} <= set(summary.stage_s)
     with pytest.raises(RunMismatchError, match=r"model\.backend was 'onnxruntime', now 'torch'"):
         farm.run({**values, "model": {"weights": str(coco_weights), "backend": "torch"}})
     (source / "another.jpg").symlink_to(sorted(coco_images.iterdir())[9])
