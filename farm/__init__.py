@@ -18,7 +18,8 @@ Where to look:
     store storage                     what reaches a disk or a bucket, and how
     broadcast                         copies of batches in shared memory for other programs: `attach`
     worker collector supervisor       one process each; lister, roster, care, watch and tally serve the supervisor
-    threads allowance                 workers in threads of one process; memory for images that are decoded together
+    threads                           workers in threads of one process
+    decoders allowance                a worker's decoding threads, and the memory for their images
     library results spool             `Farm`: a farm inside another program
     tune                              short runs that find the fastest plan
     driver labeller keeper            a run on a cluster: who hands out blocks, and who labels one; blocks, suspects

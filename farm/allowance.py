@@ -1,6 +1,7 @@
-"""An allowance of memory for images that are decoded at the same time in one worker.
+"""Memory for the images of one worker: those that are decoded at the same time, and those that are kept ready.
 
-Bounded by bytes, not by count: eight decoding threads with images of a hundred megapixels would need gigabytes.
+Bounded by bytes, not by count: eight decoding threads with images of a hundred megapixels would need gigabytes, and so
+would the read-ahead of a model that wants its images whole.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ALLOWED_BYTES = 512 << 20
+READY_BYTES = 1 << 30  # of decoded images kept ready: a classifier's images are kept whole until it crops them
 BYTES_PER_PIXEL = 6  # three for the image, and as much again for what OpenCV makes on the way to it
 
 
@@ -34,3 +36,40 @@ class Allowance:
             with self._freed:
                 self._held -= size
                 self._freed.notify_all()
+
+
+class Backlog:
+    """Bytes of images that are decoded and not yet predicted. Beyond `limit` only what is awaited is decoded."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._awaited: int | None = None
+        self._changed = threading.Condition()
+
+    @property
+    def is_full(self) -> bool:
+        return self._bytes >= self._limit
+
+    def wait_for_room(self, seq: int) -> None:
+        """In a decoding thread: until there is room, or the worker waits for this very item."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.is_full or self._awaited == seq)
+
+    def add(self, size: int) -> None:
+        """An image of so many bytes is ready; a negative number of images that are gone."""
+        with self._changed:
+            self._bytes += size
+            self._changed.notify_all()
+
+    @contextmanager
+    def awaiting(self, seq: int) -> Iterator[None]:
+        """The worker can do nothing before it has this item."""
+        with self._changed:
+            self._awaited = seq
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._awaited = None

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 
 from farm.messages import Item, Lease
 
+ALONE_AFTER = 32  # leases: an item that must be tried alone waits no longer, though it costs a worker its read-ahead
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -38,6 +40,7 @@ class _Hand:
     items: dict[int, tuple[int, Item]] = field(default_factory=dict)
     granted: int = 0
     alone: bool = False
+    emptying: bool = False
 
 
 class LeaseBook:
@@ -53,6 +56,7 @@ class LeaseBook:
         self._received: dict[int, Item] = {}
         self._failures: dict[int, int] = {}
         self._suspicions: dict[int, int] = {}
+        self._since_alone = 0
         self._verdicts: dict[int, Verdict] = {}
         self.committed_count = 0
 
@@ -110,15 +114,19 @@ class LeaseBook:
     def grant(self, worker: int, count: int) -> Lease | None:
         """Up to `count` items for the worker; a single one where it must be tried alone; None where there is nothing.
 
-        A worker that holds an item alone gets no other beside it.
+        A worker that holds an item alone gets no other beside it. Items to be tried alone go to empty hands; where
+        none comes empty, one worker after ALONE_AFTER leases gets no more until its hand is.
         """
         hand = self._hands[worker]
-        if hand.alone and hand.items:
+        if hand.items and (hand.alone or self._must_empty(hand)):
             return None
         hand.alone = bool(self._alone) and not hand.items
+        hand.emptying = False
         if hand.alone:
             items = [self._alone.popleft()]
+            self._since_alone = 0
         else:
+            self._since_alone += 1
             items = []
             while self._queue and len(items) < count:
                 items += self._wanted([self._queue.popleft() for _ in range(min(count - len(items), len(self._queue)))])
@@ -133,6 +141,12 @@ class LeaseBook:
             paths=tuple(item.path for item in items),
             attempt=self._failures.get(items[0].seq, 0) + 1,
         )
+
+    def _must_empty(self, hand: _Hand) -> bool:
+        """Does the first item that must be tried alone wait for this hand?"""
+        waits = bool(self._alone) and self._since_alone >= ALONE_AFTER
+        hand.emptying = waits and (hand.emptying or not any(other.emptying for other in self._hands.values()))
+        return hand.emptying
 
     def received(self, worker: int, seqs: Iterable[int]) -> int:
         """The collector has the rows of these items. Returns how many were news; others are late and ignored."""

@@ -23,7 +23,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,9 +32,10 @@ import psutil
 import pyarrow as pa
 
 from farm import child, heartbeat, placement
-from farm.allowance import BYTES_PER_PIXEL, Allowance
+from farm.allowance import BYTES_PER_PIXEL, READY_BYTES, Allowance, Backlog
 from farm.channel import Writer
 from farm.config import ModelConfig
+from farm.decoders import Decoders
 from farm.decoding import decode_bytes, decode_reduced, header_pixels, read_bytes
 from farm.errors import DecodeError, ModelError
 from farm.feeding import READ_AHEAD_BATCHES
@@ -49,7 +50,6 @@ from farm.schema import to_ipc
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
 DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch
 LAUNCHED_AHEAD = 1  # batches that a device works on while an earlier one is postprocessed, encoded and sent
-READ_AHEAD_BYTES = 1 << 30  # of decoded images kept ready: a classifier's images are kept whole until it crops them
 MESSAGE_CHARS = 2000  # of an exception's text; some carry whole tensors
 TRANSIENT = {"OSError", "TimeoutError", "BlockingIOError", "InterruptedError", "MemoryError", "ConnectionError"}
 
@@ -217,20 +217,20 @@ class Worker:
         self._batch = batch
         self._gathered = max(batch, spec.placement.group)
         self._items: deque[tuple[Item, int]] = deque()
-        self._decoding: deque[Future[Decoded | Unread]] = deque()
+        self._decoding: deque[tuple[Item, Future[Decoded | Unread]]] = deque()
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
         self._waiting = 0
-        self._waiting_bytes = 0
         self._allowance = Allowance()
+        self._backlog = Backlog(READY_BYTES)
         self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
         self._stopping = False
 
     def run(self) -> None:
         """Work until the queue says Stop and everything before it is sent."""
-        with ThreadPoolExecutor(self._spec.placement.decoders, thread_name_prefix="farm-decode") as pool:
+        with Decoders(self._spec.placement.decoders) as decoders:
             while not (self._stopping and self._idle):
                 self._take_leases()
-                self._start_decoding(pool)
+                self._start_decoding(decoders)
                 self._step()
 
     @property
@@ -264,14 +264,19 @@ class Worker:
         finally:
             self._pulse.spent({"idle": time.perf_counter() - began})
 
-    def _start_decoding(self, pool: ThreadPoolExecutor) -> None:
+    def _start_decoding(self, decoders: Decoders) -> None:
         ahead = self._gathered * READ_AHEAD_BATCHES + self._spec.placement.decoders
-        while self._items and len(self._decoding) + self._waiting < ahead and self._waiting_bytes < READ_AHEAD_BYTES:
-            self._decoding.append(pool.submit(self._decode, *self._items.popleft()))
+        while self._items and len(self._decoding) + self._waiting < ahead and not self._backlog.is_full:
+            item, attempt = self._items.popleft()
+            self._decoding.append((item, decoders.submit(self._decode, item, attempt)))
 
     def _decode(self, item: Item, attempt: int) -> Decoded | Unread:
         """Runs in a decoding thread: the image, letterboxed, or why it cannot be had."""
         self._pulse.begin((item.seq,), first=True)
+        if self._backlog.is_full:
+            self._pulse.pause((item.seq,))  # no deadline runs meanwhile
+            self._backlog.wait_for_room(item.seq)
+            self._pulse.begin((item.seq,), first=False)
         began = time.perf_counter()
         stages = Stopwatch()
         try:
@@ -283,6 +288,7 @@ class Worker:
                 stages.lap("decode")
                 prepared = self._model.prepare(image, shape)
             stages.lap("prepare")
+            self._backlog.add(prepared.nbytes)
             return Decoded(item, attempt, prepared, shape, (time.perf_counter() - began) * 1e3)
         except DecodeError as failure:
             error = {"stage": failure.stage, "type": failure.kind, "message": str(failure)}
@@ -307,10 +313,12 @@ class Worker:
         """
         if self._launched and not self._next_is_decoded():
             self._finish()
-        elif self._decoding:
+        elif self._decoding and not (self._waiting and self._backlog.is_full):
             self._pulse.state(heartbeat.DECODING)
             began = time.perf_counter()
-            decoded = self._decoding.popleft().result()
+            item, coming = self._decoding.popleft()
+            with self._backlog.awaiting(item.seq):
+                decoded = coming.result()
             self._pulse.spent({"wait": time.perf_counter() - began})
             if isinstance(decoded, Unread):
                 self._fail(decoded)
@@ -322,7 +330,7 @@ class Worker:
     @property
     def _has_read_ahead(self) -> bool:
         """Nothing more is decoded before something is predicted."""
-        return self._waiting >= self._gathered * READ_AHEAD_BATCHES or self._waiting_bytes >= READ_AHEAD_BYTES
+        return self._waiting >= self._gathered * READ_AHEAD_BATCHES or self._backlog.is_full
 
     def _next_is_decoded(self) -> bool:
         """Wait until it is, or until the device is done with what was launched. False too if there is no next one."""
@@ -331,7 +339,7 @@ class Worker:
             return False
         self._pulse.state(heartbeat.DECODING)
         began = time.perf_counter()
-        coming, launched = self._decoding[0], self._launched[0].handle
+        (_, coming), launched = self._decoding[0], self._launched[0].handle
         while not coming.done() and not self._overlapping.is_done(launched):
             wait([coming], DEVICE_POLL_S)
         self._pulse.spent({"wait": time.perf_counter() - began})
@@ -341,7 +349,6 @@ class Worker:
         shape = (*decoded.prepared.shape, decoded.prepared.dtype.num)  # a float image shares no batch with bytes
         self._buckets.setdefault(shape, []).append(decoded)
         self._waiting += 1
-        self._waiting_bytes += decoded.prepared.nbytes
         if len(self._buckets[shape]) >= self._gathered:
             self._label(shape)
 
@@ -349,7 +356,7 @@ class Worker:
         """Predict, encode and send one batch of equal shape."""
         batch = self._buckets.pop(shape)
         self._waiting -= len(batch)
-        self._waiting_bytes -= sum(decoded.prepared.nbytes for decoded in batch)
+        self._backlog.add(-sum(decoded.prepared.nbytes for decoded in batch))
         while batch:
             part, batch = batch[: self._batch], batch[self._batch :]
             self._predict(part, LAUNCHED_AHEAD if self._overlapping else 0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from farm.leases import LeaseBook
+from farm.leases import ALONE_AFTER, LeaseBook
 from farm.messages import Item
 
 ATTEMPTS = 3
@@ -96,6 +96,27 @@ def test_a_suspect_is_leased_alone_and_nothing_beside_it():
     book.join(1)
     assert book.grant(1, 4).seqs == (0,)
     assert book.grant(1, 4) is None
+
+
+def test_an_item_that_must_be_tried_alone_does_not_wait_for_the_end():
+    """Hands that are never empty: one worker is given nothing until its hand is, the other goes on."""
+    book = book_with(10_000)
+    held = {0: [], 1: []}
+    for worker in held:
+        book.join(worker)
+        held[worker].append(book.grant(worker, 4))
+    book.attempt_failed(0, [1])
+    others, tried = 0, None
+    while tried is None and others < 1000:
+        for worker, leases in held.items():
+            lease = book.grant(worker, 4)
+            if lease is not None:
+                leases.append(lease)
+                others += 1
+                tried = worker if lease.seqs == (1,) else tried
+            book.received(worker, leases.pop(0).seqs) if leases else None
+    assert tried is not None and others < 3 * ALONE_AFTER
+    assert book.held_by(1 - tried) > 0
 
 
 def test_late_results_are_ignored():

@@ -1,0 +1,70 @@
+"""Decoding threads: results and errors come back, and one that hangs keeps nothing from ending."""
+
+import subprocess
+import sys
+
+import pytest
+
+from farm.decoders import Decoders
+from tests.faults.harness import ROOT, pictures
+
+HANGS = """
+import sys, threading, farm
+
+class Hangs:
+    task, names, channels, needs_pixels = "detect", {0: "thing"}, 3, True
+
+    def prepare(self, image, shape):
+        if image[0, 0, 0] == 200:
+            threading.Event().wait()
+        return image
+
+    def predict(self, prepared, shapes):
+        return shapes
+
+    def encode(self, predictions):
+        from farm.models.fake import FakeModel
+
+        return FakeModel(boxes=1, pixels=True).encode(predictions)
+
+    def restore_threads(self):
+        pass
+
+farm.threads.load_model = lambda *arguments: Hangs()
+summary = farm.run({
+    "source": sys.argv[1],
+    "output": {"dir": sys.argv[2], "exports": []},
+    "model": {"factory": "farm.models.fake:make"},
+    "workers": {"kind": "thread", "count": 1, "devices": "cpu"},
+    "limits": {"attempts": 1, "item_timeout_s": 1},
+})
+print(summary.ok, summary.failed)
+"""
+
+
+def test_results_and_errors_come_back():
+    def divide(a, b):
+        return a / b
+
+    with Decoders(2) as decoders:
+        futures = [decoders.submit(divide, 6, number) for number in (1, 2, 0)]
+        assert [future.result() for future in futures[:2]] == [6, 3]
+        with pytest.raises(ZeroDivisionError):
+            futures[2].result()
+
+
+def test_threads_end_with_the_block():
+    with Decoders(3) as decoders:
+        assert all(thread.is_alive() for thread in decoders._threads)
+    for thread in decoders._threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in decoders._threads)
+
+
+@pytest.mark.timeout(90)
+def test_a_program_ends_although_a_decoder_hangs_in_one_of_its_threads(tmp_path):
+    source = pictures(tmp_path / "source", 8, poisoned=(3,))
+    command = [sys.executable, "-c", "import farm.threads" + HANGS, str(source), str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["7", "1"]
