@@ -16,6 +16,7 @@ from farm.engines.local import Hooks, Prepared
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
 from farm.keys import KeySet
+from farm.models.backends import faster
 from farm.report.bottleneck import Crew, bottleneck
 from farm.schema import names_of
 from farm.sources.base import Source
@@ -155,18 +156,18 @@ def summarise(
         backend=prepared.executable.backend,
         precision=prepared.config.model.precision,
         agreement=asdict(agreement) if agreement else None,
-        bottleneck=bottleneck(
-            outcome.stage_s, _crew(prepared, outcome), prepared.executable.backend, prepared.config.model.precision
-        ),
+        bottleneck=_bottleneck(prepared, outcome),
         starts=outcome.starts,
         exports={name: report.path for name, report in reports.items()},
         warnings=tuple(warnings),
     )
 
 
-def _crew(prepared: Prepared, outcome: Outcome) -> Crew:
+def _bottleneck(prepared: Prepared, outcome: Outcome) -> str:
     devices = {placement.device for placement in prepared.placements} - {"cpu"}
-    return Crew(len(prepared.placements), prepared.placements[0].decoders, len(devices), outcome.labelling_s)
+    crew = Crew(len(prepared.placements), prepared.placements[0].decoders, len(devices), outcome.labelling_s)
+    model, backend = prepared.config.model, prepared.executable.backend
+    return bottleneck(outcome.stage_s, crew, model.factory or backend, faster(model, backend, prepared.device))
 
 
 def _exit_code(outcome: Outcome, tally: Tally) -> int:

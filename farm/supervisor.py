@@ -322,7 +322,9 @@ class Supervisor:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
         shown = self._shown(batch)
         if batch.num_rows:
+            began = time.perf_counter()
             self._on_batch(batch)
+            self._stage_s["caller"] += time.perf_counter() - began
         if self._tally.add(batch):
             self._policy.labelled()
         self._mind_failures()
@@ -376,8 +378,7 @@ class Supervisor:
         worker.reap()
         place = worker.spec.worker
         row = self._beats.row(place)
-        for stage in STAGES:
-            self._stage_s[stage] += float(row[f"{stage}_s"])
+        self._add_stages(place)
         if self._draining or worker.pardoned or (worker.stopping and worker.process.exitcode == 0):
             self._book.worker_left(worker.uid)
             self._vacant[place] = 0.0
@@ -387,6 +388,12 @@ class Supervisor:
         delay_s = care.delay_after(worker, self._policy)
         self._restarts[place] += 1
         self._vacant[place] = time.monotonic() + delay_s
+
+    def _add_stages(self, place: int) -> None:
+        """Where the time of a worker that is gone went."""
+        row = self._beats.row(place)
+        for stage in STAGES:
+            self._stage_s[stage] += float(row[f"{stage}_s"])
 
     def _quarantine(self, verdicts: list[Verdict], error: dict[str, str], worker: int) -> None:
         """Write failed rows for items that were given up on."""
@@ -433,6 +440,7 @@ class Supervisor:
             self._watch.drop(worker.process.sentinel)
             self._watch.drop(worker.control)
             worker.reap()
+            self._add_stages(worker.spec.worker)
             self._book.worker_left(worker.uid)
             self._vacant[worker.spec.worker] = 0.0
         self._workers.clear()

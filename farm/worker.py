@@ -412,10 +412,13 @@ class Worker:
         """A batch that raised: halved when memory is short, else image by image, so that one cannot fail others.
 
         What else is begun is finished first: it holds memory. Where the device is lost the process leaves, and another
-        takes its place.
+        takes its place; a thread has no other process to leave for.
         """
         if refusal.device_lost:
-            print(f"farm: worker {self._spec.worker} starts anew: {refusal.message}", file=sys.stderr, flush=True)
+            if threading.current_thread() is not threading.main_thread():
+                lost = f"the device is lost to this process ({refusal.message}); run the same command to continue"
+                self._to_supervisor.send(InitFailed(self._spec.uid, refusal.kind, lost, permanent=True))
+            print(f"farm: worker {self._spec.worker} leaves: {refusal.message}", file=sys.stderr, flush=True)
             raise SystemExit(1)
         self._pulse.pause([decoded.item.seq for decoded in batch])
         self._finish()

@@ -6,7 +6,7 @@ import pytest
 
 import farm
 from farm import Farm
-from farm.errors import WorkerError
+from farm.errors import ModelError, WorkerError
 from farm.models import locked
 from farm.models.fake import FakeModel
 from farm.placement import Machine, plan
@@ -51,6 +51,16 @@ def test_waiting_for_the_shared_model_is_not_being_late(tmp_path):
     limits = {"attempts": 1, "item_timeout_s": 1.0}
     summary = run(source, tmp_path, "locked", {"sleep_ms": 300}, limits=limits, workers={"count": 6})
     assert (summary.ok, summary.restarts) == (24, 0)
+
+
+@pytest.mark.parametrize("kind", ["thread", "locked"])
+def test_a_lost_device_ends_a_run_whose_workers_are_threads(tmp_path, kind):
+    """Every thread has the same broken context. What was labelled is kept, for another process to continue."""
+    source = pictures(tmp_path / "source", 60, poisoned=(40,))
+    with pytest.raises(ModelError, match=r"the device is lost to this process .*run the same command to continue"):
+        run(source, tmp_path, kind, {"lose_on": POISON}, workers={"count": 1})
+    labelled = rows(tmp_path / kind)
+    assert labelled and all(status == "ok" for _, status, _ in labelled)
 
 
 def test_an_initializer_that_fails_in_a_thread(source, tmp_path):

@@ -301,6 +301,8 @@ class Record:
 def _with_weights(config: FarmConfig) -> tuple[FarmConfig, str]:
     """The config with weights as an existing path, and their digest."""
     if config.model.weights is None:
+        if config.model.precision != "fp32" or config.model.backend != "auto":
+            raise ModelError("model.backend and model.precision are for weights; a factory makes the model as it likes")
         return config, FACTORY_DIGEST
     path = resolve_weights(config.model.weights)
     check_backend(config.model)

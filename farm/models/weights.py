@@ -63,14 +63,21 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
 
 
 def check_backend(config: ModelConfig) -> None:
-    """Raises ModelError where `model.backend` is not what runs the weights file."""
+    """Raises ModelError where the weights file is not for `model.backend`, or cannot have `model.precision`."""
     weights = str(config.weights)
-    runs = runs_with(weights)
-    if weights.endswith(".pt") or config.backend in ("auto", runs) or runs is None:
+    if weights.endswith(".pt"):
         return
-    raise ModelError(
-        f"model.backend {config.backend} does not run {weights} ({runs} does); give the .pt file, which farm converts"
-    )
+    runs = runs_with(weights)
+    if config.backend not in ("auto", runs) and runs is not None:
+        raise ModelError(
+            f"model.backend {config.backend} does not run {weights} ({runs} does); "
+            f"give the .pt file, which farm converts"
+        )
+    if config.precision != "fp32" and not (runs == "openvino" and config.precision == "bf16"):
+        raise ModelError(
+            f"model.precision {config.precision}: {weights} has the precision that it was exported with; leave it out, "
+            f"or give the .pt file, which farm converts"
+        )
 
 
 def runs_with(weights: str) -> str | None:

@@ -36,13 +36,19 @@ class Crew:
         return f"{words}, {'GPU' if self.devices == 1 else 'GPUs'} {share:.0%} busy"
 
 
-def bottleneck(stage_s: Mapping[str, float], crew: Crew, backend: str, precision: str) -> str:
-    """The sentence, or nothing where the run was too short to say."""
+def bottleneck(stage_s: Mapping[str, float], crew: Crew, network: str, faster: str) -> str:
+    """The sentence, or nothing where the run was too short to say.
+
+    `network`: what executes it; `faster`: what else could be set for it, as farm.models.backends.faster says it.
+    """
     own = {stage: stage_s.get(stage, 0.0) for stage in (*MODEL, "wait", "send", "idle")}
     total = sum(own.values())
     if total < ENOUGH_S or not crew.workers:
         return ""
     share = {stage: seconds / total for stage, seconds in own.items()}
+    caller = stage_s.get("caller", 0.0) / crew.labelling_s if crew.labelling_s else 0.0
+    if caller > LIMIT_SHARE and share["send"] + share["idle"] > LIMIT_SHARE:
+        return f"caller-bound: on_batch takes {caller:.0%} of the time; do less in it, or do it in another thread"
     if share["send"] > LIMIT_SHARE:
         return f"commit-bound: workers wait {share['send']:.0%} of their time to hand over results; use a faster disk"
     if share["idle"] > LIMIT_SHARE:
@@ -55,12 +61,10 @@ def bottleneck(stage_s: Mapping[str, float], crew: Crew, backend: str, precision
             f"Python-bound: pre- and postprocessing take {python:.0%} of the workers' time, the network "
             f"{share['forward']:.0%} ({crew.busy(stage_s)}); use more workers for each device (workers.count)"
         )
-    taken = f"forward-bound: the network takes {share['forward']:.0%} of the workers' time on {backend}"
-    if not crew.devices:
-        faster = "model.backend=openvino or onnxruntime, " if backend == "torch" else "model.precision=int8, "
-        return f"{taken}; {faster if precision == 'fp32' else ''}fewer pixels (model.imgsz) or a GPU would help"
-    advice = "model.precision=fp16 may help" if precision == "fp32" else "this is what the device can do"
-    return f"{taken} ({crew.busy(stage_s)}); {advice}"
+    taken = f"the network takes {share['forward']:.0%} of the workers' time on {network}"
+    busy = f" ({crew.busy(stage_s)})" if crew.devices else ""
+    advice = ", ".join(filter(None, (faster, "fewer pixels (model.imgsz)"))) + ("" if crew.devices else " or a GPU")
+    return f"forward-bound: {taken}{busy}; {advice} would help"
 
 
 def _decoding_bound(stage_s: Mapping[str, float], waiting: float, crew: Crew) -> str:

@@ -297,3 +297,29 @@ def test_a_converted_model_without_suppression_gives_as_many_boxes_as_asked(tmp_
     got = predictions(config.model_copy(update={"weights": made.weights}), "cpu", paths)
     assert [len(boxes) for boxes in got] == [len(boxes) for boxes in want]
     assert max(map(len, want)) > 300
+
+
+@pytest.mark.parametrize(
+    ("model", "backend", "device", "words"),
+    [
+        ({}, "torch", "cpu", "model.backend=onnxruntime, model.precision=bf16, model.precision=int8"),
+        ({}, "onnxruntime", "cpu", "model.precision=bf16, model.precision=int8"),
+        (
+            {"backend": "onnxruntime"},
+            "onnxruntime",
+            "cpu",
+            "model.backend=openvino model.precision=bf16, model.backend=openvino model.precision=int8",
+        ),
+        ({"precision": "int8"}, "openvino", "cpu", ""),
+        ({"prompts": ["a cat"]}, "torch", "cpu", ""),
+        ({}, "torch", "cuda:0", "model.precision=fp16, model.backend=tensorrt"),
+    ],
+)
+def test_advice_is_what_would_be_taken(monkeypatch, model, backend, device, words):
+    monkeypatch.setattr(backends, "has_bf16", lambda: True)
+    assert backends.faster(ModelConfig(weights="a.pt", **model), backend, device) == words
+
+
+def test_a_model_of_the_users_own_gets_no_advice():
+    assert backends.faster(ModelConfig(factory="a:b"), "factory", "cpu") == ""
+    assert backends.faster(ModelConfig(weights="a.onnx"), "onnxruntime", "cpu") == ""

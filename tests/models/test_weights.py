@@ -80,3 +80,16 @@ def test_a_factory_makes_the_model():
 def test_a_factory_that_makes_no_model():
     with pytest.raises(ModelError, match=r"made a dict without predict\(images\)"):
         load_model(ModelConfig(factory="builtins:dict"), "cpu", 1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "precision"),
+    [("m.onnx", "int8"), ("m.onnx", "bf16"), ("m_openvino_model", "int8"), ("m.engine", "fp16")],
+)
+def test_an_export_has_the_precision_that_it_has(weights, precision):
+    with pytest.raises(ModelError, match=f"model.precision {precision}: {weights} has the precision"):
+        check_backend(ModelConfig(weights=weights, precision=precision))
+
+
+def test_openvino_computes_an_export_in_bf16_where_it_is_told_to():
+    check_backend(ModelConfig(weights="m_openvino_model", precision="bf16"))

@@ -10,35 +10,34 @@ GPUS = Crew(workers=4, decoders=4, devices=2, labelling_s=50)
 
 
 @pytest.mark.parametrize(
-    ("stages", "crew", "backend", "precision", "words"),
+    ("stages", "crew", "words"),
     [
-        ({"forward": 95, "preprocess": 2}, CPU, "torch", "fp32", ("forward-bound", "98%", "model.backend=openvino")),
-        ({"forward": 95}, CPU, "openvino", "fp32", ("forward-bound", "model.precision=int8")),
-        ({"forward": 95}, CPU, "openvino", "int8", ("forward-bound", "model.imgsz")),
-        ({"forward": 95, "device": 49}, GPU, "torch", "fp32", ("forward-bound", "GPU 98% busy", "precision=fp16")),
+        ({"forward": 95, "preprocess": 2}, CPU, ("forward-bound", "98%", "on torch; model.x=y, fewer pixels", "GPU")),
+        ({"forward": 95, "device": 49}, GPU, ("forward-bound", "GPU 98% busy", "model.x=y")),
         (
             {"forward": 40, "wait": 60, "decode": 690, "prepare": 10, "device": 15.5},
             GPU,
-            "torch",
-            "fp16",
             ("decode-bound", "60%", "14.0 of 16 decoding threads at work", "GPU 31% busy", "workers.decoders"),
         ),
-        ({"forward": 40, "wait": 60, "decode": 80, "device": 150}, GPUS, "torch", "fp16", ("GPUs 100% busy",)),
-        ({"forward": 40, "wait": 60, "decode": 95}, CPU, "torch", "fp32", ("1.9 of 2 decoding threads",)),
-        ({"forward": 40, "wait": 60, "read": 70, "decode": 10}, CPU, "torch", "fp32", ("read-bound", "disk")),
-        ({"forward": 10, "send": 90}, CPU, "torch", "fp32", ("commit-bound", "disk")),
-        ({"forward": 10, "idle": 90}, CPU, "torch", "fp32", ("list-bound", "listed")),
-        ({"forward": 30, "postprocess": 40, "encode": 20}, GPU, "torch", "fp16", ("Python-bound", "workers.count")),
+        ({"forward": 40, "wait": 60, "decode": 80, "device": 150}, GPUS, ("GPUs 100% busy",)),
+        ({"forward": 40, "wait": 60, "decode": 95}, CPU, ("1.9 of 2 decoding threads",)),
+        ({"forward": 40, "wait": 60, "read": 70, "decode": 10}, CPU, ("read-bound", "disk")),
+        ({"forward": 10, "send": 90}, CPU, ("commit-bound", "disk")),
+        ({"forward": 10, "idle": 90}, CPU, ("list-bound", "listed")),
+        ({"forward": 10, "idle": 90, "caller": 40}, CPU, ("caller-bound", "on_batch takes 80%")),
+        ({"forward": 10, "send": 90, "caller": 40}, CPU, ("caller-bound", "on_batch takes 80%")),
+        ({"forward": 90, "idle": 10, "caller": 40}, CPU, ("forward-bound",)),
+        ({"forward": 30, "postprocess": 40, "encode": 20}, GPU, ("Python-bound", "workers.count")),
     ],
 )
-def test_sentences(stages, crew, backend, precision, words):
-    said = bottleneck(stages, crew, backend, precision)
+def test_sentences(stages, crew, words):
+    said = bottleneck(stages, crew, "torch", "model.x=y")
     assert all(word in said for word in words), said
 
 
 def test_a_cpu_has_no_gpu_to_speak_of():
-    assert "GPU " not in bottleneck({"forward": 40, "wait": 60, "decode": 80}, CPU, "torch", "fp32")
+    assert "GPU " not in bottleneck({"forward": 40, "wait": 60, "decode": 80}, CPU, "torch", "")
 
 
 def test_nothing_is_said_of_a_short_run():
-    assert bottleneck({"forward": 1.0}, CPU, "torch", "fp32") == ""
+    assert bottleneck({"forward": 1.0}, CPU, "torch", "") == ""
