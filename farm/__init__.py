@@ -19,7 +19,7 @@ Where to look:
     broadcast                         copies of batches in shared memory for other programs: `attach`
     worker collector supervisor       one process each; lister, roster, care, watch and tally serve the supervisor
     threads                           workers in threads of one process
-    decoders allowance                a worker's decoding threads, and the memory for their images
+    decoders allowance outbox         a worker's decoding threads, the memory for their images, its results
     library results spool             `Farm`: a farm inside another program
     tune                              short runs that find the fastest plan
     driver labeller keeper            a run on a cluster: who hands out blocks, and who labels one; blocks, suspects

@@ -41,11 +41,11 @@ from farm.errors import DecodeError, ModelError
 from farm.feeding import READ_AHEAD_BATCHES
 from farm.heartbeat import Heartbeats
 from farm.keys import split
-from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Results, Stop, pack_seqs
+from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Stop
 from farm.models import load_model
 from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory
+from farm.outbox import Outbox
 from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
-from farm.schema import to_ipc
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
 DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch
@@ -210,7 +210,7 @@ class Worker:
         self._leases = leases
         self._pulse = pulse
         self._to_supervisor = to_supervisor
-        self._to_collector = to_collector
+        self._outbox = Outbox(to_collector)
         self._overlapping = cast(OverlappingModel, model) if getattr(model, "overlaps", False) else None
         self._wait_turn = getattr(model, "wait_turn", lambda: None)  # of threads that share it: no deadline runs then
         self._launched: deque[Launched] = deque()
@@ -232,6 +232,7 @@ class Worker:
                 self._take_leases()
                 self._start_decoding(decoders)
                 self._step()
+            self._flush()
 
     @property
     def _idle(self) -> bool:
@@ -242,6 +243,7 @@ class Worker:
         while not self._stopping:
             try:
                 if self._idle:
+                    self._flush()
                     self._pulse.state(heartbeat.IDLE)
                     message = self._wait_for_lease()
                 else:
@@ -314,9 +316,10 @@ class Worker:
         if self._launched and not self._next_is_decoded():
             self._finish()
         elif self._decoding and not (self._waiting and self._backlog.is_full):
+            item, coming = self._decoding.popleft()
+            self._flush_before(coming)
             self._pulse.state(heartbeat.DECODING)
             began = time.perf_counter()
-            item, coming = self._decoding.popleft()
             with self._backlog.awaiting(item.seq):
                 decoded = coming.result()
             self._pulse.spent({"wait": time.perf_counter() - began})
@@ -337,9 +340,10 @@ class Worker:
         assert self._overlapping is not None
         if not self._decoding:
             return False
+        (_, coming), launched = self._decoding[0], self._launched[0].handle
+        self._flush_before(coming)
         self._pulse.state(heartbeat.DECODING)
         began = time.perf_counter()
-        (_, coming), launched = self._decoding[0], self._launched[0].handle
         while not coming.done() and not self._overlapping.is_done(launched):
             wait([coming], DEVICE_POLL_S)
         self._pulse.spent({"wait": time.perf_counter() - began})
@@ -415,6 +419,7 @@ class Worker:
         takes its place; a thread has no other process to leave for.
         """
         if refusal.device_lost:
+            self._flush()
             if threading.current_thread() is not threading.main_thread():
                 lost = f"the device is lost to this process ({refusal.message}); run the same command to continue"
                 self._to_supervisor.send(InitFailed(self._spec.uid, refusal.kind, lost, permanent=True))
@@ -456,11 +461,24 @@ class Worker:
         self._send(lease.seqs, ok_rows_of_lease(self._model.task, lease, columns, self._spec.worker, each_ms))
 
     def _send(self, seqs: Sequence[int], rows: pa.RecordBatch) -> None:
+        self._outbox.add(seqs, rows)
+        begun = sum(len(launched.batch) for launched in self._launched)
+        if self._outbox.is_due(len(self._items) + len(self._decoding) + self._waiting + begun):
+            self._flush()
+
+    def _flush_before(self, coming: Future[Any]) -> None:
+        """Nothing waits in the outbox while the worker itself waits."""
+        if not coming.done():
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._outbox:
+            return
         self._pulse.state(heartbeat.SENDING)
-        began = time.perf_counter()
-        self._to_collector.send_frame(*Results(pack_seqs(seqs), to_ipc(rows)).frame())
+        began, count = time.perf_counter(), len(self._outbox)
+        self._outbox.send()
         self._pulse.spent({"send": time.perf_counter() - began})
-        self._pulse.sent(len(seqs))
+        self._pulse.sent(count)
 
 
 def _fitting_batch(model: Model, place: placement.Placement) -> int:

@@ -1,0 +1,61 @@
+"""Results on their way from a worker to the collector: several batches become one message where more are coming.
+
+A message costs the collector and the supervisor half a millisecond each, on cores that the networks of slow models have
+filled with other things; images that take tens of milliseconds share one. Nothing waits that nothing follows: the first
+result goes at once, and so does everything when the worker is about to wait, or has little left in hand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from farm.channel import Writer
+from farm.messages import Results, pack_seqs
+from farm.schema import to_ipc
+
+SEND_S = 0.2  # between two messages while more is coming: what a death costs, and how smoothly a caller is fed
+FULL_ROWS = 256
+FULL_BYTES = 256 << 10  # a quarter of a slot of the ring
+
+
+class Outbox:
+    """One worker's. The rows of all batches have one schema."""
+
+    def __init__(self, to_collector: Writer) -> None:
+        self._to_collector = to_collector
+        self._seqs: list[int] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._sent_s = 0.0
+
+    def __len__(self) -> int:
+        """Images whose rows wait."""
+        return len(self._seqs)
+
+    def add(self, seqs: Sequence[int], rows: pa.RecordBatch) -> None:
+        self._seqs.extend(seqs)
+        self._batches.append(rows)
+        self._bytes += rows.nbytes
+
+    def is_due(self, left: int) -> bool:
+        """Should it be sent, while so many images are left in hand? Never more wait than are left, so that the hand
+        does not look full to who fills it."""
+        if len(self) >= min(FULL_ROWS, left) or self._bytes >= FULL_BYTES:
+            return True
+        return time.monotonic() - self._sent_s >= SEND_S
+
+    def send(self) -> None:
+        """As one message. Blocks while the collector is busy; raises OSError when it is gone."""
+        rows = self._batches[0] if len(self._batches) == 1 else _joined(self._batches)
+        message = Results(pack_seqs(self._seqs), to_ipc(rows))
+        self._seqs, self._batches, self._bytes = [], [], 0
+        self._to_collector.send_frame(*message.frame())
+        self._sent_s = time.monotonic()
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    (whole,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return whole

@@ -1,0 +1,81 @@
+"""What waits to be sent, and when it does not: nothing that nothing follows, never more than is left in hand."""
+
+import time
+
+import pytest
+
+from farm import outbox
+from farm.channel import Writer, channel
+from farm.messages import Results, unpack_seqs
+from farm.outbox import FULL_ROWS, SEND_S, Outbox
+from farm.schema import failed_batch, from_ipc
+
+KEY = bytes(16)
+ERROR = {"stage": "decode", "type": "T", "message": "m"}
+
+
+@pytest.fixture
+def ends():
+    """(an outbox, the collector's end of its channel)"""
+    reader, writing = channel()
+    writer = Writer(writing)
+    yield Outbox(writer), reader
+    writer.close()
+    reader.close()
+
+
+def rows(*names):
+    return failed_batch("detect", [KEY] * len(names), list(names), [ERROR] * len(names), attempts=1, worker=0)
+
+
+def arrived(reader):
+    results = Results.from_frame(memoryview(reader.read()))
+    return list(unpack_seqs(results.seqs)), from_ipc(results.batch)["path"].to_pylist()
+
+
+def test_several_batches_are_one_message(ends):
+    box, reader = ends
+    box.add([4, 5], rows("a", "b"))
+    box.add([9], rows("c"))
+    assert len(box) == 3
+    box.send()
+    assert arrived(reader) == ([4, 5, 9], ["a", "b", "c"])
+    assert len(box) == 0 and reader.read() is None
+
+
+def test_the_first_goes_at_once_and_others_wait_for_company(ends):
+    box, _ = ends
+    box.add([0], rows("a"))
+    assert box.is_due(left=100)
+    box.send()
+    box.add([1], rows("b"))
+    assert not box.is_due(left=100)
+    time.sleep(SEND_S)
+    assert box.is_due(left=100)
+
+
+def test_no_more_wait_than_are_left(ends):
+    box, _ = ends
+    box.add([0], rows("a"))
+    box.send()
+    for number in range(3):
+        box.add([number], rows("b"))
+    assert not box.is_due(left=4)
+    assert box.is_due(left=3)
+    assert box.is_due(left=0)
+
+
+def test_no_message_outgrows_a_slot(ends, monkeypatch):
+    box, _ = ends
+    box.add([0], rows("a"))
+    box.send()
+    monkeypatch.setattr(outbox, "FULL_BYTES", 3 * rows("x" * 1000).nbytes)
+    for number in range(2):
+        box.add([number], rows("x" * 1000))
+    assert not box.is_due(left=10_000)
+    box.add([2], rows("x" * 1000))
+    assert box.is_due(left=10_000)
+    box.send()
+    monkeypatch.undo()
+    box.add(range(FULL_ROWS), rows(*"a" * FULL_ROWS))
+    assert box.is_due(left=10_000)
