@@ -35,9 +35,8 @@ def with_farm(method: str, images: list[str], weights: str, workers: int) -> tup
 
     first: list[float] = []
 
-    def look(snapshot: Any) -> None:
-        if snapshot.done and not first:
-            first.append(time.time())
+    def arrived(batch: Any) -> None:
+        first.append(time.time())
 
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list.txt"
@@ -48,7 +47,7 @@ def with_farm(method: str, images: list[str], weights: str, workers: int) -> tup
             "workers": {"count": workers, "devices": "cpu", "start": method},
             "output": {"dir": f"{folder}/run", "exports": []},
         }
-        starts = farm.run(config, hooks=Hooks(on_snapshot=look)).starts
+        starts = farm.run(config, hooks=Hooks(on_batch=arrived)).starts
     return first[0], statistics.median(start.own_bytes for start in starts) / 2**20
 
 
