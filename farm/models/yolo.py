@@ -90,7 +90,7 @@ class YoloModel:
             self._use_streams(device)
         self._infer: Callable[[Any], Any] = self._predictor.inference
         if config.cuda_graphs and self.overlaps:
-            self._infer = Graphs(self._predictor.inference, Recorder(anchored_modules(network)))
+            self._infer = Graphs(self._predictor.inference, Recorder(anchored_modules(network.backend.model)))
         self.max_batch: int | None = network.batch if getattr(network, "format", None) == "engine" else None
         if self.task == "segment":
             self._predictor.construct_result = with_polygons(self._predictor.construct_result)

@@ -9,7 +9,7 @@ import torch
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
-from farm.models import backends
+from farm.models import backends, load_model
 from farm.models.graphs import SEEN_BEFORE, Graphs, Recorder, anchored_modules
 
 
@@ -151,10 +151,9 @@ def test_a_graph_that_gives_other_numbers_is_refused(device):
         Recorder([device.head])(device.network, torch.ones(2, 3, 4, 4))
 
 
-def test_a_real_network_has_its_anchored_head_found(coco_weights):
-    from ultralytics import YOLO
-
-    (head,) = anchored_modules(YOLO(str(coco_weights)).model)
+def test_what_a_worker_predicts_with_has_its_anchored_head_found(coco_weights):
+    network = load_model(ModelConfig(weights=str(coco_weights), imgsz=64), "cpu", 1)._predictor.model
+    (head,) = anchored_modules(network.backend.model)
     assert type(head).__name__ == "Detect"
 
 
