@@ -4,15 +4,19 @@ onnxruntime gives every process a thread per core, whatever cores the process is
 take 100 ms an image where 39 are possible. OpenVINO keeps to the pinned cores, and is told the number all the same;
 where a processor has bf16 it would use it unasked. int8 models with dynamic shapes crash it on processors with AMX
 when images are small (openvinotoolkit/openvino#37577), for which Ultralytics makes every image a square and compiles
-the network for it: a third more pixels. Here only images that small are compiled for.
+the network for it: a third more pixels. Here images that small are compiled for, and shapes that are often seen.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import wraps
+from functools import partial, wraps
+from pathlib import Path
 from typing import Any
+
+from farm.models.by_shape import ByShape
+from farm.models.compiled import SEEN_BEFORE, SHAPES_KEPT, ShapeCompiler
 
 SAFE_SIDE = 128  # pixels; 96 were seen to be safe
 
@@ -75,13 +79,16 @@ def _limit_openvino(threads: int, precision: str) -> Iterator[None]:
     loaded = runtime.load_model
 
     @wraps(loaded)
-    def load_with_rectangles(self: Any, *args: Any, **kwargs: Any) -> None:
-        loaded(self, *args, **kwargs)
+    def load_for_shapes(self: Any, weight: Any) -> None:
+        loaded(self, weight)
         if getattr(self, "read_model", None) is not None:
             _keep_rectangles(self)
+        if precision != "bf16" and getattr(self, "dynamic", False):
+            read = partial(openvino.Core().read_model, next(Path(weight).glob("*.xml"), weight))
+            self.forward = ByShape(self.forward, ShapeCompiler(read, self.compile_model), SEEN_BEFORE, SHAPES_KEPT)
 
     openvino.Core.compile_model = compile_limited
-    runtime.load_model = load_with_rectangles
+    runtime.load_model = load_for_shapes
     try:
         yield
     finally:

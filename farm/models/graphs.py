@@ -1,57 +1,22 @@
-"""CUDA graphs (`model.cuda_graphs`): the network's kernels recorded once a shape of batch, then launched in one call.
+"""CUDA graphs (`model.cuda_graphs`): the network's kernels recorded for a shape of batch, then launched in one call.
 
 A small network on a fast device spends most of a batch in Python, which launches some hundreds of kernels one by one.
-A graph belongs to one shape, so that each bucket of images has its own; a bounded number is kept, and a batch whose
-shape was rarely seen (the last ones of a run) is launched as ever. A graph that cannot be recorded, or whose first
-replay gives other numbers than the network itself, is not used. Runs in workers on CUDA.
+A graph that cannot be recorded, or whose first replay gives other numbers than the network itself, is not used. Runs in
+workers on CUDA.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from farm.models.by_shape import Network
 
 SEEN_BEFORE = 2  # batches of a shape that are launched as ever, before it is worth a graph
 GRAPHS_KEPT = 16  # each holds its batch, its outputs and, together with the others, one batch's worth of activations
 TOLERANCE = 1e-2  # of a replay, relative and in the outputs' own units: fp16 rounds at 640 pixels to a quarter of one
 WARM_PASSES = 2  # on the stream that records, where libraries choose their algorithms
-
-Network = Callable[[Any], Any]
-Record = Callable[[Network, Any], Network]
-
-
-class Graphs:
-    """Called as the network is: with a batch, for its outputs, which no later call overwrites."""
-
-    def __init__(self, network: Network, record: Record, kept: int = GRAPHS_KEPT) -> None:
-        """`record(network, batch)` gives what replays it for batches of that shape, or raises."""
-        self._network = network
-        self._record = record
-        self._kept = kept
-        self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._graphs: OrderedDict[tuple[Any, ...], Network] = OrderedDict()
-
-    def __call__(self, batch: Any) -> Any:
-        shape = (*batch.shape, str(batch.dtype))
-        if shape not in self._graphs:
-            self._seen[shape] += 1
-            if self._seen[shape] <= SEEN_BEFORE:
-                return self._network(batch)
-            if len(self._graphs) >= self._kept:
-                self._graphs.popitem(last=False)
-            self._graphs[shape] = self._recorded(batch)
-        self._graphs.move_to_end(shape)
-        return self._graphs[shape](batch)
-
-    def _recorded(self, batch: Any) -> Network:
-        try:
-            return self._record(self._network, batch)
-        except Exception as error:  # without a graph it is only slower
-            print(f"farm: no CUDA graph for {tuple(batch.shape)}: {error}", file=sys.stderr, flush=True)
-            return self._network
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,9 @@ from farm.errors import ModelError
 from farm.models import mapped
 from farm.models.base import is_out_of_memory
 from farm.models.budgets import limited_backend
+from farm.models.by_shape import ByShape
 from farm.models.encode import encode_results
-from farm.models.graphs import Graphs, Recorder, anchored_modules
+from farm.models.graphs import GRAPHS_KEPT, SEEN_BEFORE, Recorder, anchored_modules
 from farm.models.weights import environment
 from farm.schema import TASKS
 
@@ -90,7 +91,8 @@ class YoloModel:
             self._use_streams(device)
         self._infer: Callable[[Any], Any] = self._predictor.inference
         if config.cuda_graphs and self.overlaps:
-            self._infer = Graphs(self._predictor.inference, Recorder(anchored_modules(network.backend.model)))
+            record = Recorder(anchored_modules(network.backend.model))
+            self._infer = ByShape(self._predictor.inference, record, SEEN_BEFORE, GRAPHS_KEPT)
         self.max_batch: int | None = network.batch if getattr(network, "format", None) == "engine" else None
         if self.task == "segment":
             self._predictor.construct_result = with_polygons(self._predictor.construct_result)
