@@ -111,12 +111,20 @@ def decode_bytes(data: bytes, name: str, max_pixels: int, channels: int = 3) -> 
 
 
 def _array(data: bytes, channels: int) -> Pixels:
-    """An array that was written with its shape before it, grey as BGR where three channels are wanted."""
+    """An array that was written with its shape before it, with the channels that Ultralytics gives such an array."""
     (dims,) = struct.unpack_from("<q", data)
     shape = struct.unpack_from(f"<{dims}q", data, 8)
-    image = np.frombuffer(data, np.uint8, offset=8 * (1 + dims)).reshape(shape)
-    image = image[..., None] if image.ndim == 2 else image
-    return np.repeat(image, 3, axis=2) if channels == 3 and image.shape[2] == 1 else image
+    image = np.atleast_3d(np.frombuffer(data, np.uint8, offset=8 * (1 + dims)).reshape(shape))
+    has = image.shape[2]
+    if has == channels:
+        return image
+    if has in (1, 2):  # grey, with alpha or without
+        return np.repeat(image[..., :1], channels, axis=2)
+    if channels == 1 and has > 4:
+        raise DecodeError("decode", "TooManyChannels", f"an array of {has} channels has no grey; the model takes one")
+    if channels == 1:
+        return cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if has == 4 else cv2.COLOR_BGR2GRAY)[..., None]
+    return np.ascontiguousarray(image[..., :3])
 
 
 def decode_reduced(data: bytes, name: str, max_pixels: int, long_side: int) -> tuple[Pixels, tuple[int, int]]:

@@ -13,6 +13,7 @@ import asyncio
 import atexit
 import contextlib
 import itertools
+import logging
 import os
 import shutil
 import signal
@@ -35,7 +36,7 @@ import pyarrow as pa
 from farm import segments, storage
 from farm.config import FarmConfig, validate
 from farm.engines import local
-from farm.errors import ConfigError, FarmError, RunLockedError, WorkerError
+from farm.errors import ConfigError, FarmError, ModelError, RunLockedError, WorkerError
 from farm.keys import KeySet
 from farm.messages import Item
 from farm.results import ImageError, ImageResult
@@ -57,6 +58,7 @@ COMMIT = {"images": 256, "seconds": 0.05}  # nothing is written; how soon the fa
 STOP_S = 30.0
 FOLDER_PREFIX = "farm-library-"  # of a farm's temporary folder
 ALIVE = ".alive"
+_log = logging.getLogger("farm")
 
 
 @dataclass(slots=True)
@@ -124,9 +126,7 @@ class Farm:
 
     def __init__(self, model: str | Path | Mapping[str, Any], workers: Any = "auto", **sections: Any) -> None:
         """Raises FarmError for what a config file would be refused for."""
-        unknown = set(sections) - {"limits"}
-        if unknown:
-            raise ConfigError(f"Farm takes model, workers and limits, not {', '.join(sorted(unknown))}: see `farm.run`")
+        _check_sections(sections)
         _sweep_dead()
         self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
         self._alive = _mark_alive(Path(self._folder))
@@ -143,7 +143,8 @@ class Farm:
         try:
             self._config: FarmConfig = validate(values)
             self._feed = Feed()
-            self._prepared = local.settle_unseen(local.prepare(self._config, source=self._feed), lambda text: None)
+            _check_precision(self._config)
+            self._prepared = local.settle_unseen(local.prepare(self._config, source=self._feed), _log.info)
         except BaseException:
             self._alive.release()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -199,7 +200,11 @@ class Farm:
     # Work
 
     def submit(self, item: Any) -> Future[ImageResult]:
-        """Label one item. The future may be cancelled until the item is leased. A failed image is a result too."""
+        """Label one item. The future may be cancelled until the item is leased. A failed image is a result too.
+
+        Does not wait: who submits without end must bound it, or take `map`. Images that are no files take memory until
+        they are labelled, and then room in the temporary folder; OutputError where that is full as well.
+        """
         future: Future[ImageResult] = Future()
         self._put(item, _settle, future, future)
         return future
@@ -209,42 +214,47 @@ class Farm:
     ) -> Iterator[ImageResult]:
         """Results of all items, as they come or in the order of the items. Lazy on both sides.
 
-        No more items are taken than keep the workers busy for half a second, and none while nobody asks for results.
-        With `on_error="raise"` a failed image raises ImageError.
+        No more items are taken than keep the workers busy for half a second (six batches a worker where that is more),
+        and none while nobody asks for results. With `on_error="raise"` a failed image raises ImageError.
         """
-        _check_order(order)
-        if on_error not in ("return", "raise"):
-            raise ConfigError(f"on_error is return or raise, not {on_error!r}")
+        _check_choices(order, on_error)
         results = self._ordered(items) if order == "input" else (result for _, result in self._stream(items))
-        for result in results:
-            if on_error == "raise" and result.status != STATUS_OK:
-                raise ImageError(result)
-            yield result
+        return (_or_raise(result) for result in results) if on_error == "raise" else results
 
-    async def amap(
-        self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "completed"
+    def amap(
+        self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "completed", on_error: OnError = "return"
     ) -> AsyncIterator[ImageResult]:
         """As `map`, for `async for`; `items` may be asynchronous too. Leaving it early cancels what is on its way."""
-        _check_order(order)
+        _check_choices(order, on_error)
+        return self._awaited(items, order, on_error)
+
+    async def _awaited(
+        self, items: Iterable[Any] | AsyncIterable[Any], order: Order, on_error: OnError
+    ) -> AsyncIterator[ImageResult]:
+        let_through = _or_raise if on_error == "raise" else _as_it_is
         waiting = _Awaited(order)
         try:
             async for item in _asynchronous(items):
                 waiting.add(self.submit(item))
                 while waiting and not self._has_room(len(waiting)):
-                    yield await waiting.next()
+                    yield let_through(await waiting.next())
             while waiting:
-                yield await waiting.next()
+                yield let_through(await waiting.next())
         finally:
             waiting.cancel()
 
-    def batches(self, items: Iterable[Any]) -> Iterator[pa.RecordBatch]:
-        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB.
+    def batches(self, items: Iterable[Any], on_error: OnError = "return") -> Iterator[pa.RecordBatch]:
+        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB, as they come.
 
         `path` is the item's path as it was given, or its key: that of a pair, the number of an image that is no file.
         A batch holds what one message of a worker held; rows of other callers of the same farm are left out.
         """
+        _check_choices("completed", on_error)
+        return self._batches(items, on_error)
+
+    def _batches(self, items: Iterable[Any], on_error: OnError) -> Iterator[pa.RecordBatch]:
         for same, group in itertools.groupby(self._stream(items), key=lambda pair: id(pair[1]._batch)):
-            results = [result for _, result in group]
+            results = [_or_raise(result) if on_error == "raise" else result for _, result in group]
             rows = [result._row for result in results]
             batch = results[0]._batch
             whole = rows == list(range(batch.num_rows))
@@ -519,9 +529,37 @@ class _Awaited:
             self._loop.call_soon_threadsafe(self._done.put_nowait, future)
 
 
-def _check_order(order: str) -> None:
+def _check_choices(order: str, on_error: str) -> None:
     if order not in ("input", "completed"):
         raise ConfigError(f"order is input or completed, not {order!r}")
+    if on_error not in ("return", "raise"):
+        raise ConfigError(f"on_error is return or raise, not {on_error!r}")
+
+
+def _as_it_is(result: ImageResult) -> ImageResult:
+    return result
+
+
+def _or_raise(result: ImageResult) -> ImageResult:
+    if result.status != STATUS_OK:
+        raise ImageError(result)
+    return result
+
+
+def _check_sections(sections: Mapping[str, Any]) -> None:
+    """A farm has no source and writes nothing: the sections about those are for whole runs."""
+    for name in sorted(set(sections) - {"limits"}):
+        if name in FarmConfig.model_fields:
+            raise ConfigError(f"Farm labels what it is given and writes nothing: `{name}` is for farm.run")
+        raise ConfigError(f"Farm takes model, workers and limits, not {name!r}")
+
+
+def _check_precision(config: FarmConfig) -> None:
+    if config.model.precision == "int8" and str(config.model.weights).endswith(".pt"):
+        raise ModelError(
+            "model.precision int8 is calibrated with images of a source, which a Farm has not; quantise with farm.run, "
+            "or give a model that is int8 already (an OpenVINO folder)"
+        )
 
 
 def _mark_alive(folder: Path) -> storage.Lock:

@@ -22,7 +22,7 @@ from farm import storage
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
-_attaching = threading.Lock()
+_registering = threading.Lock()  # with the resource tracker: what attaches keeps its segment from it
 _naming = threading.Lock()
 
 
@@ -36,7 +36,8 @@ def create(name: str, size: int) -> shared_memory.SharedMemory:
 
     Raises OSError where there is no room.
     """
-    segment = shared_memory.SharedMemory(name=name, create=True, size=size)
+    with _registering:
+        segment = shared_memory.SharedMemory(name=name, create=True, size=size)
     try:
         if hasattr(os, "posix_fallocate"):  # or the first write to a page without room would be a SIGBUS
             os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor
@@ -52,7 +53,7 @@ def attach(name: str) -> shared_memory.SharedMemory:
     Before Python 3.13 (`track=False`) attaching registers the segment too, and a tracker that ends with the process
     then removes it under its owner. Raises FileNotFoundError where there is none.
     """
-    with _attaching:
+    with _registering:
         register = resource_tracker.register
         resource_tracker.register = _register_nothing
         try:

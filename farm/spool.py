@@ -7,6 +7,7 @@ has room, on disk elsewhere.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from farm.decoding import ARRAY_SUFFIX
-from farm.errors import ConfigError
+from farm.errors import ConfigError, OutputError
 
 FULL_BYTES = 512 << 20  # waiting in the spool, after which no more is taken
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_ROOM_BYTES = 2 << 30  # less than this, and what waits lies on disk
 SUFFIXES = ((b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"\0\0\0", ".avif"))
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 ACCEPTED = "a path, bytes, a BGR array (H, W, 3) uint8, a PIL image, or (key, one of these)"
 
 
@@ -41,32 +43,35 @@ class Spool:
         """`name`: of the folder in shared memory; `fallback`: the folder where that has no room."""
         self._name = name
         self._fallback = fallback
-        self._folder: Path | None = None
+        self._folders: list[Path] = []
         self._lock = threading.Lock()
         self._held = 0
 
     @property
     def used(self) -> bool:
         """Was anything ever placed that was no file?"""
-        return self._folder is not None
+        return bool(self._folders)
 
     @property
     def full(self) -> bool:
         return self._held >= FULL_BYTES
 
     def place(self, item: Any, number: int) -> tuple[Any, str, int]:
-        """(key, path, bytes spooled) of an item. Raises ConfigError for what is no image, UnreadableImage."""
+        """(key, path, bytes spooled) of an item.
+
+        Raises ConfigError for what is no image, UnreadableImage, OutputError where there is no room for it.
+        """
         key, image = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
         if isinstance(image, (str, os.PathLike)):
             path = os.fsdecode(image)
             return path if key is None else key, path, 0
         try:
             data, suffix = _encoded(image)
-        except (OSError, SyntaxError) as error:  # PIL decodes when it is asked for pixels
+        except ConfigError:
+            raise
+        except Exception as error:  # PIL decodes when it is asked for pixels, and raises what its plugins raise
             raise UnreadableImage(key, type(error).__name__, str(error)) from None
-        path = str(self._ready() / f"{number}{suffix}")
-        with open(path, "wb") as file:
-            file.write(data)
+        path = self._write(f"{number}{suffix}", data)
         with self._lock:
             self._held += len(data)
         return number if key is None else key, path, len(data)
@@ -78,19 +83,35 @@ class Spool:
             self._held -= size
 
     def close(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _ready(self) -> Path:
+    def _write(self, name: str, data: Any) -> str:
+        """A file in the first folder that has room for it."""
+        for folder in self._ready():
+            path = folder / name
+            try:
+                with open(path, "wb") as file:
+                    file.write(data)
+                return str(path)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                if error.errno not in NO_ROOM:
+                    raise
+        raise OutputError(
+            f"no room for images that are no files in {' or '.join(map(str, self._ready()))}; submit fewer at a time, "
+            f"make room there, or set TMPDIR to a larger disk"
+        )
+
+    def _ready(self) -> list[Path]:
+        """Where files go: in memory if there is much of it, and then on disk."""
         with self._lock:
-            if self._folder is None:
+            if not self._folders:
                 roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= SHARED_ROOM_BYTES
-                if roomy:
-                    self._folder = SHARED_MEMORY / self._name
-                else:
-                    self._folder = self._fallback
-                self._folder.mkdir(mode=0o700)
-            return self._folder
+                self._folders = [SHARED_MEMORY / self._name, self._fallback] if roomy else [self._fallback]
+                for folder in self._folders:
+                    folder.mkdir(mode=0o700)
+            return self._folders
 
 
 def _encoded(image: Any) -> tuple[Any, str]:
@@ -99,10 +120,22 @@ def _encoded(image: Any) -> tuple[Any, str]:
         start = bytes(image[:4])
         return image, next((suffix for magic, suffix in SUFFIXES if start.startswith(magic)), ".jpg")
     if hasattr(image, "convert") and hasattr(image, "mode"):  # PIL: not imported for those who have none
-        image = np.asarray(image.convert("RGB"))[..., ::-1]
+        image = _of_pil(image)
     if not isinstance(image, np.ndarray):
         raise ConfigError(f"a {type(image).__name__} is no item; give {ACCEPTED}")
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
         raise ConfigError(f"an array of shape {image.shape} and dtype {image.dtype} is no image; give {ACCEPTED}")
     header = np.array([image.ndim, *image.shape], "<i8").tobytes()
     return header + np.ascontiguousarray(image).tobytes(), ARRAY_SUFFIX
+
+
+def _of_pil(image: Any) -> np.ndarray:
+    """The array that Ultralytics makes of a PIL image: upright, sixteen bits cut to eight, BGR or grey."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "L" or image.mode.startswith("I;16"):  # of which convert() would make white beyond 255
+        return np.asarray(image)
+    return np.asarray(image.convert("RGB"))[..., ::-1]

@@ -1,6 +1,7 @@
 """`Farm` as programs use it: real processes, real images, and every way of leaving early."""
 
 import asyncio
+import errno
 import io
 import itertools
 import os
@@ -23,7 +24,8 @@ from PIL import Image
 
 from farm import Farm, FarmError, ImageError, run
 from farm.api import Hooks
-from farm.errors import ConfigError, ModelError, WorkerError
+from farm.decoding import decode
+from farm.errors import ConfigError, DecodeError, ModelError, OutputError, WorkerError
 from farm.library import AHEAD_BATCHES, AHEAD_ITEMS, AHEAD_S
 from farm.segments import leftovers
 from farm.spool import Spool
@@ -133,7 +135,7 @@ def test_cancelled_images_leave_the_spool():
         farm.submit("b.jpg").result(30)
         assert wait_for(lambda: not farm._pending, 10)
         assert farm._spool._held == 0
-        assert not any(farm._spool._folder.iterdir())
+        assert not any(farm._spool._folders[0].iterdir())
 
 
 def test_in_order_no_more_is_taken_while_the_first_is_awaited(tmp_path):
@@ -223,6 +225,89 @@ def test_every_kind_of_item_gives_the_same_boxes(photographs, coco_weights):
     assert [result.key for result in by_array] != [result.key for result in by_bytes]
 
 
+def made_of_pil():
+    """PIL images of every kind that Ultralytics treats in its own way."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 60, 3), np.uint8)
+    colour = Image.fromarray(noise)
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = 6  # orientation: a quarter turn
+    colour.save(turned, "png", exif=exif)
+    deep = Image.fromarray((noise[..., 0].astype(np.uint16) << 8) + 77)
+    return {
+        "RGB": colour, "L": colour.convert("L"), "RGBA": colour.convert("RGBA"), "P": colour.convert("P"),
+        "1": colour.convert("1"), "CMYK": colour.convert("CMYK"), "I;16": deep, "turned": Image.open(turned),
+    }  # fmt: skip
+
+
+def made_of_numpy():
+    noise = np.random.default_rng(1).integers(0, 256, (20, 30, 4), np.uint8)
+    arrays = {f"{channels} channels": noise[..., :channels] for channels in range(1, 5)}
+    return {**arrays, "grey": noise[..., 0], "uint16": noise[..., :3].astype(np.uint16) << 8}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [*made_of_pil(), *made_of_numpy()])
+def test_images_in_memory_have_the_pixels_that_ultralytics_gives_them(tmp_path, kind, channels):
+    from ultralytics.data.loaders import LoadPilAndNumpy
+
+    image = {**made_of_pil(), **made_of_numpy()}[kind]
+    ((expected,),) = (LoadPilAndNumpy(image, channels).im0,)
+    spool = Spool("farm-test-spool", tmp_path / "spool")
+    try:
+        _, path, _ = spool.place(image, 0)
+        ours = decode(path, 10**6, channels)
+    finally:
+        spool.close()
+    assert ours.shape == expected.shape
+    grey_of_colour = channels == 1 and isinstance(image, Image.Image)  # PIL rounds its own way
+    assert np.abs(ours.astype(int) - expected.astype(int)).max() <= grey_of_colour
+
+
+def test_many_channels_have_no_grey(tmp_path):
+    image = np.zeros((4, 4, 7), np.uint8)
+    spool = Spool("farm-test-spool", tmp_path / "spool")
+    _, path, _ = spool.place(image, 0)
+    assert decode(path, 10**6, 7).shape == (4, 4, 7)
+    with pytest.raises(DecodeError, match="7 channels has no grey"):
+        decode(path, 10**6, 1)
+    spool.close()
+
+
+def test_an_image_that_cannot_be_converted_is_a_failed_result(tmp_path):
+    good = next(pictures(tmp_path / "good", 1).iterdir())
+    closed = Image.open(good)
+    closed.close()
+    with Farm(model=fake(pixels=True), workers=1) as farm:
+        results = list(farm.map([good, closed, good], order="input"))
+    assert [result.status for result in results] == ["ok", "failed", "ok"]
+    assert results[1].error["type"] == "ValueError"
+
+
+def test_a_spool_without_room_takes_the_next_folder_and_then_says_so(tmp_path, monkeypatch):
+    full = set()
+
+    def write(path, mode):
+        if Path(path).parent in full:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open(path, mode)
+
+    monkeypatch.setattr("farm.spool.open", write, raising=False)
+    monkeypatch.setattr("farm.spool.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("farm.spool.SHARED_ROOM_BYTES", 0)
+    spool = Spool("memory", tmp_path / "disk")
+    assert Path(spool.place(b"one", 1)[1]).parent.name == "memory"
+    full.add(tmp_path / "memory")
+    assert Path(spool.place(b"two", 2)[1]).parent.name == "disk"
+    full.add(tmp_path / "disk")
+    with pytest.raises(OutputError, match=r"no room for images that are no files .*submit fewer at a time"):
+        spool.place(b"three", 3)
+    assert sorted(path.name for path in tmp_path.rglob("*.jpg")) == ["1.jpg", "2.jpg"]
+    spool.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_way_back_to_ultralytics(photographs, coco_weights):
     from ultralytics import YOLO
 
@@ -294,12 +379,39 @@ def test_what_is_no_item_is_refused_with_what_would_be_one(farm, item, match):
         farm.submit(item)
 
 
+@pytest.mark.parametrize("call", ["map", "amap", "batches"])
+def test_a_wrong_choice_is_refused_at_the_call(farm, call):
+    with pytest.raises(ConfigError, match="on_error is return or raise, not 'ignore'"):
+        getattr(farm, call)(["a.jpg"], on_error="ignore")
+    if call != "batches":
+        with pytest.raises(ConfigError, match="order is input or completed, not 'random'"):
+            getattr(farm, call)(["a.jpg"], order="random")
+
+
+def test_a_failed_image_raises_where_that_is_asked_for(tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+
+    async def label(farm):
+        return [result async for result in farm.amap([bad], on_error="raise")]
+
+    with Farm(model=fake(pixels=True), workers=1) as farm:
+        with pytest.raises(ImageError):
+            asyncio.run(label(farm))
+        with pytest.raises(ImageError):
+            list(farm.batches([bad], on_error="raise"))
+        assert [batch["status"].to_pylist() for batch in farm.batches([bad])] == [["failed"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
+        ({"model": fake(), "output": "runs/a"}, "writes nothing: `output` is for farm.run"),
+        ({"model": fake(), "wrokers": 2}, "takes model, workers and limits, not 'wrokers'"),
+        ({"model": {"weights": "yolo11n.yaml", "precision": "int8"}}, "precision"),
+        ({"model": {"weights": "/data/a.pt", "precision": "int8"}}, "calibrated with images of a source"),
         ({"model": "/missing/model.pt"}, "do not exist"),
         ({"model": fake(), "workers": 0}, "workers"),
-        ({"model": fake(), "output": "x"}, "takes model, workers and limits"),
         ({"model": fake(), "workers": {"cuont": 3}}, "did you mean `count`"),
     ],
 )
@@ -431,7 +543,7 @@ def test_a_farm_whose_folder_is_gone_says_so(tmp_path):
 def test_a_closed_farm_takes_nothing():
     with Farm(model=fake(), workers=1) as farm:
         farm.submit(np.zeros((4, 4, 3), np.uint8)).result(30)
-        folder = farm._spool._folder
+        folder = farm._spool._folders[0]
     with pytest.raises(FarmError, match="the farm is closed"):
         farm.submit(np.zeros((4, 4, 3), np.uint8))
     assert not folder.exists()
@@ -518,6 +630,34 @@ def test_a_consumer_that_dies_leaves_nothing(tmp_path, number):
     os.kill(process.pid, number)
     process.communicate(timeout=30)
     assert wait_for(lambda: not group_members(process.pid), 6)
+
+
+LABELS = f"""
+from farm import Farm
+def work():
+    with Farm(model={{"factory": "{FAKE}"}}, workers=1) as f:
+        print(f.submit("a.jpg").result().status)
+"""
+
+
+def test_a_program_that_comes_from_standard_input():
+    done = subprocess.run(
+        [sys.executable, "-"], input=f"{LABELS}\nwork()", cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.strip(), done.returncode) == ("ok", 0), done.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_process_has_a_farm_of_its_own(tmp_path, method):
+    main = f"""
+if __name__ == "__main__":
+    import multiprocessing
+    child = multiprocessing.get_context("{method}").Process(target=work)
+    child.start()
+    child.join()
+"""
+    out, err = script(tmp_path, LABELS + main).communicate(timeout=60)
+    assert out.strip() == "ok", err
 
 
 def test_not_the_main_thread_and_a_daemonic_process(tmp_path):
