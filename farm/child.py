@@ -44,3 +44,21 @@ def watch_parent(pulse: Callable[[], None]) -> None:
         os._exit(EXIT_ORPHANED)
 
     threading.Thread(target=watch, name="farm-watch-parent", daemon=True).start()
+
+
+def mind_parent(beat_of: Callable[[], float], silence_s: float) -> Callable[[], None]:
+    """A pulse for `watch_parent`: kills a parent whose heartbeat stands still, so that whoever started it replaces it.
+
+    Counts pulses of this process, not seconds: a machine that slept has seen no more of its own.
+    """
+    parent = multiprocessing.parent_process()
+    last, still = beat_of(), 0
+
+    def look() -> None:
+        nonlocal last, still
+        now = beat_of()
+        still, last = (still + 1 if now == last else 0), now
+        if parent is not None and parent.pid and still * PULSE_S >= silence_s:
+            os.kill(parent.pid, signal.SIGKILL)
+
+    return look

@@ -42,6 +42,7 @@ CHECK_S = 0.5  # between looks at the rate
 BLOCKS_AHEAD = 4  # for each actor: two it works on, and two on their way to it
 PIPELINE_TRIES = 3  # in a row, without one block labelled between
 MESSAGE_CHARS = 300  # of what the cluster says; some of it carries whole tracebacks
+PATIENCE_S = 60.0  # without a result from any actor, before it is said
 JOIN_S = 30.0  # for the pipeline to end after it was given up
 
 
@@ -106,7 +107,7 @@ class Driver:
         self._images: defaultdict[int, int] = defaultdict(int)
         self._starts: list[WorkerStart] = []
         self._began_s = self._checked_s = time.monotonic()
-        self._first_s = self._last_s = 0.0
+        self._first_s = self._last_s = self._started_s = 0.0
         self._counted = 0
         self._rate = 0.0
 
@@ -277,6 +278,7 @@ class Driver:
         first = min(self._out)
         done = frozenset(range(first, self._blocks.count + 1)) - self._out.keys()
         todo = Todo(first, done)
+        self._started_s = time.monotonic()
         self._thread = threading.Thread(target=self._pump, args=(todo,), name="farm-pipeline", daemon=True)
         self._thread.start()
 
@@ -313,8 +315,16 @@ class Driver:
             images_per_s=self._rate,
             committed=self._committed,
             workers=tuple(self._worker_snapshot(worker) for worker in sorted(self._workers)),
-            note="stopping: finishing what is in hand" if self._signals else "",
+            note=self._note(now),
         )
+
+    def _note(self, now: float) -> str:
+        if self._signals:
+            return "stopping: finishing what is in hand"
+        if self._thread is not None and not self._workers and now - self._started_s > PATIENCE_S:
+            count = len(self._job.placements)
+            return f"still no result: is there room in the cluster for {count} workers, and do they load their model?"
+        return ""
 
     def _worker_snapshot(self, worker: int) -> WorkerSnapshot:
         last = self._workers[worker]

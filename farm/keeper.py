@@ -4,11 +4,14 @@ Runs in a process that an engine starts on some machine (an actor of Ray's). Wha
 freezes or raises is what happens to a supervisor's: the same lease book finds the guilty image, the same policy says
 when enough is enough.
 
-    owns      a thread with the loop, the lease book, the worker process, its row of heartbeats
+    owns      a thread with the loop, the lease book, the worker process, its row of heartbeats and the worker's
     receives  Ready, InitFailed, AttemptFailed    from the worker (its control channel)
               Results                             from the worker (its result channel)
               orders                              from the threads that call `label`
     sends     Lease, Stop                         to the worker (its queue)
+
+Nothing watches the keeper's own process but its worker, which kills it when it is frozen: the engine then starts
+another, and gives it what this one had in hand.
 
 Several threads may call `label` at a time: the worker then has the next order's images at hand while it finishes the
 last of this one's.
@@ -53,7 +56,8 @@ JOIN_S = 10.0
 class KeeperSpec:
     """All that a keeper is told. `worker`: its number among all workers of the run, which its rows carry.
 
-    `method`: how the process starts (forkserver, spawn); `prefix`: how its names in shared memory begin.
+    `method`: how the process starts (forkserver, spawn); `prefix`: how its names in shared memory begin. `silence_s`:
+    how long the keeper's own process may be frozen before its worker kills it.
     """
 
     worker: int
@@ -65,6 +69,7 @@ class KeeperSpec:
     environment: dict[str, str]
     method: str
     prefix: str
+    silence_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -168,6 +173,8 @@ class Keeper:
     def _turn(self) -> None:
         self._watch.turn(TURN_S)
         now = time.monotonic()
+        if self._beats is not None:
+            self._beats.row(self._spec.worker + 1)["beat_s"] = now
         self._accept()
         if self._worker is None and now >= self._due_s:
             self._start()
@@ -186,7 +193,7 @@ class Keeper:
             self._book.add(Item(seq, key, path) for seq, (key, path) in zip(order.seqs, order.items, strict=True))
 
     def _start(self) -> None:
-        rows = self._spec.worker + 1  # only the last is used
+        rows = self._spec.worker + 2  # only the last two are used: the worker's, and the keeper's own
         self._beats = Heartbeats.create(f"{self._spec.prefix}{secrets.token_hex(4)}-beats", rows)
         self._beats.reset(self._spec.worker)
         spec = WorkerSpec(
@@ -199,6 +206,7 @@ class Keeper:
             max_pixels=self._spec.limits.max_pixels,
             heartbeats=self._beats.name,
             environment=self._spec.environment,
+            keeper_silence_s=self._spec.silence_s,
         )
         worker, self._results = self._roster.launch(spec)
         self._worker = worker

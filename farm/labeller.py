@@ -76,6 +76,7 @@ class Labeller:
         self._host = socket.gethostname()
         self._worker = 0
         self._together = _Together()
+        self._commit_s = 0.0
         try:
             self._open()
         except FarmError as error:
@@ -131,7 +132,9 @@ class Labeller:
         if rows is None:
             rows = self._rows(number, items)
             writer = PartWriter(part.parent, self._spec.session, number, temporary_dir=self._folder)
+            labelled = time.monotonic()
             writer.commit(rows, part_metadata(keeper.task, keeper.names, self._spec.digest))
+            self._commit_s += time.monotonic() - labelled
         starts, keeper.starts = tuple(keeper.starts), []
         receipt = Receipt(
             number,
@@ -142,7 +145,7 @@ class Labeller:
             worker=self._worker,
             host=self._host,
             restarts=keeper.restarts,
-            stage_s=keeper.stage_s,
+            stage_s={**keeper.stage_s, "commit": self._commit_s},
             starts=starts,
         )
         return _counted(receipt, rows)

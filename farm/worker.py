@@ -58,7 +58,8 @@ TRANSIENT = {"OSError", "TimeoutError", "BlockingIOError", "InterruptedError", "
 class WorkerSpec:
     """All that a worker is told at its start. `uid` is unique in the run; `worker` is its place, kept by successors.
 
-    `rows`: of the heartbeats.
+    `rows`: of the heartbeats. `keeper_silence_s`: how long a keeper, whose row is the last, may stand still before its
+    worker kills it; None where the parent is a supervisor.
     """
 
     uid: int
@@ -70,6 +71,7 @@ class WorkerSpec:
     max_pixels: int
     heartbeats: str
     environment: dict[str, str]
+    keeper_silence_s: float | None = None
 
 
 def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
@@ -90,8 +92,12 @@ def serve(
     load: Callable[[ModelConfig, str, int], Model],
 ) -> None:
     """What a worker does from its start to its end, in a process or a thread. Raises SystemExit(1) where it cannot."""
-    pulse = Pulse(Heartbeats.attach(spec.heartbeats, spec.rows), spec.worker)
+    beats = Heartbeats.attach(spec.heartbeats, spec.rows)
+    pulse = Pulse(beats, spec.worker)
     keep_beating(pulse.beat)
+    if spec.keeper_silence_s is not None:
+        keeper = beats.row(spec.rows - 1)
+        keep_beating(child.mind_parent(lambda: float(keeper["beat_s"]), spec.keeper_silence_s))
     to_supervisor, to_collector = Writer(control), Writer(results)
     try:
         placement.apply(spec.placement)

@@ -32,6 +32,7 @@ def keep(tmp_path):
             environment={},
             method="forkserver",
             prefix=prefix_of(tmp_path),
+            silence_s=60.0,
         )
         kept.append(Keeper(spec))
         return kept[-1]

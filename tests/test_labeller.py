@@ -37,6 +37,7 @@ def run(tmp_path):
             environment={},
             method="forkserver",
             prefix="",
+            silence_s=60.0,
         )
         made.append(Labeller(LabellerSpec(keeper, str(store.path), store.session, weights, "digest")))
         return made[-1]

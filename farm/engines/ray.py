@@ -27,7 +27,7 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,6 +56,7 @@ OBJECT_STORE_BYTES = 128 << 20  # of a Ray that farm starts: only lists of items
 OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
 SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
 KNOCK_S = 5.0
+FROZEN_S = 60.0  # an actor that stands still for so long is killed by its worker; Ray starts another
 REMOVE_TRIES, REMOVE_WAIT_S = 20, 0.25
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 MEMORY = "memory"  # a resource of Ray's nodes, in bytes
@@ -66,10 +67,19 @@ def prepare(
 ) -> Prepared:
     """As the local engine does it, with the whole cluster for a machine: one placement an actor, unpinned.
 
-    Raises ConfigError where Ray is not installed or its cluster is not there.
+    Raises ConfigError where Ray is not installed or its cluster is not there, or has no node for such a worker.
     """
     _import_ray()
-    prepared = local.prepare(config, stdin, source, machine or _machine(config))
+    if config.workers.kind != "process":
+        raise ConfigError(f"workers.kind {config.workers.kind} is not for engine: ray, whose workers are processes")
+    nodes = [machine] if machine else _nodes(config)
+    prepared = local.prepare(config, stdin, source, _together(nodes))
+    largest = max(len(node.cores) for node in nodes)
+    if prepared.placements[0].threads > largest:
+        raise ConfigError(
+            f"workers.threads: no node has {prepared.placements[0].threads} CPUs, the largest has {largest}; "
+            f"a worker runs on one node"
+        )
     return replace(prepared, placements=tuple(replace(place, cpus=()) for place in prepared.placements))
 
 
@@ -153,6 +163,7 @@ class RayPipeline:
             environment=job.environment,
             method=start_method(job),
             prefix="",
+            silence_s=FROZEN_S,
         )
         return LabellerSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
 
@@ -200,11 +211,15 @@ def _datasource(ray_data: Any, folder: Path, todo: Todo) -> Any:
 
 def _shares(job: Job) -> tuple[float, float]:
     """CPUs and GPUs of an actor: what its worker uses, or its part of what there is where there are more workers."""
-    first, count = job.placements[0], len(job.placements)
-    machine = _machine(job.config)
-    cores = usable_cores(machine)
-    cpus = min(max(first.threads, first.decoders if first.device != "cpu" else 1), cores / count)
-    gpus = 0.0 if first.device == "cpu" else min(1.0, len(machine.cuda_devices) / count)
+    return shares(job.placements[0], len(job.placements), _nodes(job.config))
+
+
+def shares(place: Placement, count: int, nodes: Sequence[Machine]) -> tuple[float, float]:
+    """CPUs and GPUs that Ray sets aside for each of `count` workers, so that all of them fit on the nodes. Pure."""
+    cores, largest = sum(map(usable_cores, nodes)), max(map(usable_cores, nodes))
+    cpus = min(max(place.threads, place.decoders if place.device != "cpu" else 1), cores / count, largest)
+    devices = sum(len(node.cuda_devices) for node in nodes)
+    gpus = 0.0 if place.device == "cpu" or not devices else 1 / math.ceil(count / devices)
     scale = 10**SHARE_DIGITS
     return (cpus if cpus < 1 else math.floor(cpus)), math.floor(gpus * scale) / scale  # Ray takes no 1.5 CPUs
 
@@ -220,16 +235,30 @@ def _import_ray() -> Any:
     return ray
 
 
-def _machine(config: FarmConfig) -> Machine:
-    """What there is to plan with: this machine, or all nodes of the cluster together."""
+def _nodes(config: FarmConfig) -> list[Machine]:
+    """What there is to plan with: this machine, or the nodes of the cluster."""
     cuda = config.workers.devices != "cpu"
     ray = _import_ray()
     if config.ray.address == LOCAL and not ray.is_initialized():
-        return inspect_machine(cuda)
+        return [inspect_machine(cuda)]
     with connected(config, ()):
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus, memory = (int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU", MEMORY))
-    return Machine(tuple((cpu,) for cpu in range(max(1, cpus))), memory, ("of the cluster",) * (gpus if cuda else 0))
+        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [_node(each, cuda) for each in resources if each.get("CPU")]  # a head may have none, and labels nothing
+    return nodes or [Machine(((0,),), 0, ())]
+
+
+def _node(resources: Mapping[str, float], cuda: bool) -> Machine:
+    cpus, gpus, memory = (int(resources.get(name, 0)) for name in ("CPU", "GPU", MEMORY))
+    return Machine(tuple((cpu,) for cpu in range(cpus)), memory, ("of the cluster",) * (gpus if cuda else 0))
+
+
+def _together(nodes: Sequence[Machine]) -> Machine:
+    """All nodes as one machine."""
+    if len(nodes) == 1:
+        return nodes[0]
+    cores = tuple((cpu,) for cpu in range(sum(len(node.cores) for node in nodes)))
+    devices = tuple(device for node in nodes for device in node.cuda_devices)
+    return Machine(cores, sum(node.memory_bytes for node in nodes), devices)
 
 
 @contextlib.contextmanager

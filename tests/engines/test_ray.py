@@ -16,7 +16,9 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"
 import farm
 from farm import engines
 from farm.config import validate
-from farm.errors import FarmError, WorkerError
+from farm.engines.ray import shares
+from farm.errors import ConfigError, FarmError, WorkerError
+from farm.placement import Machine, Placement
 from tests.engines.harness import config, sound
 from tests.faults.harness import POISON, ROOT, pictures, wait_for
 
@@ -89,6 +91,61 @@ def test_actors_killed_in_the_middle_lose_and_double_nothing(own_ray, tmp_path):
     assert (summary.ok, summary.failed) == (200, 0)
     farm.run(config(source, tmp_path / "local", "local"))
     assert sound(tmp_path / "run") == sound(tmp_path / "local")
+
+
+def test_an_actor_that_is_frozen_is_replaced(own_ray, tmp_path, monkeypatch):
+    """Its worker, which it keeps, sees it stand still and kills it; Ray starts another, and gives it its blocks."""
+    monkeypatch.setattr("farm.engines.ray.FROZEN_S", 3.0)
+    source = pictures(tmp_path / "images", 120)
+    parts = tmp_path / "run" / "parts"
+    frozen = []
+
+    def freeze():
+        if wait_for(lambda: any(parts.glob("*.parquet")) and actors(), 60):
+            frozen.append(actors()[-1])
+            os.kill(frozen[0], signal.SIGSTOP)
+
+    thread = threading.Thread(target=freeze)
+    thread.start()
+    summary = farm.run(config(source, tmp_path / "run", model={"sleep_ms": 60}, commit={"images": 16}))
+    thread.join()
+    assert frozen and not psutil.pid_exists(frozen[0])
+    assert (summary.ok, summary.failed) == (120, 0)
+    assert len(sound(tmp_path / "run")) == 120
+    assert summary.stage_s["commit"] > 0 and summary.stage_s["list"] > 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "match"),
+    [
+        ({"kind": "locked"}, "workers.kind locked is not for engine: ray, whose workers are processes"),
+        ({"threads": 999}, "no node has 999 CPUs, the largest has"),
+    ],
+)
+def test_workers_that_no_node_could_have_are_refused(own_ray, tmp_path, workers, match):
+    source = pictures(tmp_path / "images", 1)
+    with pytest.raises(ConfigError, match=match):
+        farm.run(config(source, tmp_path / "run", workers={"devices": "cpu", **workers}))
+
+
+NODE = Machine(tuple((cpu,) for cpu in range(16)), 64 << 30, ())
+GPU_NODE = Machine(NODE.cores, 64 << 30, ("A", "A"))
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "nodes", "expected"),
+    [
+        (Placement(0, (), "cpu", 1, 1, 1), 32, [NODE, NODE], (1, 0)),
+        (Placement(0, (), "cpu", 1, 1, 1), 64, [NODE, NODE], (0.5, 0)),
+        (Placement(0, (), "cpu", 20, 1, 1), 1, [NODE, NODE], (16, 0)),
+        (Placement(0, (), "cuda:0", 1, 32, 8), 2, [GPU_NODE], (8, 1)),
+        (Placement(0, (), "cuda:0", 1, 32, 4), 3, [GPU_NODE], (4, 0.5)),
+        (Placement(0, (), "cuda:0", 1, 32, 4), 4, [GPU_NODE], (4, 0.5)),
+        (Placement(0, (), "cuda:0", 1, 32, 2), 5, [GPU_NODE], (2, 0.3333)),
+    ],
+)
+def test_what_ray_sets_aside_fits_on_its_nodes(place, count, nodes, expected):
+    assert shares(place, count, nodes) == expected
 
 
 def test_a_model_that_only_dies_or_never_starts_ends_the_run_with_its_own_error(own_ray, tmp_path):
