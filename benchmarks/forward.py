@@ -18,7 +18,7 @@ from benchmarks.peers import farm_run
 from benchmarks.record import parser, report
 from farm.config import ModelConfig
 from farm.decoding import decode
-from farm.models import backends, load_model
+from farm.models import conversions, load_model
 from farm.models.weights import weights_digest
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
@@ -71,7 +71,8 @@ def main() -> None:
     for number in range(args.rounds):
         for name in BACKENDS:
             config = ModelConfig(weights=weights, backend=name)
-            executable = backends.prepare(config, weights_digest(weights), name, "cpu", (), print)
+            request = conversions.Request(config, weights_digest(weights), name, "cpu")
+            executable = conversions.prepare(request, print)
             whole = farm_run(images, weights, len(args.cpus), backend=name)[1]
             alone = network_alone(images, executable.weights, args.cpus)
             print(f"round {number + 1}: {name}: {whole:.1f} of {alone:.1f} images/s", flush=True)

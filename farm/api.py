@@ -17,6 +17,7 @@ from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
 from farm.keys import KeySet
 from farm.models.backends import faster
+from farm.models.conversions import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
 from farm.schema import names_of
 from farm.sources.base import Source
@@ -35,20 +36,21 @@ def run(
     hooks: Hooks | None = None,
     stdin: BinaryIO | None = None,
     source: Source | None = None,
+    convert_timeout_s: float = CONVERT_TIMEOUT_S,
 ) -> Summary:
     """Label every image of the source that the run directory does not hold yet; export; say how it went.
 
     `config` is a YAML file's path, a mapping of the same shape, or a FarmConfig; `overrides` are `section.key=value`.
     `stdin` is read where `source.path` is `-`; a `source` object lists items of your own instead of `source.path`.
-    Returns when everything is committed, or when `hooks` stopped it. Raises FarmError where it cannot go on: what
-    was committed by then stays, and the same call continues.
+    A model that is to be converted first has `convert_timeout_s`. Returns when everything is committed, or when `hooks`
+    stopped it. Raises FarmError where it cannot go on: what was committed by then stays, and the same call continues.
     """
     began_s = time.monotonic()
     config = as_config(config, overrides)
     prepared = engines.load(config.engine).prepare(config, stdin, source)
     store = RunStore.open(prepared.config.output.dir)
     try:
-        return _label(prepared, store, hooks or Hooks(), None, began_s)
+        return _label(prepared, store, hooks or Hooks(), None, began_s, convert_timeout_s)
     finally:
         store.close()
 
@@ -74,9 +76,12 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
         store.close()
 
 
-def _label(prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float) -> Summary:
+def _label(
+    prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float,
+    convert_timeout_s: float = CONVERT_TIMEOUT_S,
+) -> Summary:  # fmt: skip
     """The part that `run` and `retry` share: label, export, summarise."""
-    prepared, entries = local.settle(prepared, store, hooks.on_note)
+    prepared, entries = local.settle(prepared, store, hooks.on_note, convert_timeout_s)
     outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
     finished = outcome.signal is None
     reports = export_all(store, prepared.config.output.exports) if finished else {}

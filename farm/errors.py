@@ -4,6 +4,7 @@
     ├── ConfigError           2  a config value, key or file is wrong
     ├── SourceError           2  the source does not exist, cannot be read or holds no image
     ├── ModelError            2  the weights do not exist, do not load or do not fit the arguments
+    │   └── OutOfTimeError    2  weights were not converted in the time that there was
     ├── OutputError           1  the run directory cannot be written, or its disk is full
     │   ├── RunMismatchError  2  the run directory holds work of another model or other arguments
     │   ├── RunLockedError    2  another farm is writing to the run directory
@@ -50,6 +51,10 @@ class ModelError(FarmError):
     """The weights do not exist, do not load or do not fit the arguments."""
 
     exit_code = EXIT_USAGE
+
+
+class OutOfTimeError(ModelError):
+    """Weights were not converted, or the result not compared, in the time that there was."""
 
 
 class OutputError(FarmError):

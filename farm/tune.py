@@ -2,12 +2,15 @@
 
 Runs in the calling process, each trial a farm of its own. First the backend, then workers and threads, then batch,
 then decoding threads: each keeps the winner of the one before. A trial ends when its rate is known, or as soon as it
-is clear that it is no match for the best one. What the config sets itself is not touched.
+is clear that it is no match for the best one; a conversion that takes longer than the time that is left is given up.
+What the config sets itself is not touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import signal
 import tempfile
 import time
@@ -15,15 +18,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from farm.api import run
-from farm.config import FarmConfig
+from farm.config import FarmConfig, ModelConfig
 from farm.engines import local
 from farm.engines.local import Hooks, Running
-from farm.errors import FarmError, SourceError
+from farm.errors import ConfigError, FarmError, ModelError, OutOfTimeError, SourceError
 from farm.models import backends
 from farm.placement import Machine, inspect_machine, plan, usable_cores
 from farm.sources.base import Entry, Source, first_entry_or_raise
-from farm.summary import Snapshot
+from farm.summary import Snapshot, Summary
 
 BUDGET_S = 120.0
 SAMPLE_IMAGES = 256
@@ -32,11 +37,16 @@ GLANCE_S = 2.0  # after which a trial that is far behind is ended
 FAR_BEHIND = 0.7  # of the best rate
 START_LIMIT_S = 60.0
 PASSES = 10_000
+MORE = 5  # times the budget, to be tried where a conversion did not end in it
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One plan and what it did. `own_bytes`: memory of all workers together that no other process shares."""
+    """One plan and what it did.
+
+    `own_bytes`: memory of all workers together that no other process shares, the most that was seen while they
+    labelled; where workers are threads, that of the process.
+    """
 
     backend: str
     precision: str
@@ -87,25 +97,30 @@ def tune(
 
     Raises FarmError where not even the first plan works: its own words.
     """
+    if config.engine != "local":
+        raise ConfigError(
+            f"farm tune measures plans on this machine, not with engine={config.engine}; give it engine=local, on a "
+            f"machine like a node of the cluster"
+        )
     machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
     prepared = local.prepare(config, machine=machine)
     entries = list(itertools.islice(first_entry_or_raise(prepared.source), SAMPLE_IMAGES))
     sample = Sample(prepared.source.name, prepared.source.root, entries)
-    deadline = time.monotonic() + budget_s
+    bench = _Bench(sample, machine, note, budget_s, time.monotonic() + budget_s)
     trials: list[Trial] = []
     best: tuple[Trial, FarmConfig] | None = None
     for candidates in grid(machine, config):
         base = best[1] if best else config
         for changes in candidates:
             candidate = _changed(base, changes)
-            if best and (time.monotonic() > deadline or _plan_of(candidate, machine) == _plan_of(base, machine)):
+            if best and (bench.is_over or _plan_of(candidate, machine) == _plan_of(base, machine)):
                 continue
             try:
-                trial = _try(candidate, sample, machine, best[0].images_per_s if best else 0.0, note)
+                trial = bench.trial(candidate, best[0].images_per_s if best else 0.0)
             except FarmError as error:
                 if best is None:
                     raise
-                note(f"{changes}: {error}")
+                note(f"{', '.join(f'{key}={value}' for key, value in changes.items())} is left out: {error}")
                 continue
             trials.append(trial)
             heard(trial)
@@ -139,10 +154,15 @@ def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]
 def _backends(config: FarmConfig, cpu: bool) -> list[str]:
     """Other backends than torch that could run the model."""
     model = config.model
-    if model.backend != "auto" or model.weights is None or not model.weights.endswith(".pt"):
+    if model.backend != "auto" or not _convertible(model):
         return []
     names = ("openvino", "onnxruntime") if cpu else ("tensorrt",)
     return [name for name in names if backends.installed(name) and model.precision in backends.PRECISIONS[name]]
+
+
+def _convertible(model: ModelConfig) -> bool:
+    """May farm choose what executes it?"""
+    return model.weights is not None and model.weights.endswith(".pt")
 
 
 def _changed(config: FarmConfig, changes: dict[str, Any]) -> FarmConfig:
@@ -161,19 +181,22 @@ def _fixed(config: FarmConfig, best: Trial) -> FarmConfig:
     """The config with nothing left to `auto` that the trial has settled."""
     values = {"count": best.workers, "threads": best.threads, "batch": best.batch, "decoders": best.decoders}
     changes: dict[str, Any] = {f"workers.{name}": value for name, value in values.items()}
-    if config.model.weights is not None and config.model.weights.endswith(".pt"):
+    if _convertible(config.model):
         changes["model.backend"] = best.backend
     return _changed(config, changes)
 
 
 class _Watcher:
-    """Looks on at a trial, takes its rate while all workers are at work, and ends it."""
+    """Looks on at a trial, takes its rate and memory while all workers are at work, and ends it."""
 
-    def __init__(self, best_rate: float) -> None:
+    def __init__(self, best_rate: float, over_s: float) -> None:
+        """`over_s`: when the budget is spent; only the first trial may start beyond it."""
         self._best = best_rate
+        self._over_s = over_s
         self._supervisor: Running | None = None
         self._since: tuple[float, int] | None = None
         self.rate = 0.0
+        self.own_bytes = 0
         self.note = ""
 
     def meet(self, supervisor: Running) -> None:
@@ -182,19 +205,28 @@ class _Watcher:
     def look(self, snapshot: Snapshot) -> None:
         now = time.monotonic()
         if any(worker.state == "starting" for worker in snapshot.workers) or not snapshot.done:
-            if snapshot.elapsed_s > START_LIMIT_S:
+            if snapshot.elapsed_s > START_LIMIT_S or (self._best and now > self._over_s):
                 self._end("too slow to start")
             return
         if self._since is None:
             self._since = now, snapshot.done
+            self._weigh()
             return
         span = now - self._since[0]
         if span > 0:
             self.rate = (snapshot.done - self._since[1]) / span
         if span >= TRIAL_S:
+            self._weigh()
             self._end("")
         elif span >= GLANCE_S and self.rate < FAR_BEHIND * self._best:
+            self._weigh()
             self._end("ended early")
+
+    def _weigh(self) -> None:
+        """Memory at this moment. Not at every look: the kernel walks through all pages of a process for it."""
+        if self._supervisor is not None:
+            workers = [pid for role, pid in self._supervisor.processes().items() if role.startswith("worker")]
+            self.own_bytes = max(self.own_bytes, sum(map(_own_bytes, workers or [os.getpid()])))  # none: threads
 
     def _end(self, note: str) -> None:
         self.note = note
@@ -203,29 +235,63 @@ class _Watcher:
             self._supervisor = None
 
 
-def _try(config: FarmConfig, sample: Sample, machine: Machine, best_rate: float, note: Callable[[str], None]) -> Trial:
-    watcher = _Watcher(best_rate)
-    backend = "torch" if config.model.backend == "auto" and config.model.precision == "fp32" else config.model.backend
-    model = config.model.model_copy(update={"backend": backend})
-    with tempfile.TemporaryDirectory(prefix="farm-tune-") as folder:
-        output = config.output.model_copy(update={"dir": folder, "exports": []})
-        trial = config.model_copy(update={"model": model, "output": output})
-        summary = run(trial, hooks=Hooks(watcher.meet, watcher.look, on_note=note), source=sample)
-    place = plan(machine, config.workers)
-    agreed = summary.agreement["matched"] if summary.agreement else None
-    rate, remark = watcher.rate, watcher.note
-    if agreed is not None and agreed < config.model.min_agreement and config.model.precision == "fp32":
-        rate, remark = 0.0, "agrees too little with torch"
-    return Trial(
-        backend=summary.backend,
-        precision=config.model.precision,
-        workers=len(place),
-        threads=place[0].threads,
-        batch=place[0].batch,
-        decoders=place[0].decoders,
-        images_per_s=rate,
-        own_bytes=sum(start.own_bytes for start in summary.starts),
-        agreement=agreed,
-        note=remark,
-        cuda_graphs=config.model.cuda_graphs,
-    )
+def _own_bytes(pid: int) -> int:
+    """Of a process, 0 where it is gone."""
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_full_info().uss)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What all trials have in common. `over_s`: when the budget is spent, by time.monotonic."""
+
+    sample: Sample
+    machine: Machine
+    note: Callable[[str], None]
+    budget_s: float
+    over_s: float
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self.over_s
+
+    def trial(self, config: FarmConfig, best_rate: float) -> Trial:
+        """Label some of the sample. Raises FarmError where this config cannot, or has no time to be made ready."""
+        watcher = _Watcher(best_rate, self.over_s)
+        summary = self._run(config, watcher)
+        place = plan(self.machine, config.workers)
+        agreed = summary.agreement["matched"] if summary.agreement else None
+        rate, remark = watcher.rate, watcher.note
+        if agreed is not None and agreed < config.model.min_agreement and config.model.precision == "fp32":
+            rate, remark = 0.0, "agrees too little with torch"
+        return Trial(
+            backend=summary.backend,
+            precision=config.model.precision,
+            workers=len(place),
+            threads=place[0].threads,
+            batch=place[0].batch,
+            decoders=place[0].decoders,
+            images_per_s=rate,
+            own_bytes=watcher.own_bytes,
+            agreement=agreed,
+            note=remark,
+            cuda_graphs=config.model.cuda_graphs,
+        )
+
+    def _run(self, config: FarmConfig, watcher: _Watcher) -> Summary:
+        model = config.model
+        if _convertible(model) and model.backend == "auto" and model.precision == "fp32":
+            model = model.model_copy(update={"backend": "torch"})
+        hooks = Hooks(watcher.meet, watcher.look, on_note=self.note)
+        left_s = max(0.0, self.over_s - time.monotonic())
+        with tempfile.TemporaryDirectory(prefix="farm-tune-") as folder:
+            output = config.output.model_copy(update={"dir": folder, "exports": []})
+            trial = config.model_copy(update={"model": model, "output": output})
+            try:
+                return run(trial, hooks=hooks, source=self.sample, convert_timeout_s=left_s)
+            except OutOfTimeError:
+                raise ModelError(
+                    f"its conversion did not end in what was left of {self.budget_s:g} s; "
+                    f"give more time, for example --seconds {MORE * self.budget_s:g}"
+                ) from None

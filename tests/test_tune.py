@@ -1,12 +1,19 @@
 """Tuning: what is tried, that the fastest wins, and that what the user has set stays."""
 
+import os
+
+import psutil
 import pytest
 import yaml
 
+import farm.tune
 from farm.cli import main
 from farm.config import validate
+from farm.errors import ConfigError, ModelError, OutOfTimeError
+from farm.models import backends
 from farm.placement import Machine
 from farm.sources.base import Entry, item_key
+from farm.summary import Snapshot, Summary, WorkerSnapshot
 from farm.tune import Sample, grid, tune
 from tests.faults.harness import pictures
 
@@ -50,6 +57,100 @@ def test_a_sample_lists_its_images_again_and_again_as_if_they_had_changed():
     entries = [next(listed) for _ in range(5)]
     assert [entry.path for entry in entries] == ["a.jpg", "b.jpg", "a.jpg", "b.jpg", "a.jpg"]
     assert len({item_key(*entry) for entry in entries}) == 5
+
+
+def test_a_cluster_is_not_tuned_for():
+    with pytest.raises(ConfigError, match="give it engine=local"):
+        tune(config(engine="ray"))
+
+
+class Looked:
+    """A run that is looked at: two workers and a collector."""
+
+    ended = False
+
+    def interrupt(self, number):
+        self.ended = True
+
+    def processes(self):
+        return {"worker 0": 1, "worker 1": 2, "collector": 3}
+
+
+def look(watcher, done, state="predicting"):
+    workers = tuple(WorkerSnapshot(number, "", state, done, 0.0, restarts=number) for number in (0, 1))
+    watcher.look(Snapshot(1.0, None, 0, done, 0, 0, 0.0, 0, workers))
+
+
+def test_memory_is_the_most_that_all_workers_have_while_they_label(monkeypatch):
+    seen = iter([{1: 10, 2: 20}, {1: 30, 2: 5}])
+    now = {}
+    monkeypatch.setattr(farm.tune, "_own_bytes", lambda pid: now[pid])
+    monkeypatch.setattr(farm.tune, "TRIAL_S", 0.0)
+    watcher, running = farm.tune._Watcher(0.0, over_s=float("inf")), Looked()
+    watcher.meet(running)
+    look(watcher, 0, "starting")
+    assert watcher.own_bytes == 0
+    now.update(next(seen))
+    look(watcher, 1)
+    assert watcher.own_bytes == 30
+    now.update(next(seen))
+    look(watcher, 2)
+    assert (watcher.own_bytes, running.ended) == (35, True)
+
+
+@pytest.mark.timeout(60)
+def test_the_memory_of_threads_is_that_of_their_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(farm.tune, "TRIAL_S", 0.3)
+    workers = {"kind": "thread", "devices": "cpu", "count": 4, "batch": 1, "decoders": 1}
+    source = pictures(tmp_path / "source", 4)
+    tuning = tune(config(source, tmp_path / "run", {"sleep_ms": 1}, workers=workers), machine=FOUR)
+    mine = psutil.Process(os.getpid()).memory_full_info().uss
+    assert 0.5 * mine < tuning.best.own_bytes < 2 * mine
+
+
+def weighed(tmp_path, monkeypatch, unfinished):
+    """`tune` of a .pt whose runs are made up; `unfinished`: backends whose conversion does not end. Notes too."""
+    (tmp_path / "m.pt").write_bytes(b"weights")
+    source = pictures(tmp_path / "source", 2)
+    times, notes = [], []
+
+    def run(trial, hooks, source, convert_timeout_s):
+        times.append(convert_timeout_s)
+        if trial.model.backend in unfinished:
+            raise OutOfTimeError("not converted")
+        return Summary("", 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, backend=trial.model.backend)
+
+    monkeypatch.setattr(farm.tune, "run", run)
+    monkeypatch.setattr(backends, "installed", lambda name: name == "openvino")
+    workers = {"devices": "cpu", "count": 1, "batch": 1, "decoders": 1}
+    values = {"source": str(source), "model": {"weights": str(tmp_path / "m.pt")}, "output": "y", "workers": workers}
+    return lambda **model: (
+        tune(validate({**values, "model": {**values["model"], **model}}), 50, note=notes.append, machine=FOUR),
+        times,
+        notes,
+    )
+
+
+def test_a_conversion_has_what_is_left_of_the_budget(tmp_path, monkeypatch):
+    tuning, times, notes = weighed(tmp_path, monkeypatch, {"openvino"})()
+    assert [trial.backend for trial in tuning.trials] == ["torch"]
+    assert 0 < times[1] <= times[0] <= 50
+    assert notes == [
+        "model.backend=openvino is left out: its conversion did not end in what was left of 50 s; "
+        "give more time, for example --seconds 250"
+    ]
+
+
+def test_a_conversion_that_nothing_can_be_tried_without(tmp_path, monkeypatch):
+    with pytest.raises(ModelError, match="--seconds 250"):
+        weighed(tmp_path, monkeypatch, {"openvino"})(backend="openvino")
+
+
+def test_what_farm_does_not_convert_is_tried_as_what_it_is(tmp_path, monkeypatch):
+    (tmp_path / "m.onnx").write_bytes(b"weights")
+    tuning, _, _ = weighed(tmp_path, monkeypatch, {})(weights=str(tmp_path / "m.onnx"))
+    assert [trial.backend for trial in tuning.trials] == ["auto"]
+    assert tuning.config.model.backend == "auto"
 
 
 @pytest.mark.timeout(120)

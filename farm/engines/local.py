@@ -23,8 +23,8 @@ from farm import storage
 from farm.config import STDIN, FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
-from farm.models import backends
-from farm.models.backends import Agreement, Executable
+from farm.models import backends, conversions
+from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
 from farm.sources import first_entry_or_raise, open_source
@@ -130,12 +130,14 @@ def backend_of(model: ModelConfig, device: str, many: bool) -> str:
     return runs_with(model.weights) or "torch"
 
 
-def settle(prepared: Prepared, store: RunStore, note: Callable[[str], None]) -> tuple[Prepared, Iterator[Entry]]:
+def settle(
+    prepared: Prepared, store: RunStore, note: Callable[[str], None], timeout_s: float = CONVERT_TIMEOUT_S
+) -> tuple[Prepared, Iterator[Entry]]:
     """The run with what is to execute its model, converted and compared where need be, and the entries of its source.
 
-    A run that is continued keeps the backend it has, and the calibration of its int8. On a cluster every node needs
-    what is converted: it is kept in the run directory then, and `auto` is torch. Raises RunMismatchError where the
-    directory holds other work.
+    A conversion has `timeout_s`. A run that is continued keeps the backend it has, and the calibration of its int8. On
+    a cluster every node needs what is converted: it is kept in the run directory then, and `auto` is torch. Raises
+    RunMismatchError where the directory holds other work.
     """
     entries = first_entry_or_raise(prepared.source)
     model = prepared.config.model
@@ -161,13 +163,12 @@ def settle(prepared: Prepared, store: RunStore, note: Callable[[str], None]) -> 
             f"model.backend {backend} is converted into the run directory, which {store.path} cannot hold; "
             f"set model.backend=torch, or convert the weights yourself"
         )
-    count = backends.CALIBRATION_IMAGES if model.precision == "int8" else backends.SAMPLE_IMAGES
+    count = conversions.CALIBRATION_IMAGES if model.precision == "int8" else conversions.SAMPLE_IMAGES
     sample = [os.path.join(prepared.source.root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
     cache = store.path / CONVERTED_DIR if clustered else None
     try:
-        executable = backends.prepare(
-            model, prepared.digest, backend, prepared.device, sample, note, cache, fingerprint.get(CONVERSION)
-        )
+        request = Request(model, prepared.digest, backend, prepared.device, sample)
+        executable = conversions.prepare(request, note, cache, fingerprint.get(CONVERSION), timeout_s)
     except ModelError as error:
         if model.backend != "auto" or model.precision != "fp32":
             raise
@@ -251,7 +252,7 @@ def settle_unseen(prepared: Prepared, note: Callable[[str], None]) -> Prepared:
     if model.weights is None or not model.weights.endswith(".pt"):
         return prepared
     backend = backend_of(model, prepared.device, many=False)
-    executable = backends.prepare(model, prepared.digest, backend, prepared.device, (), note)
+    executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note)
     return replace(prepared, executable=executable)
 
 

@@ -1,17 +1,19 @@
 """Models: what labels images, behind one small protocol (base.py). Loaded in the worker that uses them.
 
-base.py      the protocol a worker drives
-yolo.py      anything that Ultralytics' YOLO() loads
-mapped.py    weights once: a file that the workers of a machine map into memory
-encode.py    Ultralytics' Results as Arrow columns
-budgets.py   a thread budget for onnxruntime and OpenVINO
-simple.py    anything with predict(images)
-arrays.py    Arrow arrays from numpy columns
-backends.py  the supervisor's side: which backend executes the network; converted weights in a cache
-convert.py   a process of its own that converts, and compares with torch
-locked.py    one model for several threads
-fake.py      a model that needs no weights, for tests and for measuring farm itself
-weights.py   the supervisor's side: where weights are, their digest, the environment they are loaded in
+base.py         the protocol a worker drives
+yolo.py         anything that Ultralytics' YOLO() loads
+mapped.py       weights once: a file that the workers of a machine map into memory
+graphs.py       CUDA graphs, one for each shape of batch
+encode.py       Ultralytics' Results as Arrow columns
+budgets.py      a thread budget for onnxruntime and OpenVINO
+simple.py       anything with predict(images)
+arrays.py       Arrow arrays from numpy columns
+backends.py     the supervisor's side: which backend executes the network
+conversions.py  the supervisor's side: converted weights in a cache, and how they agree with torch
+convert.py      a process of its own that converts, and compares with torch
+locked.py       one model for several threads
+fake.py         a model that needs no weights, for tests and for measuring farm itself
+weights.py      the supervisor's side: where weights are, their digest, the environment they are loaded in
 """
 
 from __future__ import annotations

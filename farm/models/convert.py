@@ -24,7 +24,7 @@ import numpy as np
 from farm.config import ModelConfig
 from farm.decoding import decode
 from farm.errors import DecodeError
-from farm.models.backends import ENGINE_BATCH, EXPORTED_DET
+from farm.models.conversions import ENGINE_BATCH, EXPORTED_DET
 from farm.models.weights import environment
 
 FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "tensorrt": "engine"}

@@ -1,7 +1,9 @@
 """Backends: the choice, the comparison with torch, and real conversions of real weights on real images."""
 
+import fcntl
 import json
 import shutil
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,9 +16,10 @@ import farm
 from farm.api import Hooks
 from farm.config import ModelConfig
 from farm.engines.local import _doubt
-from farm.errors import ModelError, RunMismatchError
-from farm.models import backends
-from farm.models.backends import Agreement, choose, prepare
+from farm.errors import ModelError, OutOfTimeError, RunMismatchError
+from farm.models import backends, conversions
+from farm.models.backends import choose
+from farm.models.conversions import Agreement, Request, prepare
 from farm.models.convert import agreement, predictions
 from farm.models.weights import weights_digest
 
@@ -134,7 +137,7 @@ def ready(weights, cache, sample, notes=None, **values):
     config = ModelConfig(weights=str(weights), **values)
     backend = choose(config, "cpu", many=False)
     note = [].append if notes is None else notes.append
-    return prepare(config, weights_digest(str(weights)), backend, "cpu", sample, note, cache)
+    return prepare(Request(config, weights_digest(str(weights)), backend, "cpu", sample), note, cache)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -174,11 +177,41 @@ def test_weights_that_cannot_be_converted(tmp_path, sample):
         ready(weights, tmp_path, sample, backend="onnxruntime")
 
 
-def test_a_conversion_that_does_not_end(coco_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(backends, "CONVERT_TIMEOUT_S", 0.1)
+def test_a_conversion_that_does_not_end(coco_weights, tmp_path):
     config = ModelConfig(weights=str(coco_weights), backend="onnxruntime")
     with pytest.raises(ModelError, match=r"took longer than 0\.1 s"):
-        prepare(config, "digest", "onnxruntime", "cpu", [], print, tmp_path)
+        prepare(Request(config, "digest", "onnxruntime", "cpu"), print, tmp_path, timeout_s=0.1)
+
+
+CONVERTER = """#!{python}
+import json, pathlib, sys, time
+(pathlib.Path(json.load(sys.stdin)["out"]) / ".making-x").mkdir()
+time.sleep(60)
+"""
+
+
+def test_what_a_conversion_that_is_cut_off_has_made_is_taken_away(tmp_path, monkeypatch):
+    """A converter that begins, and gets no further."""
+    converter = tmp_path / "converter"
+    converter.write_text(CONVERTER.format(python=sys.executable))
+    converter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(converter))
+    request = Request(model(backend="onnxruntime"), "digest", "onnxruntime", "cpu")
+    with pytest.raises(OutOfTimeError, match=r"took longer than 2 s"):
+        prepare(request, print, tmp_path / "cache", timeout_s=2)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
+def test_somebody_elses_conversion_is_not_waited_for_longer_than_there_is_time(tmp_path):
+    request = Request(model(backend="onnxruntime"), "digest", "onnxruntime", "cpu")
+    with pytest.raises(OutOfTimeError):
+        prepare(request, print, tmp_path, timeout_s=0.0)  # makes the folder
+    (folder,) = tmp_path.iterdir()
+    with open(folder / "lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OutOfTimeError, match=r"took longer than 0\.3 s"):
+            prepare(request, print, tmp_path, timeout_s=0.3)
 
 
 def test_a_run_with_a_backend(coco_images, coco_weights, tmp_path, monkeypatch, cache):
@@ -248,7 +281,7 @@ def test_auto_falls_back_where_a_conversion_fails(coco_images, coco_weights, tmp
 def test_int8_is_calibrated_once_for_a_run(coco_images, coco_weights, tmp_path, monkeypatch, cache):
     """Images that come before the first ones would calibrate it otherwise, and half of the run have other labels."""
     pytest.importorskip("nncf")
-    monkeypatch.setattr(backends, "CALIBRATION_IMAGES", 4)
+    monkeypatch.setattr(conversions, "CALIBRATION_IMAGES", 4)
     monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
     monkeypatch.setenv("HOME", str(tmp_path))
     images = tmp_path / "images"
@@ -282,13 +315,9 @@ def test_a_converted_model_without_suppression_gives_as_many_boxes_as_asked(tmp_
     weights = tmp_path / "yolo26n.pt"
     YOLO("yolo26n.yaml").save(weights)
     config = ModelConfig(weights=str(weights), backend="onnxruntime", imgsz=320, max_det=700, conf=1e-6)
-    made = prepare(
-        config, weights_digest(str(weights)), "onnxruntime", "cpu", (), lambda text: None, tmp_path / "cache"
-    )
-    other = prepare(
-        config.model_copy(update={"max_det": 300}), weights_digest(str(weights)), "onnxruntime", "cpu", (),
-        lambda text: None, tmp_path / "cache",
-    )  # fmt: skip
+    fewer = config.model_copy(update={"max_det": 300})
+    requests = [Request(each, weights_digest(str(weights)), "onnxruntime", "cpu") for each in (config, fewer)]
+    made, other = (prepare(request, lambda text: None, tmp_path / "cache") for request in requests)
     assert made.weights != other.weights
     thin = tmp_path / "thin.jpg"
     cv2.imwrite(str(thin), np.random.default_rng(0).integers(0, 255, (40, 640, 3), np.uint8))
