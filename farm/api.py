@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from farm import engines, exports, storage
 from farm.config import FarmConfig, load, validate
-from farm.engines import local
+from farm.engines import settling
 from farm.engines.local import Hooks, Prepared
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
@@ -81,7 +81,7 @@ def _label(
     convert_timeout_s: float = CONVERT_TIMEOUT_S,
 ) -> Summary:  # fmt: skip
     """The part that `run` and `retry` share: label, export, summarise."""
-    prepared, entries = local.settle(prepared, store, hooks.on_note, convert_timeout_s)
+    prepared, entries = settling.settle(prepared, store, hooks.on_note, convert_timeout_s)
     outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
     finished = outcome.signal is None
     reports = export_all(store, prepared.config.output.exports) if finished else {}

@@ -35,7 +35,7 @@ import pyarrow as pa
 
 from farm import segments, storage
 from farm.config import FarmConfig, validate
-from farm.engines import local
+from farm.engines import local, settling
 from farm.errors import ConfigError, FarmError, ModelError, RunLockedError, WorkerError
 from farm.keys import KeySet
 from farm.messages import Item
@@ -144,7 +144,7 @@ class Farm:
             self._config: FarmConfig = validate(values)
             self._feed = Feed()
             _check_precision(self._config)
-            self._prepared = local.settle_unseen(local.prepare(self._config, source=self._feed), _log.info)
+            self._prepared = settling.settle_unseen(local.prepare(self._config, source=self._feed), _log.info)
         except BaseException:
             self._alive.release()
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -12,6 +12,7 @@ import pytest
 
 import farm
 from farm.cli import COMMANDS, main
+from farm.models import backends
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "ultralytics", "pyarrow", "pydantic", "numpy", "rich", "cv2")
@@ -54,7 +55,38 @@ def test_check_prints_the_plan_and_runs_nothing(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "decoders" in out
     assert f"source root      {tmp_path / 'images'}" in out
+    assert "backend          factory\n" in out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "here", "said"),
+    [
+        ([], {"onnxruntime"}, "auto: torch for fewer than 1,000 images, onnxruntime from there on, if it agrees to 0.995"),
+        (["model.min_agreement=0.9"], {"openvino"}, "auto: torch for fewer than 1,000 images, openvino from there on, if it agrees to 0.9"),
+        ([], set(), "auto: torch"),
+        (["source=-"], {"onnxruntime"}, "auto: torch"),
+        (["model.backend=openvino"], {"openvino"}, "openvino"),
+        (["model.precision=int8"], {"openvino", "nncf"}, "auto: openvino"),
+    ],
+)  # fmt: skip
+def test_check_prints_what_auto_becomes(tmp_path, capsys, monkeypatch, words, here, said):
+    monkeypatch.setattr(backends, "installed", here.__contains__)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "m.pt").write_bytes(b"weights")
+    args = [f"source={tmp_path / 'images'}", f"model={tmp_path / 'm.pt'}", f"output={tmp_path / 'run'}"]
+    assert main(["check", *args, "workers.devices=cpu", *words]) == 0
+    assert f"backend          {said}\n" in capsys.readouterr().out
+
+
+def test_check_knows_what_a_run_was_begun_with(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "m.pt").write_bytes(b"weights")
+    (tmp_path / "run" / "parts").mkdir(parents=True)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"fingerprint": {"model.backend": "onnxruntime"}}))
+    args = [f"source={tmp_path / 'images'}", f"model={tmp_path / 'm.pt'}", f"output={tmp_path / 'run'}"]
+    assert main(["check", *args, "workers.devices=cpu"]) == 0
+    assert "backend          onnxruntime, as the run was begun\n" in capsys.readouterr().out
 
 
 def test_export_writes_again_and_differently(tmp_path, capsys):

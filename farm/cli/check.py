@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 from farm.cli.arguments import add_config, load_config
+
+if TYPE_CHECKING:
+    from farm.config import FarmConfig
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +25,7 @@ def execute(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from farm import engines
+    from farm.engines import settling
 
     prepared = engines.load(config.engine).prepare(config, sys.stdin.buffer)
     console = Console(soft_wrap=True)
@@ -30,6 +36,20 @@ def execute(args: argparse.Namespace) -> int:
         row = (place.worker, place.pin, place.device, place.threads, place.batch, place.decoders)
         table.add_row(*map(str, row))
     console.print(table)
+    console.print(f"backend          {settling.in_words(prepared, _begun_with(config))}", markup=False, highlight=False)
     console.print(f"source root      {prepared.source.root}", markup=False, highlight=False)
     console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
     return 0
+
+
+def _begun_with(config: FarmConfig) -> str | None:
+    """The backend of the work that the run directory holds; None where it holds none, or is not on this machine."""
+    from farm.engines.local import BACKEND
+    from farm.errors import OutputError
+    from farm.storage import is_url
+    from farm.store import RunStore
+
+    with contextlib.suppress(OutputError):
+        if not is_url(config.output.dir):
+            return RunStore.view(config.output.dir).describe().get("fingerprint", {}).get(BACKEND)
+    return None

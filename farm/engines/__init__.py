@@ -1,7 +1,8 @@
 """Engines: where workers run. One module each, imported when it is used.
 
-local.py   this machine: a supervisor, its workers and one collector
-ray.py     a Ray cluster: Ray Data hands out blocks of items, every actor keeps one worker
+local.py     this machine: a supervisor, its workers and one collector
+ray.py       a Ray cluster: Ray Data hands out blocks of items, every actor keeps one worker
+settling.py  what executes the model, with either
 """
 
 from __future__ import annotations

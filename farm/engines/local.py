@@ -7,8 +7,6 @@ machine, run directory.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
 import platform
 import socket
 import time
@@ -19,17 +17,16 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from farm import storage
-from farm.config import STDIN, FarmConfig, ModelConfig
+from farm.config import FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
-from farm.models import backends, conversions
-from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
+from farm.models import backends
+from farm.models.conversions import Executable
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
-from farm.sources import first_entry_or_raise, open_source
+from farm.sources import open_source
 from farm.sources.base import Entry, Source
-from farm.store import CONVERTED_DIR, RUN_FILE, RunStore
+from farm.store import RUN_FILE, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, Outcome, Supervisor
 
@@ -37,7 +34,6 @@ LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change 
 FACTORY_DIGEST = "factory"
 BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
 SHAPE_GROUP = 8  # images of one shape, one after the other
-ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
 
 
 class Running(Protocol):
@@ -130,72 +126,10 @@ def backend_of(model: ModelConfig, device: str, many: bool) -> str:
     return runs_with(model.weights) or "torch"
 
 
-def settle(
-    prepared: Prepared, store: RunStore, note: Callable[[str], None], timeout_s: float = CONVERT_TIMEOUT_S
-) -> tuple[Prepared, Iterator[Entry]]:
-    """The run with what is to execute its model, converted and compared where need be, and the entries of its source.
-
-    A conversion has `timeout_s`. A run that is continued keeps the backend it has, and the calibration of its int8. On
-    a cluster every node needs what is converted: it is kept in the run directory then, and `auto` is torch. Raises
-    RunMismatchError where the directory holds other work.
-    """
-    entries = first_entry_or_raise(prepared.source)
-    model = prepared.config.model
-    if model.weights is None or not model.weights.endswith(".pt"):
-        store.check(prepared.fingerprint)
-        return prepared, entries
-    fingerprint = store.describe().get("fingerprint", {})
-    before = fingerprint.get(BACKEND)
-    clustered = prepared.config.engine != "local"
-    chosen = model.backend == "auto" and model.precision in ("fp32", "fp16")  # by farm
-    if chosen and (before or clustered or prepared.config.source.path == STDIN):  # a pipe is not waited for
-        model = model.model_copy(update={"backend": before or "torch"})
-    first: list[Entry] = []
-    if model.backend != "torch" and (prepared.device == "cpu" or model.backend != "auto"):
-        first = list(itertools.islice(entries, backends.AUTO_IMAGES))
-    backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
-    torch = replace(prepared, executable=Executable(str(model.weights), "torch"))
-    if before:  # at once, before anything is converted for nothing
-        expected = Executable(str(model.weights), backend, conversion=fingerprint.get(CONVERSION))
-        store.check(replace(prepared, executable=expected).fingerprint)
-    if clustered and backend != "torch" and storage.is_remote(store.path):
-        raise ModelError(
-            f"model.backend {backend} is converted into the run directory, which {store.path} cannot hold; "
-            f"set model.backend=torch, or convert the weights yourself"
-        )
-    count = conversions.CALIBRATION_IMAGES if model.precision == "int8" else conversions.SAMPLE_IMAGES
-    sample = [os.path.join(prepared.source.root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
-    cache = store.path / CONVERTED_DIR if clustered else None
-    try:
-        request = Request(model, prepared.digest, backend, prepared.device, sample)
-        executable = conversions.prepare(request, note, cache, fingerprint.get(CONVERSION), timeout_s)
-    except ModelError as error:
-        if model.backend != "auto" or model.precision != "fp32":
-            raise
-        note(f"{error}: torch it is")
-        executable = torch.executable
-    doubted = model.backend == "auto" and model.precision == "fp32" and executable.agreement
-    if doubted and (doubt := _doubt(doubted, model.min_agreement)):
-        note(f"{backend} {doubt}: torch it is")
-        executable = torch.executable
-    prepared = replace(prepared, executable=executable)
-    store.check(prepared.fingerprint)
-    return prepared, itertools.chain(first, entries)
-
-
-def _doubt(agreement: Agreement, least: float) -> str:
-    """Why a backend that nobody asked for should not be taken; nothing where it may."""
-    if agreement.boxes < ENOUGH_BOXES:
-        return f"cannot be compared, since torch finds only {agreement.boxes} boxes in {agreement.images} images"
-    if agreement.both_ways < least:
-        return f"and torch agree on {agreement.both_ways:.1%} of the boxes, less than model.min_agreement"
-    return ""
-
-
 def run(
     prepared: Prepared, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
 ) -> Outcome:
-    """Label those of the entries that are not labelled yet, into an opened run directory, after `settle`.
+    """Label those of the entries that are not labelled yet, into an opened run directory, after `settling.settle`.
 
     `known`: keys to leave alone, if not all that the directory holds.
     """
@@ -244,16 +178,6 @@ def _grouped(prepared: Prepared) -> tuple[Placement, ...]:
     if prepared.executable.backend != "openvino":
         return prepared.placements
     return tuple(replace(place, group=SHAPE_GROUP) for place in prepared.placements)
-
-
-def settle_unseen(prepared: Prepared, note: Callable[[str], None]) -> Prepared:
-    """As `settle`, for a source that cannot be looked into: `auto` is torch, nothing is compared."""
-    model = prepared.config.model
-    if model.weights is None or not model.weights.endswith(".pt"):
-        return prepared
-    backend = backend_of(model, prepared.device, many=False)
-    executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note)
-    return replace(prepared, executable=executable)
 
 
 def _with_executable(prepared: Prepared) -> FarmConfig:

@@ -86,7 +86,7 @@ def prepare(
 def run(
     prepared: Prepared, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
 ) -> Outcome:
-    """Label those of the entries that are not labelled yet, into an opened run directory, after `local.settle`.
+    """Label those of the entries that are not labelled yet, into an opened run directory, after `settling.settle`.
 
     `known`: keys to leave alone, if not all that the directory holds.
     """

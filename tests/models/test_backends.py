@@ -15,7 +15,7 @@ import pytest
 import farm
 from farm.api import Hooks
 from farm.config import ModelConfig
-from farm.engines.local import _doubt
+from farm.engines.settling import _doubt
 from farm.errors import ModelError, OutOfTimeError, RunMismatchError
 from farm.models import backends, conversions
 from farm.models.backends import choose

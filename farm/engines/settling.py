@@ -1,0 +1,120 @@
+"""What executes the model: settled when the source can be looked into, before any worker starts.
+
+Runs in the calling process, between an engine's `prepare` and its `run`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from farm import storage
+from farm.config import STDIN, ModelConfig
+from farm.engines.local import BACKEND, CONVERSION, Prepared, backend_of
+from farm.errors import ModelError
+from farm.models import backends, conversions
+from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
+from farm.sources import first_entry_or_raise
+from farm.sources.base import Entry
+from farm.store import CONVERTED_DIR, RunStore
+
+ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
+
+
+def settle(
+    prepared: Prepared, store: RunStore, note: Callable[[str], None], timeout_s: float = CONVERT_TIMEOUT_S
+) -> tuple[Prepared, Iterator[Entry]]:
+    """The run with what is to execute its model, converted and compared where need be, and the entries of its source.
+
+    A conversion has `timeout_s`. A run that is continued keeps the backend it has, and the calibration of its int8. On
+    a cluster every node needs what is converted: it is kept in the run directory then, and `auto` is torch. Raises
+    RunMismatchError where the directory holds other work.
+    """
+    entries = first_entry_or_raise(prepared.source)
+    model = prepared.config.model
+    if model.weights is None or not model.weights.endswith(".pt"):
+        store.check(prepared.fingerprint)
+        return prepared, entries
+    fingerprint = store.describe().get("fingerprint", {})
+    before = fingerprint.get(BACKEND)
+    model = _as_known(prepared, before)
+    clustered = prepared.config.engine != "local"
+    first: list[Entry] = []
+    if model.backend != "torch" and (prepared.device == "cpu" or model.backend != "auto"):
+        first = list(itertools.islice(entries, backends.AUTO_IMAGES))
+    backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
+    torch = replace(prepared, executable=Executable(str(model.weights), "torch"))
+    if before:  # at once, before anything is converted for nothing
+        expected = Executable(str(model.weights), backend, conversion=fingerprint.get(CONVERSION))
+        store.check(replace(prepared, executable=expected).fingerprint)
+    if clustered and backend != "torch" and storage.is_remote(store.path):
+        raise ModelError(
+            f"model.backend {backend} is converted into the run directory, which {store.path} cannot hold; "
+            f"set model.backend=torch, or convert the weights yourself"
+        )
+    count = conversions.CALIBRATION_IMAGES if model.precision == "int8" else conversions.SAMPLE_IMAGES
+    sample = [os.path.join(prepared.source.root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
+    cache = store.path / CONVERTED_DIR if clustered else None
+    try:
+        request = Request(model, prepared.digest, backend, prepared.device, sample)
+        executable = conversions.prepare(request, note, cache, fingerprint.get(CONVERSION), timeout_s)
+    except ModelError as error:
+        if model.backend != "auto" or model.precision != "fp32":
+            raise
+        note(f"{error}: torch it is")
+        executable = torch.executable
+    doubted = model.backend == "auto" and model.precision == "fp32" and executable.agreement
+    if doubted and (doubt := _doubt(doubted, model.min_agreement)):
+        note(f"{backend} {doubt}: torch it is")
+        executable = torch.executable
+    prepared = replace(prepared, executable=executable)
+    store.check(prepared.fingerprint)
+    return prepared, itertools.chain(first, entries)
+
+
+def _doubt(agreement: Agreement, least: float) -> str:
+    """Why a backend that nobody asked for should not be taken; nothing where it may."""
+    if agreement.boxes < ENOUGH_BOXES:
+        return f"cannot be compared, since torch finds only {agreement.boxes} boxes in {agreement.images} images"
+    if agreement.both_ways < least:
+        return f"and torch agree on {agreement.both_ways:.1%} of the boxes, less than model.min_agreement"
+    return ""
+
+
+def settle_unseen(prepared: Prepared, note: Callable[[str], None]) -> Prepared:
+    """As `settle`, for a source that cannot be looked into: `auto` is torch, nothing is compared."""
+    model = prepared.config.model
+    if model.weights is None or not model.weights.endswith(".pt"):
+        return prepared
+    backend = backend_of(model, prepared.device, many=False)
+    executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note)
+    return replace(prepared, executable=executable)
+
+
+def in_words(prepared: Prepared, before: str | None) -> str:
+    """What will execute the model, as far as that is known of a source that is not listed yet.
+
+    `before`: what executes it in the run directory, where that holds earlier work.
+    """
+    model = _as_known(prepared, before)
+    few, many = (backend_of(model, prepared.device, many) for many in (False, True))
+    if few != many:
+        limit = f"{backends.AUTO_IMAGES:,} images"
+        return f"auto: {few} for fewer than {limit}, {many} from there on, if it agrees to {model.min_agreement:g}"
+    if before == few:
+        return f"{few}, as the run was begun"
+    return f"auto: {few}" if prepared.config.model.backend == "auto" and model.weights is not None else few
+
+
+def _as_known(prepared: Prepared, before: str | None) -> ModelConfig:
+    """The model's config without `auto`, where what that becomes does not depend on what is listed.
+
+    A run keeps the backend that it has; a cluster has torch, and so has a pipe, which is not waited for.
+    """
+    model = prepared.config.model
+    chosen = model.backend == "auto" and model.precision in ("fp32", "fp16")  # by farm
+    if chosen and (before or prepared.config.engine != "local" or prepared.config.source.path == STDIN):
+        return model.model_copy(update={"backend": before or "torch"})
+    return model
