@@ -70,8 +70,8 @@ class Summary:
 
     listed = ok + failed when the run is complete; `interrupted` names the signal that stopped it early, and
     `remaining` is then what a rerun would still have to do (None where the source was not listed to its end).
-    `stage_s` are seconds by stage, of all workers together; `agreement` says how a converted model compares with torch
-    (fields of `farm.models.backends.Agreement`).
+    `stage_s` are seconds by stage, of all workers together; `agreement` says how another backend, a lower precision or
+    reduced decoding compares with torch in fp32 (fields of `farm.models.conversions.Agreement`).
     """
 
     run_dir: str

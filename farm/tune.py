@@ -15,7 +15,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -122,6 +122,7 @@ def tune(
                     raise
                 note(f"{', '.join(f'{key}={value}' for key, value in changes.items())} is left out: {error}")
                 continue
+            trial = _doubted(trial, trials, config)
             trials.append(trial)
             heard(trial)
             if best is None or trial.images_per_s > best[0].images_per_s:
@@ -175,6 +176,17 @@ def _changed(config: FarmConfig, changes: dict[str, Any]) -> FarmConfig:
 
 def _plan_of(config: FarmConfig, machine: Machine) -> Any:
     return config.model.backend, config.model.cuda_graphs, plan(machine, config.workers)
+
+
+def _doubted(trial: Trial, earlier: Sequence[Trial], config: FarmConfig) -> Trial:
+    """The trial without a rate, where a backend that nobody asked for moves boxes that torch leaves where they are."""
+    chosen = config.model.backend == "auto" and trial.backend != "torch"
+    if not chosen or trial.agreement is None or trial.precision != "fp32":
+        return trial
+    of_torch = next((other.agreement for other in earlier if other.backend == "torch"), None)  # what decoding costs
+    if trial.agreement >= config.model.min_agreement * (1.0 if of_torch is None else of_torch):
+        return trial
+    return replace(trial, images_per_s=0.0, note="agrees too little with torch")
 
 
 def _fixed(config: FarmConfig, best: Trial) -> FarmConfig:
@@ -261,10 +273,6 @@ class _Bench:
         watcher = _Watcher(best_rate, self.over_s)
         summary = self._run(config, watcher)
         place = plan(self.machine, config.workers)
-        agreed = summary.agreement["matched"] if summary.agreement else None
-        rate, remark = watcher.rate, watcher.note
-        if agreed is not None and agreed < config.model.min_agreement and config.model.precision == "fp32":
-            rate, remark = 0.0, "agrees too little with torch"
         return Trial(
             backend=summary.backend,
             precision=config.model.precision,
@@ -272,10 +280,10 @@ class _Bench:
             threads=place[0].threads,
             batch=place[0].batch,
             decoders=place[0].decoders,
-            images_per_s=rate,
+            images_per_s=watcher.rate,
             own_bytes=watcher.own_bytes,
-            agreement=agreed,
-            note=remark,
+            agreement=summary.agreement["matched"] if summary.agreement else None,
+            note=watcher.note,
             cuda_graphs=config.model.cuda_graphs,
         )
 

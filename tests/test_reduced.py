@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import farm
+from farm.api import Hooks
 from farm.config import ModelConfig
 from farm.decoding import decode, decode_bytes, decode_reduced, jpeg_shape
 from farm.errors import DecodeError
+from farm.models.conversions import FEWEST_COMPARED
 from farm.models.convert import agreement, predictions
 
 MAX = 10**8
@@ -73,18 +76,23 @@ def test_bombs_are_refused_by_their_header():
     assert caught.value.kind == "TooManyPixels"
 
 
-def test_boxes_of_large_photographs(coco_images, coco_weights, tmp_path):
-    """Photographs blown up four times: boxes of the reduced decode are those of the exact one, a few pixels off."""
-    from farm.models.yolo import YoloModel
-
-    large = []
+@pytest.fixture(scope="module")
+def large(coco_images, tmp_path_factory):
+    """Paths of photographs blown up four times."""
+    folder = tmp_path_factory.mktemp("large")
     for path in sorted(coco_images.iterdir())[:8]:
         image = cv2.resize(decode(str(path), MAX), None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-        large.append(str(tmp_path / path.name))
-        cv2.imwrite(large[-1], image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(str(folder / path.name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return sorted(map(str, folder.iterdir()))
+
+
+def test_boxes_of_large_photographs(large, coco_weights):
+    """Boxes of the reduced decode are those of the exact one, a few pixels off."""
+    from farm.models.yolo import YoloModel
+
     config = ModelConfig(weights=str(coco_weights))
     model = YoloModel(config, "cpu", 1)
-    reduced = []
+    reduced = {}
     for path in large:
         image, shape = decode_reduced(Path(path).read_bytes(), path, MAX, model.reduced_side)
         assert max(image.shape) < max(shape)
@@ -92,7 +100,31 @@ def test_boxes_of_large_photographs(coco_images, coco_weights, tmp_path):
         whole = decode(path, MAX)
         assert prepared.shape == model.prepare(whole, shape).shape
         (result,) = model.predict([prepared], [shape])
-        reduced.append(result.boxes.data.numpy())
-    found = agreement(predictions(config, "cpu", large), reduced)
+        reduced[path] = result.boxes.data.numpy()
+    exact = predictions(config, "cpu", large)
+    found = agreement(list(exact.values()), list(reduced.values()))
     assert found["boxes"] > 20
     assert found["matched"] > 0.8
+    again = predictions(config.model_copy(update={"decode": "reduced"}), "cpu", large)
+    assert agreement(list(reduced.values()), list(again.values()))["matched"] > 0.99, "a comparison decodes as a worker"
+
+
+def test_a_run_says_how_far_reduced_decoding_agrees_with_exact(large, coco_weights, tmp_path, monkeypatch):
+    """On four of its eight photographs, once: the same images are not compared again."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = {
+        "source": str(Path(large[0]).parent),
+        "model": {"weights": str(coco_weights), "decode": "reduced", "imgsz": 320},
+        "workers": {"count": 1, "devices": "cpu"},
+        "output": {"dir": str(tmp_path / "run"), "exports": []},
+    }
+    notes = []
+    summary = farm.run(config, hooks=Hooks(on_note=notes.append))
+    assert (summary.ok, summary.backend) == (8, "torch")
+    assert summary.agreement["reference"] == "torch fp32 and exact decoding"
+    assert summary.agreement["images"] == FEWEST_COMPARED
+    assert summary.agreement["boxes"] > 5
+    assert 0.5 < summary.agreement["matched"] <= 1.0
+    assert notes == ["comparing torch fp32 and reduced decoding with torch fp32 and exact decoding on 4 of the images"]
+    again = farm.run(config, hooks=Hooks(on_note=notes.append))
+    assert (again.agreement, len(notes)) == (summary.agreement, 1)

@@ -14,7 +14,7 @@ from farm.models import backends
 from farm.placement import Machine
 from farm.sources.base import Entry, item_key
 from farm.summary import Snapshot, Summary, WorkerSnapshot
-from farm.tune import Sample, grid, tune
+from farm.tune import Sample, Trial, _doubted, grid, tune
 from tests.faults.harness import pictures
 
 FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
@@ -144,6 +144,25 @@ def test_a_conversion_has_what_is_left_of_the_budget(tmp_path, monkeypatch):
 def test_a_conversion_that_nothing_can_be_tried_without(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="--seconds 250"):
         weighed(tmp_path, monkeypatch, {"openvino"})(backend="openvino")
+
+
+@pytest.mark.parametrize(
+    ("backend", "of_torch", "agreement", "rate"),
+    [
+        ("auto", None, 0.99, 0.0),
+        ("auto", None, 0.996, 9.0),
+        ("auto", 0.9, 0.9, 9.0),
+        ("auto", 0.9, 0.89, 0.0),
+        ("openvino", None, 0.5, 9.0),
+    ],
+)
+def test_a_backend_is_measured_against_torch_with_the_same_decoding(backend, of_torch, agreement, rate):
+    def trial(name, agreement):
+        return Trial(name, "fp32", 1, 1, 1, 1, 9.0, 0, agreement)
+
+    values = validate({"source": "x", "model": {"weights": "m.pt", "backend": backend}, "output": "y"})
+    assert _doubted(trial("openvino", agreement), [trial("torch", of_torch)], values).images_per_s == rate
+    assert _doubted(trial("torch", of_torch), [], values).images_per_s == 9.0
 
 
 def test_what_farm_does_not_convert_is_tried_as_what_it_is(tmp_path, monkeypatch):

@@ -5,10 +5,12 @@ Runs in the calling process, between an engine's `prepare` and its `run`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from farm import storage
 from farm.config import STDIN, ModelConfig
@@ -28,50 +30,77 @@ def settle(
 ) -> tuple[Prepared, Iterator[Entry]]:
     """The run with what is to execute its model, converted and compared where need be, and the entries of its source.
 
-    A conversion has `timeout_s`. A run that is continued keeps the backend it has, and the calibration of its int8. On
-    a cluster every node needs what is converted: it is kept in the run directory then, and `auto` is torch. Raises
-    RunMismatchError where the directory holds other work.
+    Conversion and comparison have `timeout_s`. A run that is continued keeps the backend it has, and the calibration of
+    its int8. On a cluster every node needs what is converted: it is kept in the run directory then, and `auto` is
+    torch. Raises RunMismatchError where the directory holds other work.
     """
     entries = first_entry_or_raise(prepared.source)
-    model = prepared.config.model
-    if model.weights is None or not model.weights.endswith(".pt"):
-        store.check(prepared.fingerprint)
-        return prepared, entries
     fingerprint = store.describe().get("fingerprint", {})
-    before = fingerprint.get(BACKEND)
-    model = _as_known(prepared, before)
-    clustered = prepared.config.engine != "local"
-    first: list[Entry] = []
-    if model.backend != "torch" and (prepared.device == "cpu" or model.backend != "auto"):
-        first = list(itertools.islice(entries, backends.AUTO_IMAGES))
+    model = _as_known(prepared, fingerprint.get(BACKEND))
+    first = list(itertools.islice(entries, _looked_into(prepared, model)))
     backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
-    torch = replace(prepared, executable=Executable(str(model.weights), "torch"))
-    if before:  # at once, before anything is converted for nothing
-        expected = Executable(str(model.weights), backend, conversion=fingerprint.get(CONVERSION))
-        store.check(replace(prepared, executable=expected).fingerprint)
-    if clustered and backend != "torch" and storage.is_remote(store.path):
+    conversion = fingerprint.get(CONVERSION)
+    expected = Executable(str(model.weights), backend, conversion=conversion)
+    store.check(replace(prepared, executable=expected).fingerprint)  # at once: nothing is converted for nothing
+    if model.weights is not None:
+        request = Request(model, prepared.digest, backend, prepared.device)
+        request = replace(request, sample=_sample(request, prepared.source.root, first))
+        make = functools.partial(
+            conversions.prepare, note=note, cache=_cache(prepared, store, request), conversion=conversion,
+            timeout_s=timeout_s,
+        )  # fmt: skip
+        prepared = replace(prepared, executable=_executable(request, make, note))
+        store.check(prepared.fingerprint)
+    return prepared, itertools.chain(first, entries)
+
+
+def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
+    """How many entries are listed before anything is labelled. A pipe is waited for no longer than need be."""
+    chosen = model.backend == "auto" and prepared.device == "cpu"
+    explicit = model.backend not in ("auto", "torch")
+    convertible = model.weights is not None and model.weights.endswith(".pt")
+    if model.weights is None or not (conversions.is_lowered(model) or (convertible and (chosen or explicit))):
+        return 0
+    if prepared.config.source.path != STDIN:
+        return backends.AUTO_IMAGES
+    return conversions.CALIBRATION_IMAGES if model.precision == "int8" else conversions.SAMPLE_IMAGES
+
+
+def _sample(request: Request, root: str, first: Sequence[Entry]) -> list[str]:
+    """Paths of images that lie all over the first entries."""
+    count = conversions.sample_size(request, len(first))
+    return [os.path.join(root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
+
+
+def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None:
+    """Where a converted model is kept, if not in the user's cache."""
+    if prepared.config.engine == "local" or not request.is_converted:
+        return None
+    if storage.is_remote(store.path):
         raise ModelError(
-            f"model.backend {backend} is converted into the run directory, which {store.path} cannot hold; "
+            f"model.backend {request.backend} is converted into the run directory, which {store.path} cannot hold; "
             f"set model.backend=torch, or convert the weights yourself"
         )
-    count = conversions.CALIBRATION_IMAGES if model.precision == "int8" else conversions.SAMPLE_IMAGES
-    sample = [os.path.join(prepared.source.root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
-    cache = store.path / CONVERTED_DIR if clustered else None
-    try:
-        request = Request(model, prepared.digest, backend, prepared.device, sample)
-        executable = conversions.prepare(request, note, cache, fingerprint.get(CONVERSION), timeout_s)
-    except ModelError as error:
-        if model.backend != "auto" or model.precision != "fp32":
-            raise
-        note(f"{error}: torch it is")
-        executable = torch.executable
-    doubted = model.backend == "auto" and model.precision == "fp32" and executable.agreement
-    if doubted and (doubt := _doubt(doubted, model.min_agreement)):
-        note(f"{backend} {doubt}: torch it is")
-        executable = torch.executable
-    prepared = replace(prepared, executable=executable)
-    store.check(prepared.fingerprint)
-    return prepared, itertools.chain(first, entries)
+    return store.path / CONVERTED_DIR
+
+
+def _executable(request: Request, make: Callable[[Request], Executable], note: Callable[[str], None]) -> Executable:
+    """What `make` gives. Where farm itself chose the backend, torch if that cannot be made, or does not agree.
+
+    What is asked of a backend is that it agrees as such: with exact decoding, if the run has that or not.
+    """
+    model = request.config
+    if request.is_converted and model.backend == "auto" and model.precision == "fp32":
+        try:
+            agreement = make(replace(request, config=model.model_copy(update={"decode": "exact"}))).agreement
+            doubt = _doubt(agreement, model.min_agreement) if agreement else ""
+            doubt = doubt and f"{request.backend} {doubt}"
+        except ModelError as error:
+            doubt = str(error)
+        if doubt:
+            note(f"{doubt}: torch it is")
+            request = replace(request, backend="torch")
+    return make(request)
 
 
 def _doubt(agreement: Agreement, least: float) -> str:

@@ -53,6 +53,8 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
         raise ModelError(f"model.prompts are for torch, not for model.backend {backend}; set model.backend=torch")
     if backend == "tensorrt" and device == "cpu":
         raise ModelError("model.backend tensorrt needs a CUDA device")
+    if config.precision == "fp16" and device == "cpu":
+        raise ModelError("model.precision fp16 needs a CUDA device; set model.precision=fp32")
     if device != "cpu" and not (backend in ON_CUDA or (backend == "onnxruntime" and is_there("onnxruntime-gpu"))):
         raise ModelError(f"model.backend {backend} runs on the CPU only; set workers.devices=cpu")
     if config.cuda_graphs and (device == "cpu" or backend != "torch"):

@@ -1,8 +1,9 @@
-"""Converted weights, made ready by the supervisor's side before any worker starts, and kept.
+"""Weights as they will be executed, made ready by the supervisor's side before any worker starts: converted, compared.
 
 A .pt is converted once per weights, backend, precision and version of the backend, into a cache that two runs may use
-at once. The conversion and the comparison with torch run in a process of their own (convert.py): this one never imports
-torch.
+at once. Whatever may move boxes (another backend, a lower precision, reduced decoding) is compared with torch in fp32
+and exact decoding, on a sample of the user's images. Conversion and comparison run in a process of their own
+(convert.py): this one never imports torch.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from farm.errors import ModelError, OutOfTimeError
 from farm.models.backends import PACKAGES, package_version
 
 SAMPLE_IMAGES = 32  # compared with torch
+FEWEST_COMPARED, COMPARED_PART = 4, 8  # of a short run with torch: one image in eight, which costs a quarter of it
 CALIBRATION_IMAGES = 128  # for int8; the sample is part of them
 CONVERT_TIMEOUT_S = 3600.0  # of a conversion and its comparison together, unless the caller has less time
 LOCK_POLL_S = 0.1  # between looks whether somebody else has done with the same conversion
@@ -39,10 +41,10 @@ COMPARED = ("imgsz", "conf", "iou", "max_det", "classes", "agnostic_nms", "retin
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a backend's detections compare with those of torch in fp32, on a sample of images.
+    """How the detections of a run compare with those of torch in fp32 with exact decoding, on a sample of images.
 
-    `matched` is the share of torch's boxes that it also finds (same class, IoU of 0.9 or more; of images with the same
-    top class for a classifier); `confidence` the mean difference in confidence of those, signed.
+    `matched` is the share of the reference's boxes that it also finds (same class, IoU of 0.9 or more; of images with
+    the same top class for a classifier); `confidence` the mean difference in confidence of those, signed.
     """
 
     matched: float
@@ -50,10 +52,11 @@ class Agreement:
     boxes: int
     found: int
     images: int
+    reference: str = "torch fp32"
 
     @property
     def both_ways(self) -> float:
-        """The smaller of the share of torch's boxes that it finds, and the share of its boxes that torch has."""
+        """The smaller of two shares: the reference's boxes that it finds, and its boxes that the reference has."""
         return min(self.matched, self.matched * self.boxes / self.found) if self.found else self.matched
 
 
@@ -67,12 +70,28 @@ class Request:
     device: str
     sample: Sequence[str] = ()
 
+    @property
+    def is_converted(self) -> bool:
+        return _is_pt(self.config) and self.backend != "torch"
+
+    @property
+    def is_compared(self) -> bool:
+        """May what it finds differ from what the reference finds?"""
+        return bool(self.sample) and (self.is_converted or is_lowered(self.config))
+
+    @property
+    def reference(self) -> str:
+        """What it is compared with, in words. Of a model that was exported elsewhere there is no torch."""
+        exported = "the same model" if self.config.precision == "fp32" else "the same model in fp32"
+        model = "torch fp32" if _is_pt(self.config) else exported
+        return f"{model} and exact decoding" if self.config.decode == "reduced" else model
+
 
 @dataclass(frozen=True, slots=True)
 class Executable:
     """What workers load: `weights` run by `backend`.
 
-    `agreement` and `conversion`, its name in the cache, are None where nothing was converted.
+    `agreement` is None where nothing was compared, `conversion`, its name in the cache, where nothing was converted.
     """
 
     weights: str
@@ -91,12 +110,38 @@ def prepare(
     """The weights as the backend runs them, from the cache or converted now, and how they agree on the sample.
 
     `note` hears what takes long. `conversion`: an earlier one of the same run, taken again where the cache still has
-    it. Raises ModelError with the converter's own words, OutOfTimeError where it is not done after `timeout_s`.
+    it. Raises ModelError with the converter's own words, OutOfTimeError where it is not done after `timeout_s`; where
+    nothing is to be converted, a comparison that fails is no more than a note.
     """
-    weights = str(request.config.weights)
-    if request.backend == "torch":
-        return Executable(weights, request.backend)
     cache = cache or Path("~/.cache/farm/backends").expanduser()
+    if request.is_converted:
+        return _prepared(request, note, cache, conversion, timeout_s)
+    if request.is_compared:
+        try:
+            return _prepared(request, note, cache, None, timeout_s)
+        except ModelError as error:
+            note(str(error))
+    return Executable(str(request.config.weights), request.backend)
+
+
+def is_lowered(config: ModelConfig) -> bool:
+    """Does the config give labels up for speed, whatever the backend?"""
+    return config.decode == "reduced" or config.precision != "fp32"
+
+
+def sample_size(request: Request, images: int) -> int:
+    """How many of the first `images` of a source it is to be made ready with."""
+    if request.config.precision == "int8":
+        return CALIBRATION_IMAGES
+    if request.is_converted:
+        return SAMPLE_IMAGES
+    return min(SAMPLE_IMAGES, max(FEWEST_COMPARED, images // COMPARED_PART))
+
+
+def _prepared(
+    request: Request, note: Callable[[str], None], cache: Path, conversion: str | None, timeout_s: float
+) -> Executable:
+    """Converted and compared, each where need be and nobody has done it before."""
     folder = cache / _key(request)
     if conversion and (cache / conversion).is_dir() and _made(cache / conversion) is not None:
         folder = cache / conversion
@@ -106,14 +151,14 @@ def prepare(
         raise ModelError(f"the cache of converted models cannot be written: {folder}: {error.strerror}") from None
     work = _Work(request, folder, note, timeout_s, time.monotonic() + timeout_s)
     with work.alone():
-        made = work.converted()
+        made = work.converted() if request.is_converted else Path(str(request.config.weights))
         agreement = work.agreement(made)
-    return Executable(str(made), request.backend, agreement, folder.name)
+    return Executable(str(made), request.backend, agreement, folder.name if request.is_converted else None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is kept in one folder of the cache: a converted model, and how it agrees with torch on samples."""
+    """What is kept in one folder of the cache: a converted model, and how what it finds agrees on samples."""
 
     request: Request
     folder: Path
@@ -146,18 +191,19 @@ class _Work:
         return made
 
     def agreement(self, made: Path) -> Agreement | None:
-        """Of the model with torch, on the first of the sample; None where there is no sample."""
-        sample = list(self.request.sample[:SAMPLE_IMAGES])
+        """Of the model with the reference, on the first of the sample; None where there is no sample."""
+        sample, reference = list(self.request.sample[:SAMPLE_IMAGES]), self.request.reference
         if not sample:
             return None
-        kept = self.folder / f"agreement-{_digest([_compared(self.request.config), sample])}.json"
+        kept = self.folder / f"agreement-{_digest([_compared(self.request.config), list(map(_as_it_is, sample))])}.json"
         if not kept.exists():
-            self.note(f"comparing {self._in_words()} with torch on {len(sample)} of the images")
+            self.note(f"comparing {self._in_words()} with {reference} on {len(sample)} of the images")
             _write(kept, self._in_a_process({"what": "compare", "sample": sample, "converted": str(made)}))
-        return Agreement(**json.loads(kept.read_text()))
+        return Agreement(**json.loads(kept.read_text()), reference=reference)
 
     def _in_words(self) -> str:
-        return f"{self.request.backend} {self.request.config.precision}"
+        reduced = " and reduced decoding" if self.request.config.decode == "reduced" else ""
+        return f"{self.request.backend} {self.request.config.precision}{reduced}"
 
     def _lock(self, descriptor: int) -> None:
         while True:
@@ -197,6 +243,8 @@ class _Work:
         return OutOfTimeError(self._unusable(f"it took longer than {round(self.timeout_s, 1):g} s"))
 
     def _unusable(self, why: str) -> str:
+        if not self.request.is_converted:
+            return f"{self._in_words()} could not be compared with {self.request.reference}: {why}"
         weights = self.request.config.weights
         return f"weights {weights} cannot be used with model.backend {self._in_words()}: {why}; set model.backend=torch"
 
@@ -206,23 +254,40 @@ def _made(folder: Path) -> Path | None:
     return next((path for path in folder.iterdir() if path.name.startswith("model")), None)
 
 
+def _is_pt(config: ModelConfig) -> bool:
+    return str(config.weights).endswith(".pt")
+
+
 def _compared(config: ModelConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", include=set(COMPARED))
+    """The arguments that a comparison depends on."""
+    return config.model_dump(mode="json", include=set(COMPARED) | ({"decode"} if config.decode == "reduced" else set()))
+
+
+def _as_it_is(path: str) -> list[Any]:
+    """An image as it was compared: another one may get its name."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return [path, status.st_size, status.st_mtime_ns]
+    return [path]
 
 
 def _key(request: Request) -> str:
-    """What a conversion depends on. The images only where they calibrate it, GPUs and imgsz only in an engine."""
+    """What a conversion depends on. The images only where they calibrate it, GPUs and imgsz only in an engine.
+
+    What is not converted has a folder for its comparisons alone: on a GPU it rounds as that does.
+    """
     config, backend, sample = request.config, request.backend, list(request.sample)
     packages = {name: package_version(name) for name in ("ultralytics", "torch", *PACKAGES.get(backend, ()))}
     calibration = [INT8_RECIPE, sample, config.imgsz, package_version("nncf")] if config.precision == "int8" else []
-    fixed = [config.imgsz, ENGINE_BATCH, devices_here()] if backend == "tensorrt" else []
+    fixed: list[Any] = [config.imgsz, ENGINE_BATCH] if backend == "tensorrt" else []
+    fixed += [devices_here()] if backend == "tensorrt" or (request.device != "cpu" and not request.is_converted) else []
     baked = [max(config.max_det, EXPORTED_DET), config.agnostic_nms]  # in models without non-maximum suppression
     words = [request.digest, backend, config.precision, config.task, packages, calibration, fixed, baked]
     return f"{Path(str(config.weights)).stem}-{backend}-{config.precision}-{_digest(words)}"
 
 
 def devices_here() -> list[str]:
-    """Names and driver of the GPUs: what an engine is built for."""
+    """Names and driver of the GPUs."""
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],

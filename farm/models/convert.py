@@ -1,4 +1,4 @@
-"""A process of its own that converts weights for another backend, or compares one with torch.
+"""A process of its own that converts weights for another backend, or compares what a run will find with torch.
 
     python -m farm.models.convert < task.json      the last line of its output is the answer, as JSON
 
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from farm.config import ModelConfig
-from farm.decoding import decode
+from farm.decoding import decode, decode_reduced, read_bytes
 from farm.errors import DecodeError
 from farm.models.conversions import ENGINE_BATCH, EXPORTED_DET
 from farm.models.weights import environment
@@ -121,38 +121,52 @@ def prepared_images(config: ModelConfig, sample: Sequence[str]) -> list[np.ndarr
 
     plain = config.model_copy(update={"precision": "fp32", "backend": "torch"})
     model = YoloModel(plain, "cpu", os.cpu_count() or 1)
-    return [prepared for prepared, _ in _readable(model, sample)]
+    return [prepared for _, prepared, _ in _readable(model, sample, None)]
 
 
-def _readable(model: Any, sample: Sequence[str]) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
-    """Each image that can be read, prepared for the model, and (height, width) of the original."""
+def _readable(
+    model: Any, sample: Sequence[str], reduced_side: int | None
+) -> Iterator[tuple[str, np.ndarray, tuple[int, int]]]:
+    """Path of each image that can be read, the image prepared for the model, and (height, width) of the original."""
     for path in sample:
         try:
-            image = decode(path, MAX_PIXELS, model.channels)
+            image, shape = _decoded(path, model.channels, reduced_side)
         except DecodeError:
             continue
-        shape = (image.shape[0], image.shape[1])
-        yield model.prepare(image, shape), shape
+        yield path, model.prepare(image, shape), shape
+
+
+def _decoded(path: str, channels: int, reduced_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    if reduced_side is not None and channels == 3:
+        return decode_reduced(read_bytes(path, MAX_PIXELS), path, MAX_PIXELS, reduced_side)
+    image = decode(path, MAX_PIXELS, channels)
+    return image, (image.shape[0], image.shape[1])
 
 
 def compare(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an Agreement: `task["converted"]` beside the config's own weights in fp32 torch."""
-    plain = config.model_copy(update={"precision": "fp32", "backend": "torch"})
-    other = config.model_copy(update={"weights": task["converted"], "backend": task["backend"]})
+    """The fields of an Agreement: what the config finds with `task["converted"]`, beside the reference.
+
+    That is the config's own weights (a .pt by torch) in fp32 with exact decoding. Images that one of both cannot read
+    are left out.
+    """
+    config = config.model_copy(update={"cuda_graphs": False})  # which give the same numbers
+    plain = config.model_copy(update={"precision": "fp32", "decode": "exact"})
+    other = config.model_copy(update={"weights": task["converted"]})
     want = predictions(plain, task["device"], task["sample"])
     got = predictions(other, task["device"], task["sample"])
-    return agreement(want, got)
+    both = [path for path in want if path in got]
+    return agreement([want[path] for path in both], [got[path] for path in both])
 
 
-def predictions(config: ModelConfig, device: str, sample: Sequence[str]) -> list[np.ndarray]:
-    """Detections (n, 6) of each readable image: x1, y1, x2, y2, confidence, class; (1, 6) for a classifier's top."""
+def predictions(config: ModelConfig, device: str, sample: Sequence[str]) -> dict[str, np.ndarray]:
+    """Detections (n, 6) by path of a readable image: x1, y1, x2, y2, confidence, class; (1, 6): a classifier's top."""
     from farm.models.yolo import YoloModel
 
     model = YoloModel(config, device, os.cpu_count() or 1)
-    found = []
-    for prepared, shape in _readable(model, sample):
+    found = {}
+    for path, prepared, shape in _readable(model, sample, model.reduced_side if config.decode == "reduced" else None):
         (result,) = model.predict([prepared], [shape])
-        found.append(_detections(result))
+        found[path] = _detections(result)
     return found
 
 

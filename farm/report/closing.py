@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -46,9 +47,8 @@ def _table(summary: Summary) -> Table:
         ("time", duration(summary.wall_s)),
     ]
     if summary.agreement:
-        agreement = summary.agreement
         rows.append(("backend", f"{summary.backend} {summary.precision}"))
-        rows.append(("agreement", f"{agreement['matched']:.1%} of {agreement['boxes']:,} boxes of torch"))
+        rows.append(("agreement", _agreement(summary.agreement)))
     if summary.skipped:
         rows.insert(3, ("done earlier", f"{summary.skipped:,}"))
     if summary.restarts:
@@ -59,6 +59,12 @@ def _table(summary: Summary) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _agreement(agreement: Mapping[str, Any]) -> str:
+    if not agreement["boxes"]:
+        return f"not known: {agreement['reference']} finds nothing in {agreement['images']} images"
+    return f"{agreement['matched']:.1%} of {agreement['boxes']:,} boxes of {agreement['reference']}"
 
 
 def _say_failure(console: Console, failure: Failure) -> None:

@@ -137,6 +137,18 @@ def test_the_summary_says_what_failed_and_how_to_go_on():
     assert "/runs/a/labels" in text
 
 
+@pytest.mark.parametrize(
+    ("boxes", "line"),
+    [(250, "97.2% of 250 boxes of torch fp32 and exact decoding"), (0, "not known: torch fp32 and exact decoding finds nothing in 32 images")],
+)  # fmt: skip
+def test_the_summary_says_how_far_labels_agree(boxes, line):
+    console = Console(file=io.StringIO(), width=100)
+    reference = "torch fp32 and exact decoding"
+    agreement = dict(matched=0.972, confidence=0.0, boxes=boxes, found=0, images=32, reference=reference)
+    print_summary(console, summary(agreement=agreement), "")
+    assert line in console.file.getvalue()
+
+
 def test_a_long_path_is_not_cut():
     path, example = "/very/long" * 30, "a/b" * 100
     failure = Failure("read", "OSError", 1, example, f"cannot read {example}")

@@ -1,0 +1,108 @@
+"""What executes a model, settled before a run: by comparisons that are made up, whose answers the tests choose."""
+
+import io
+import itertools
+
+import pytest
+
+from farm.config import validate
+from farm.engines import local
+from farm.engines.settling import settle
+from farm.models import backends
+from farm.models.conversions import _Work
+from farm.placement import Machine
+from farm.sources.base import Entry, Source
+from farm.store import RunStore
+
+GPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=("A",))
+CPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=())
+BOXES = 100
+
+
+class Endless(Source):
+    """Counts what was taken from it."""
+
+    def __init__(self):
+        super().__init__("endless", "/images", may_repeat=False)
+        self.taken = 0
+
+    def entries(self):
+        for number in itertools.count():
+            self.taken += 1
+            yield Entry(f"{number}.jpg", 1, 1)
+
+    def count(self):
+        return None
+
+
+@pytest.fixture
+def settled(tmp_path, monkeypatch):
+    """`settle` of a .pt on an endless source; `agrees`: share by (backend, decode). Returns (prepared, notes, source)."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(backends, "installed", lambda name: name == "onnxruntime")
+    (tmp_path / "m.pt").write_bytes(b"weights")
+
+    def settled(machine, agrees, path="/images", **model):
+        def answer(self, task):
+            if task["what"] == "convert":
+                (self.folder / "model.onnx").touch()
+                return {"file": "model.onnx"}
+            matched = agrees[self.request.backend, self.request.config.decode]
+            return {"matched": matched, "confidence": 0.0, "boxes": BOXES, "found": BOXES, "images": 32}
+
+        monkeypatch.setattr(_Work, "_in_a_process", answer)
+        values = {
+            "source": path,
+            "model": {"weights": str(tmp_path / "m.pt"), **model},
+            "output": str(tmp_path / "run"),
+        }
+        source, notes = Endless(), []
+        prepared = local.prepare(validate(values), io.BytesIO(), source, machine)
+        store = RunStore.open(tmp_path / "run")
+        try:
+            prepared, entries = settle(prepared, store, notes.append)
+            assert next(entries).path == "0.jpg"
+        finally:
+            store.close()
+        return prepared, notes, source
+
+    return settled
+
+
+def test_fp16_on_a_device_is_compared_with_fp32(settled):
+    prepared, notes, _ = settled(GPU, {("torch", "exact"): 0.99}, precision="fp16")
+    assert (prepared.device, prepared.executable.backend) == ("cuda:0", "torch")
+    assert (prepared.executable.agreement.matched, prepared.executable.agreement.reference) == (0.99, "torch fp32")
+    assert notes == ["comparing torch fp16 with torch fp32 on 32 of the images"]
+
+
+def test_reduced_decoding_is_compared_with_exact(settled):
+    prepared, _, source = settled(CPU, {("torch", "reduced"): 0.9}, backend="torch", decode="reduced")
+    assert prepared.executable.agreement.matched == 0.9
+    assert prepared.executable.agreement.reference == "torch fp32 and exact decoding"
+    assert source.taken == backends.AUTO_IMAGES
+
+
+def test_a_backend_is_not_doubted_for_what_decoding_does(settled):
+    agrees = {("onnxruntime", "exact"): 1.0, ("onnxruntime", "reduced"): 0.9}
+    prepared, _, _ = settled(CPU, agrees, decode="reduced")
+    assert (prepared.executable.backend, prepared.executable.agreement.matched) == ("onnxruntime", 0.9)
+
+
+def test_a_backend_that_disagrees_gives_way_to_torch_which_is_compared_then(settled):
+    agrees = {("onnxruntime", "exact"): 0.99, ("torch", "reduced"): 0.9}
+    prepared, notes, _ = settled(CPU, agrees, decode="reduced")
+    assert (prepared.executable.backend, prepared.executable.agreement.matched) == ("torch", 0.9)
+    assert any(note.endswith("torch it is") for note in notes)
+
+
+def test_a_pipe_is_waited_for_no_longer_than_a_sample_needs(settled):
+    _, _, source = settled(CPU, {}, path="-")
+    assert source.taken == 1
+    prepared, _, source = settled(CPU, {("torch", "reduced"): 0.9}, path="-", decode="reduced")
+    assert (prepared.executable.agreement.matched, source.taken) == (0.9, 32)
+
+
+def test_torch_is_not_compared(settled):
+    prepared, notes, source = settled(CPU, {}, backend="torch")
+    assert (prepared.executable.agreement, notes, source.taken) == (None, [], 1)

@@ -1,0 +1,131 @@
+"""Conversions and comparisons, with a converter that is made up: how long they may take, what is compared and kept."""
+
+import fcntl
+import sys
+
+import pytest
+
+from farm.config import ModelConfig
+from farm.errors import ModelError, OutOfTimeError
+from farm.models.conversions import Request, _Work, prepare, sample_size
+
+ANSWER = {"matched": 0.97, "confidence": 0.0, "boxes": 100, "found": 99, "images": 2}
+
+
+def model(**values):
+    return ModelConfig(weights="yolo.pt", **values)
+
+
+CONVERTER = """#!{python}
+import json, pathlib, sys, time
+(pathlib.Path(json.load(sys.stdin)["out"]) / ".making-x").mkdir()
+time.sleep(60)
+"""
+
+
+def test_what_a_conversion_that_is_cut_off_has_made_is_taken_away(tmp_path, monkeypatch):
+    """A converter that begins, and gets no further."""
+    converter = tmp_path / "converter"
+    converter.write_text(CONVERTER.format(python=sys.executable))
+    converter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(converter))
+    request = Request(model(backend="onnxruntime"), "digest", "onnxruntime", "cpu")
+    with pytest.raises(OutOfTimeError, match=r"took longer than 2 s"):
+        prepare(request, print, tmp_path / "cache", timeout_s=2)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
+def test_somebody_elses_conversion_is_not_waited_for_longer_than_there_is_time(tmp_path):
+    request = Request(model(backend="onnxruntime"), "digest", "onnxruntime", "cpu")
+    with pytest.raises(OutOfTimeError):
+        prepare(request, print, tmp_path, timeout_s=0.0)  # makes the folder
+    (folder,) = tmp_path.iterdir()
+    with open(folder / "lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OutOfTimeError, match=r"took longer than 0\.3 s"):
+            prepare(request, print, tmp_path, timeout_s=0.3)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Tasks that a process of its own would have been given."""
+    tasks = []
+
+    def answer(self, task):
+        tasks.append({**task, "backend": self.request.backend, "device": self.request.device})
+        return {"file": "model.onnx"} if task["what"] == "convert" else ANSWER
+
+    monkeypatch.setattr(_Work, "_in_a_process", answer)
+    return tasks
+
+
+@pytest.mark.parametrize(
+    ("values", "device", "reference"),
+    [
+        ({"precision": "fp16"}, "cuda:0", "torch fp32"),
+        ({"decode": "reduced"}, "cpu", "torch fp32 and exact decoding"),
+        ({"weights": "m.onnx", "decode": "reduced"}, "cpu", "the same model and exact decoding"),
+        ({"weights": "m_openvino_model", "precision": "bf16"}, "cpu", "the same model in fp32"),
+    ],
+)
+def test_what_gives_labels_up_is_compared_once(tmp_path, asked, values, device, reference):
+    config = ModelConfig(**{"weights": "yolo.pt", **values})
+    request = Request(config, "digest", "torch", device, ("a.jpg", "b.jpg"))
+    notes = []
+    made = prepare(request, notes.append, tmp_path)
+    assert (made.weights, made.agreement.matched, made.agreement.reference) == (config.weights, 0.97, reference)
+    assert made.conversion is None
+    (task,) = asked
+    assert (task["what"], task["device"], task["converted"]) == ("compare", device, config.weights)
+    assert f"with {reference} on 2 of the images" in notes[0]
+    assert prepare(request, notes.append, tmp_path) == made
+    assert len(asked) == len(notes) == 1
+
+
+def test_torch_as_it_is_is_compared_with_nothing(tmp_path, asked):
+    assert prepare(Request(model(), "digest", "torch", "cpu", ("a.jpg",)), print, tmp_path).agreement is None
+    assert asked == [] and list(tmp_path.iterdir()) == []
+
+
+def test_images_that_have_changed_are_compared_again(tmp_path, asked):
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"one")
+    request = Request(model(decode="reduced"), "digest", "torch", "cpu", (str(image),))
+    prepare(request, print, tmp_path / "cache")
+    image.write_bytes(b"other")
+    prepare(request, print, tmp_path / "cache")
+    assert len(asked) == 2
+
+
+def test_exact_and_reduced_decoding_of_one_conversion_are_told_apart(tmp_path, asked):
+    for decode in ("exact", "reduced"):
+        config = model(backend="onnxruntime", decode=decode)
+        made = prepare(Request(config, "digest", "onnxruntime", "cpu", ("a.jpg",)), print, tmp_path)
+        (tmp_path / made.conversion / "model.onnx").touch()
+    assert [task["what"] for task in asked] == ["convert", "compare", "compare"]
+
+
+def test_a_comparison_that_fails_ends_no_run(tmp_path, monkeypatch):
+    def fail(self, task):
+        raise ModelError(self._unusable("no room"))
+
+    monkeypatch.setattr(_Work, "_in_a_process", fail)
+    notes = []
+    made = prepare(Request(model(precision="fp16"), "digest", "torch", "cuda:0", ("a.jpg",)), notes.append, tmp_path)
+    assert made.agreement is None
+    assert notes[-1] == "torch fp16 could not be compared with torch fp32: no room"
+
+
+@pytest.mark.parametrize(
+    ("values", "backend", "images", "size"),
+    [
+        ({"decode": "reduced"}, "torch", 6, 4),
+        ({"decode": "reduced"}, "torch", 100, 12),
+        ({"decode": "reduced"}, "torch", 1000, 32),
+        ({"backend": "onnxruntime"}, "onnxruntime", 6, 32),
+        ({"precision": "int8"}, "openvino", 1000, 128),
+    ],
+)
+def test_a_short_run_is_compared_on_few_images(values, backend, images, size):
+    assert sample_size(Request(model(**values), "digest", backend, "cpu"), images) == size
