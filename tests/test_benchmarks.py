@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import ALL, ARGUMENTS, command
+from benchmarks.peers import steady_rate
 from tests.faults.harness import ROOT
 
 NAMES = sorted(path.stem for path in (Path(ROOT) / "benchmarks").glob("*.py") if path.stem[0] != "_")
@@ -20,6 +22,18 @@ def test_each_says_what_it_measures(name):
     done = run(f"benchmarks.{name}", "--help")
     assert done.returncode == 0, done.stderr
     assert f"python -m benchmarks.{name}" in done.stdout
+
+
+def test_steady_is_the_second_half():
+    started_late, ten_a_second = [0.0, 0.1, 5.0, 9.0], [10.0, 10.1, 10.2, 10.3]
+    assert steady_rate([*ten_a_second[::-1], *started_late]) == pytest.approx(4 / (10.3 - 9.0))
+    assert steady_rate([0.0, 0.5]) == 2.0
+
+
+def test_all_of_them_are_run_as_the_readme_has_them():
+    assert set(ARGUMENTS) <= set(ALL) <= set(NAMES)
+    assert "benchmarks.peers --rounds 3 --repeat 4" in (Path(ROOT) / "README.md").read_text(encoding="utf-8")
+    assert command("peers")[2:] == ["benchmarks.peers", "--repeat", "4", "--save"]
 
 
 def test_without_a_gpu_there_is_nothing_to_measure(monkeypatch):
