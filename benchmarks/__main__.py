@@ -13,7 +13,7 @@ from benchmarks.record import plot
 
 COSTS = ["overhead", "scaling", "start", "weights", "kinds", "large_images", "library", "engines", "resume", "nodes"]
 ALL = ["peers", "forward", "streams", *COSTS, "faults"]
-ARGUMENTS = {"peers": ["--repeat", "4"], "forward": ["--repeat", "4"]}  # as in README; other defaults are its own
+ARGUMENTS = {"peers": ["--repeat", "4"]}  # as in README; other defaults are its own
 
 
 def command(name: str) -> list[str]:

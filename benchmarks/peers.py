@@ -227,23 +227,31 @@ def data_chain(images: list[str], weights: str, workers: int) -> tuple[float, fl
 
 def farm_run(images: list[str], weights: str, workers: int, **model: Any) -> tuple[float, float, int]:
     """`farm.run`, committing to disk; the only one here that writes its results."""
+    return farm_labels(images, weights, {"count": workers, "devices": "cpu"}, **model)[0].result()
+
+
+def farm_labels(images: list[str], weights: str, workers: dict[str, Any], **model: Any) -> tuple[Clock, farm.Summary]:
+    """When `farm.run` labelled what, and what it says of itself."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder) / "list.txt"
-        listed.write_text("\n".join(images))
-        config = {
-            "source": str(listed),
-            "model": {"weights": weights, "backend": "torch", **model},
-            "workers": {"count": workers, "devices": "cpu"},
-            "output": {"dir": f"{folder}/run", "exports": []},
-        }
 
         def on_batch(batch: Any) -> None:
             for boxes in batch["boxes"]:
                 clock.tick(len(boxes))
 
-        farm.run(config, hooks=Hooks(on_batch=on_batch))
-    return clock.result()
+        config = farm_config(images, weights, folder, **model) | {"workers": workers}
+        return clock, farm.run(config, hooks=Hooks(on_batch=on_batch))
+
+
+def farm_config(images: list[str], weights: str, folder: str, **model: Any) -> dict[str, Any]:
+    """The config of a run in `folder`."""
+    listed = Path(folder) / "list.txt"
+    listed.write_text("\n".join(images))
+    return {
+        "source": str(listed),
+        "model": {"weights": weights, "backend": "torch", **model},
+        "output": {"dir": f"{folder}/run", "exports": []},
+    }
 
 
 WAYS: dict[str, Way] = {
@@ -306,7 +314,7 @@ def main() -> None:
     seen: dict[str, list[tuple[float, float, int]]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list.txt"
-        listed.write_text("\n".join(_repeat(images, args.repeat, folder)))
+        listed.write_text("\n".join(repeated(images, args.repeat, folder)))
         for name in WAYS:  # models are converted before anything is timed; int8 depends on the images
             if name.startswith("farm, "):
                 alone(name, str(listed), weights, args.workers)
@@ -331,7 +339,7 @@ def main() -> None:
     report("Peers: the same images, the same weights", header, rows, notes, args.save)
 
 
-def _repeat(images: list[str], times: int, folder: str) -> list[str]:
+def repeated(images: list[str], times: int, folder: str) -> list[str]:
     """Every image under `times` names."""
     if times == 1:
         return images

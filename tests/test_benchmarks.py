@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import ALL, ARGUMENTS, command
+from benchmarks.forward import STAGES, Round, row
 from benchmarks.peers import steady_rate
 from tests.faults.harness import ROOT
 
@@ -28,6 +29,15 @@ def test_steady_is_the_second_half():
     started_late, ten_a_second = [0.0, 0.1, 5.0, 9.0], [10.0, 10.1, 10.2, 10.3]
     assert steady_rate([*ten_a_second[::-1], *started_late]) == pytest.approx(4 / (10.3 - 9.0))
     assert steady_rate([0.0, 0.5]) == 2.0
+
+
+def test_a_row_of_forward_says_what_stands_in_the_way():
+    rounds = [Round(18.0, 20.0, {"forward": 12.0, "decode": 0.4, "idle": 9.0}, images=100)] * 3
+    cells = dict(
+        zip(("farm", "alone", "share", "alone_ms", *STAGES), row(("openvino", "int8"), rounds, 2)[1:], strict=True)
+    )
+    assert (cells["farm"], cells["alone"], cells["share"], cells["alone_ms"]) == ("18.0", "20.0", "0.90", "100.0")
+    assert (cells["forward"], cells["decode"], cells["send"]) == ("120.0", "4.0", "0.0")
 
 
 def test_all_of_them_are_run_as_the_readme_has_them():
