@@ -6,8 +6,8 @@ import pytest
 from farm.config import ModelConfig
 from farm.decoding import decode
 from farm.models import compiled, load_model
-from farm.models.backends import prepare
 from farm.models.compiled import ShapeCompiler
+from farm.models.conversions import Request, prepare
 from farm.models.weights import weights_digest
 
 
@@ -15,8 +15,8 @@ from farm.models.weights import weights_digest
 def converted(coco_weights, tmp_path_factory):
     pytest.importorskip("openvino")
     config = ModelConfig(weights=str(coco_weights), backend="openvino", imgsz=160)
-    digest = weights_digest(str(coco_weights))
-    executable = prepare(config, digest, "openvino", "cpu", (), print, tmp_path_factory.mktemp("cache"))
+    request = Request(config, weights_digest(str(coco_weights)), "openvino", "cpu")
+    executable = prepare(request, print, tmp_path_factory.mktemp("cache"))
     return config.model_copy(update={"weights": executable.weights})
 
 
