@@ -3,7 +3,9 @@
 base.py         the protocol a worker drives
 yolo.py         anything that Ultralytics' YOLO() loads
 mapped.py       weights once: a file that the workers of a machine map into memory
-graphs.py       CUDA graphs, one for each shape of batch
+by_shape.py     a network made anew for each shape of batch that is often seen
+graphs.py       CUDA graphs, for by_shape.py
+compiled.py     OpenVINO compiled for one shape, for by_shape.py
 encode.py       Ultralytics' Results as Arrow columns
 budgets.py      a thread budget for onnxruntime and OpenVINO
 simple.py       anything with predict(images)
