@@ -134,7 +134,7 @@ class Farm:
         self._thread: threading.Thread | None = None
         values = {
             "source": "-",
-            "model": dict(model) if isinstance(model, Mapping) else str(model),
+            "model": _model_section(model),
             "workers": dict(workers) if isinstance(workers, Mapping) else {"count": workers},
             "output": {"dir": self._folder, "exports": []},
             "commit": COMMIT,
@@ -217,7 +217,7 @@ class Farm:
         No more items are taken than keep the workers busy for half a second (six batches a worker where that is more),
         and none while nobody asks for results. With `on_error="raise"` a failed image raises ImageError.
         """
-        _check_choices(order, on_error)
+        _check_choices(items, order, on_error)
         results = self._ordered(items) if order == "input" else (result for _, result in self._stream(items))
         return (_or_raise(result) for result in results) if on_error == "raise" else results
 
@@ -225,7 +225,7 @@ class Farm:
         self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "completed", on_error: OnError = "return"
     ) -> AsyncIterator[ImageResult]:
         """As `map`, for `async for`; `items` may be asynchronous too. Leaving it early cancels what is on its way."""
-        _check_choices(order, on_error)
+        _check_choices(items, order, on_error)
         return self._awaited(items, order, on_error)
 
     async def _awaited(
@@ -249,7 +249,7 @@ class Farm:
         `path` is the item's path as it was given, or its key: that of a pair, the number of an image that is no file.
         A batch holds what one message of a worker held; rows of other callers of the same farm are left out.
         """
-        _check_choices("completed", on_error)
+        _check_choices(items, "completed", on_error)
         return self._batches(items, on_error)
 
     def _batches(self, items: Iterable[Any], on_error: OnError) -> Iterator[pa.RecordBatch]:
@@ -529,7 +529,9 @@ class _Awaited:
             self._loop.call_soon_threadsafe(self._done.put_nowait, future)
 
 
-def _check_choices(order: str, on_error: str) -> None:
+def _check_choices(items: Any, order: str, on_error: str) -> None:
+    if isinstance(items, (str, bytes, os.PathLike)) or hasattr(items, "__array_interface__"):
+        raise ConfigError(f"one {type(items).__name__} is no list of items; give [item], or call submit(item)")
     if order not in ("input", "completed"):
         raise ConfigError(f"order is input or completed, not {order!r}")
     if on_error not in ("return", "raise"):
@@ -544,6 +546,13 @@ def _or_raise(result: ImageResult) -> ImageResult:
     if result.status != STATUS_OK:
         raise ImageError(result)
     return result
+
+
+def _model_section(model: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    section = dict(model) if isinstance(model, Mapping) else {"weights": str(model)}
+    if isinstance(section.get("weights"), (str, Path)):
+        section["weights"] = os.path.expanduser(section["weights"])
+    return section
 
 
 def _check_sections(sections: Mapping[str, Any]) -> None:

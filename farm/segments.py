@@ -22,7 +22,7 @@ from farm import storage
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
-_registering = threading.Lock()  # with the resource tracker: what attaches keeps its segment from it
+_attaching = threading.Lock()
 _naming = threading.Lock()
 
 
@@ -36,8 +36,7 @@ def create(name: str, size: int) -> shared_memory.SharedMemory:
 
     Raises OSError where there is no room.
     """
-    with _registering:
-        segment = shared_memory.SharedMemory(name=name, create=True, size=size)
+    segment = shared_memory.SharedMemory(name=name, create=True, size=size)
     try:
         if hasattr(os, "posix_fallocate"):  # or the first write to a page without room would be a SIGBUS
             os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor
@@ -53,17 +52,19 @@ def attach(name: str) -> shared_memory.SharedMemory:
     Before Python 3.13 (`track=False`) attaching registers the segment too, and a tracker that ends with the process
     then removes it under its owner. Raises FileNotFoundError where there is none.
     """
-    with _registering:
-        register = resource_tracker.register
-        resource_tracker.register = _register_nothing
+    with _attaching:
+        register, attacher = resource_tracker.register, threading.get_ident()
+
+        def register_for_others(name: Sized, rtype: str) -> None:
+            """In place of the tracker's own: other threads make what must be registered meanwhile."""
+            if threading.get_ident() != attacher:
+                register(name, rtype)
+
+        resource_tracker.register = register_for_others
         try:
             return shared_memory.SharedMemory(name=name)
         finally:
             resource_tracker.register = register
-
-
-def _register_nothing(name: Sized, rtype: str) -> None:
-    """In place of the tracker's own."""
 
 
 def detach(segment: shared_memory.SharedMemory) -> None:

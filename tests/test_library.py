@@ -323,6 +323,24 @@ def test_the_way_back_to_ultralytics(photographs, coco_weights):
     assert np.array_equal(alone.boxes.xyxy, result.boxes.xyxy)
 
 
+def test_weights_below_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=f"{tmp_path}/models/a.pt"):
+        Farm(model="~/models/a.pt")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_model_of_other_channels_gets_its_arrays(tmp_path, channels):
+    from ultralytics.utils import ROOT as ultralytics_root
+
+    described = (ultralytics_root / "cfg" / "models" / "11" / "yolo11.yaml").read_text()
+    (tmp_path / "yolo11n-many.yaml").write_text(f"{described}\nchannels: {channels}\n")
+    model = {"weights": str(tmp_path / "yolo11n-many.yaml"), "imgsz": 64, "task": "detect"}
+    with Farm(model=model, workers=1) as farm:
+        result = farm.submit(np.zeros((40, 60, channels), np.uint8)).result(90)
+    assert (result.status, result.shape) == ("ok", (40, 60)), result.error
+
+
 @pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])
 def test_other_tasks(photographs, task):
     suffix = {"segment": "seg", "classify": "cls"}.get(task, task)
@@ -386,6 +404,13 @@ def test_a_wrong_choice_is_refused_at_the_call(farm, call):
     if call != "batches":
         with pytest.raises(ConfigError, match="order is input or completed, not 'random'"):
             getattr(farm, call)(["a.jpg"], order="random")
+
+
+@pytest.mark.parametrize("one", ["a.jpg", b"\xff\xd8", Path("a.jpg"), np.zeros((4, 4, 3), np.uint8)], ids=type)
+@pytest.mark.parametrize("call", ["map", "amap", "batches"])
+def test_one_image_is_no_list_of_images(farm, call, one):
+    with pytest.raises(ConfigError, match=r"is no list of items; give \[item\], or call submit"):
+        getattr(farm, call)(one)
 
 
 def test_a_failed_image_raises_where_that_is_asked_for(tmp_path):

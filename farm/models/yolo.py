@@ -428,7 +428,8 @@ def _predict_nothing(yolo: Any, config: ModelConfig, device: str) -> None:
     }
     if config.precision == "fp16":
         arguments |= {"quantize": 16, "channels_last": True}
-    empty = np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
+    channels = int((getattr(yolo.model, "yaml", None) or {}).get("channels", 3))  # an export does not say
+    empty = np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, channels), np.uint8)
     try:
         yolo.predict(empty, verbose=False, save=False, **arguments)
     except Exception as error:
