@@ -60,9 +60,7 @@ def main() -> None:
         for engine, found in seen.items()
     ]
     header = ["engine", "images/s steady", "÷ local", "s whole", "boxes"]
-    note = (
-        f"{args.workers} workers, yolo11n, medians of {args.rounds} interleaved rounds; `python -m benchmarks.engines`"
-    )
+    note = f"{args.workers} workers, yolo11n, medians of {args.rounds} interleaved rounds"
     report("Engines: Ray beside local", header, rows, [f"{note}; `python -m benchmarks.engines`"], args.save)
 
 

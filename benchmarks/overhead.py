@@ -125,11 +125,11 @@ def with_pool(paths: Iterator[str], workers: int, folder: str) -> None:
         write(pool.imap_unordered(label, paths, chunksize=CHUNK), folder)
 
 
-def with_mpire(paths: Iterator[str], workers: int, folder: str, images: int) -> None:
+def with_mpire(paths: Iterator[str], workers: int, folder: str) -> None:
     from mpire import WorkerPool
 
     with WorkerPool(workers, start_method="spawn") as pool:
-        write(pool.imap_unordered(label, paths, iterable_len=images, chunk_size=CHUNK), folder)
+        write(pool.imap_unordered(label, list(paths), chunk_size=CHUNK), folder)
 
 
 def rate_of(way: Callable[[Iterator[str], int, str], None], images: int, workers: int) -> float:
@@ -149,7 +149,7 @@ def beside(images: int, workers: int) -> list[list[str]]:
     """Rows of the pools, and of farm at the same number of images."""
     ways: dict[str, Callable[[Iterator[str], int, str], None]] = {"multiprocessing.Pool": with_pool}
     if importlib.util.find_spec("mpire"):
-        ways["mpire"] = lambda paths, count, folder: with_mpire(paths, count, folder, images)
+        ways["mpire"] = with_mpire
     rates = {name: rate_of(way, images, workers) for name, way in ways.items()}
     rates["farm"] = float(measure(images, workers)[1].replace(",", ""))
     return [[name, f"{rate:,.0f}", f"{1e6 / rate:.1f}"] for name, rate in rates.items()]
