@@ -1,6 +1,6 @@
 """What every child process does first: leave signals to the supervisor, and leave when the supervisor is gone.
 
-Runs in workers and in the collector.
+Runs in workers and in the collector. A worker whose parent is a keeper minds it as well: nobody else sees it freeze.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ class Farm:
         """
         _check_choices(items, order, on_error)
         results = self._ordered(items) if order == "input" else (result for _, result in self._stream(items))
-        return (_or_raise(result) for result in results) if on_error == "raise" else results
+        return (_let_through(result, on_error) for result in results)
 
     def amap(
         self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "completed", on_error: OnError = "return"
@@ -231,15 +231,14 @@ class Farm:
     async def _awaited(
         self, items: Iterable[Any] | AsyncIterable[Any], order: Order, on_error: OnError
     ) -> AsyncIterator[ImageResult]:
-        let_through = _or_raise if on_error == "raise" else _as_it_is
         waiting = _Awaited(order)
         try:
             async for item in _asynchronous(items):
                 waiting.add(self.submit(item))
                 while waiting and not self._has_room(len(waiting)):
-                    yield let_through(await waiting.next())
+                    yield _let_through(await waiting.next(), on_error)
             while waiting:
-                yield let_through(await waiting.next())
+                yield _let_through(await waiting.next(), on_error)
         finally:
             waiting.cancel()
 
@@ -254,7 +253,7 @@ class Farm:
 
     def _batches(self, items: Iterable[Any], on_error: OnError) -> Iterator[pa.RecordBatch]:
         for same, group in itertools.groupby(self._stream(items), key=lambda pair: id(pair[1]._batch)):
-            results = [_or_raise(result) if on_error == "raise" else result for _, result in group]
+            results = [_let_through(result, on_error) for _, result in group]
             rows = [result._row for result in results]
             batch = results[0]._batch
             whole = rows == list(range(batch.num_rows))
@@ -538,12 +537,8 @@ def _check_choices(items: Any, order: str, on_error: str) -> None:
         raise ConfigError(f"on_error is return or raise, not {on_error!r}")
 
 
-def _as_it_is(result: ImageResult) -> ImageResult:
-    return result
-
-
-def _or_raise(result: ImageResult) -> ImageResult:
-    if result.status != STATUS_OK:
+def _let_through(result: ImageResult, on_error: str) -> ImageResult:
+    if on_error == "raise" and result.status != STATUS_OK:
         raise ImageError(result)
     return result
 

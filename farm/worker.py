@@ -1,6 +1,6 @@
 """The worker, a process or a thread: decode → batch → predict → encode, with its model, pinned to its place.
 
-    owns      one model, a small pool of decoding threads, its row of the heartbeats
+    owns      one model, a few decoding threads, results that are not sent yet, its row of the heartbeats
     receives  Lease, Stop            from the supervisor   (its own multiprocessing.Queue)
     sends     Ready, InitFailed,
               AttemptFailed          to the supervisor     (its control channel)
