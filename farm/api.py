@@ -82,7 +82,10 @@ def _label(
 ) -> Summary:  # fmt: skip
     """The part that `run` and `retry` share: label, export, summarise."""
     prepared, entries = settling.settle(prepared, store, hooks.on_note, convert_timeout_s)
-    outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
+    try:
+        outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
+    finally:
+        prepared.executable.release()
     finished = outcome.signal is None
     reports = export_all(store, prepared.config.output.exports) if finished else {}
     summary = summarise(store, prepared, outcome, reports, time.monotonic() - began_s)

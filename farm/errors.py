@@ -4,7 +4,8 @@
     ├── ConfigError           2  a config value, key or file is wrong
     ├── SourceError           2  the source does not exist, cannot be read or holds no image
     ├── ModelError            2  the weights do not exist, do not load or do not fit the arguments
-    │   └── OutOfTimeError    2  weights were not converted in the time that there was
+    │   ├── OutOfTimeError    2  weights were not converted in the time that there was
+    │   └── WeightsChangedError 2  weights are no longer those that the run was begun with
     ├── OutputError           1  the run directory cannot be written, or its disk is full
     │   ├── RunMismatchError  2  the run directory holds work of another model or other arguments
     │   ├── RunLockedError    2  another farm is writing to the run directory
@@ -55,6 +56,10 @@ class ModelError(FarmError):
 
 class OutOfTimeError(ModelError):
     """Weights were not converted, or the result not compared, in the time that there was."""
+
+
+class WeightsChangedError(ModelError):
+    """The weights are no longer those that the run was begun with."""
 
 
 class OutputError(FarmError):

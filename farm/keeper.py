@@ -57,7 +57,8 @@ class KeeperSpec:
     """All that a keeper is told. `worker`: its number among all workers of the run, which its rows carry.
 
     `method`: how the process starts (forkserver, spawn); `prefix`: how its names in shared memory begin. `silence_s`:
-    how long the keeper's own process may be frozen before its worker kills it.
+    how long the keeper's own process may be frozen before its worker kills it. `digest`: of the weights that the run
+    was begun with.
     """
 
     worker: int
@@ -70,6 +71,7 @@ class KeeperSpec:
     method: str
     prefix: str
     silence_s: float
+    digest: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -207,6 +209,7 @@ class Keeper:
             heartbeats=self._beats.name,
             environment=self._spec.environment,
             keeper_silence_s=self._spec.silence_s,
+            digest=self._spec.digest,
         )
         worker, self._results = self._roster.launch(spec)
         self._worker = worker

@@ -43,7 +43,7 @@ from farm.results import ImageError, ImageResult
 from farm.schema import STATUS_OK, failed_batch
 from farm.sources.base import Entry, Source, item_key
 from farm.spool import Spool, UnreadableImage
-from farm.store import RunStore
+from farm.store import CONVERTED_DIR, RunStore
 from farm.supervisor import NO_WORKER, Supervisor
 
 Order = Literal["input", "completed"]
@@ -144,7 +144,8 @@ class Farm:
             self._config: FarmConfig = validate(values)
             self._feed = Feed()
             _check_precision(self._config)
-            self._prepared = settling.settle_unseen(local.prepare(self._config, source=self._feed), _log.info)
+            prepared = local.prepare(self._config, source=self._feed)
+            self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED_DIR)
         except BaseException:
             self._alive.release()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -193,6 +194,7 @@ class Farm:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(STOP_S)
         self._spool.close()
+        self._prepared.executable.release()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._alive.release()
         _living.discard(self)

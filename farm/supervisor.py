@@ -84,7 +84,10 @@ NO_WORKER = -1  # in a row that no worker made
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be run: everything decided before the first process starts. `keep`: write parts."""
+    """What is to be run: everything decided before the first process starts. `keep`: write parts.
+
+    `weights_digest` is the run's, `loaded_digest` that of what workers load, which may be converted from it.
+    """
 
     config: FarmConfig
     placements: tuple[Placement, ...]
@@ -96,6 +99,7 @@ class Job:
     names: dict[int, str]
     names_known: Callable[[str, dict[int, str]], None]
     keep: bool = True
+    loaded_digest: str | None = None
 
 
 def start_method(job: Job) -> str:
@@ -486,6 +490,7 @@ class Supervisor:
             max_pixels=config.limits.max_pixels,
             heartbeats=self._beats.name,
             environment=self._job.environment,
+            digest=self._job.loaded_digest,
         )
         worker = self._roster.start_worker(spec, self._collector)
         self._workers[worker.uid] = worker

@@ -67,12 +67,12 @@ class ModelLoader:
             model.abandon()
         self._models.clear()
 
-    def __call__(self, config: ModelConfig, device: str, threads: int) -> Model:
+    def __call__(self, config: ModelConfig, device: str, threads: int, digest: str | None) -> Model:
         with _loading:
             if not self._shared:
-                return load_model(config, device, threads)
+                return load_model(config, device, threads, digest)
             if device not in self._models:
-                self._models[device] = LockedModel(load_model(config, device, threads))
+                self._models[device] = LockedModel(load_model(config, device, threads, digest))
             return self._models[device]
 
 
@@ -81,7 +81,7 @@ class ThreadWorker:
 
     def __init__(
         self, spec: worker.WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
-        load: Callable[[ModelConfig, str, int], Model], name: str,
+        load: Callable[[ModelConfig, str, int, str | None], Model], name: str,
     ) -> None:  # fmt: skip
         self.sentinel, self._ended = os.pipe()
         self.pid = os.getpid()
@@ -109,7 +109,7 @@ class ThreadWorker:
         self._leases.close()
         self._end(-signal.SIGKILL)
 
-    def _run(self, spec: worker.WorkerSpec, load: Callable[[ModelConfig, str, int], Model]) -> None:
+    def _run(self, spec: worker.WorkerSpec, load: Callable[[ModelConfig, str, int, str | None], Model]) -> None:
         code = 1
         try:
             worker.serve(spec, self._leases, *self._sockets, self._keep_beating, load)

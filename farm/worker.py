@@ -59,7 +59,7 @@ class WorkerSpec:
     """All that a worker is told at its start. `uid` is unique in the run; `worker` is its place, kept by successors.
 
     `rows`: of the heartbeats. `keeper_silence_s`: how long a keeper, whose row is the last, may stand still before its
-    worker kills it; None where the parent is a supervisor.
+    worker kills it; None where the parent is a supervisor. `digest`: of what is to be loaded.
     """
 
     uid: int
@@ -72,6 +72,7 @@ class WorkerSpec:
     heartbeats: str
     environment: dict[str, str]
     keeper_silence_s: float | None = None
+    digest: str | None = None
 
 
 def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
@@ -89,7 +90,7 @@ def serve(
     control: socket.socket,
     results: socket.socket,
     keep_beating: Callable[[Callable[[], None]], None],
-    load: Callable[[ModelConfig, str, int], Model],
+    load: Callable[[ModelConfig, str, int, str | None], Model],
 ) -> None:
     """What a worker does from its start to its end, in a process or a thread. Raises SystemExit(1) where it cannot."""
     beats = Heartbeats.attach(spec.heartbeats, spec.rows)
@@ -101,7 +102,7 @@ def serve(
     to_supervisor, to_collector = Writer(control), Writer(results)
     try:
         placement.apply(spec.placement)
-        model = load(spec.model, spec.placement.device, spec.placement.threads)
+        model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
         batch = _fitting_batch(model, spec.placement)
         model.restore_threads()
     except Exception as error:

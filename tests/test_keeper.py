@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from farm.config import LimitsConfig, ModelConfig
-from farm.errors import FarmError, WorkerError
+from farm.errors import FarmError, ModelError, WorkerError
 from farm.keeper import Keeper, KeeperSpec
 from farm.placement import Placement
 from farm.segments import leftovers, prefix_of
@@ -20,12 +20,15 @@ pytestmark = pytest.mark.timeout(60)
 def keep(tmp_path):
     kept = []
 
-    def start(recycle_after=None, limits=None, **model):
+    def start(recycle_after=None, limits=None, weights=None, digest=None, **model):
         args = {"boxes": 2, "pixels": True, **model}
+        made = (
+            ModelConfig(factory="farm.models.fake:make", args=args) if weights is None else ModelConfig(weights=weights)
+        )
         spec = KeeperSpec(
             worker=3,
             placement=Placement(0, (), "cpu", 1, 1, 1),
-            model=ModelConfig(factory="farm.models.fake:make", args=args),
+            model=made,
             limits=LimitsConfig(**(limits or {})),
             recycle_after=recycle_after,
             root=str(tmp_path / "images"),
@@ -33,6 +36,7 @@ def keep(tmp_path):
             method="forkserver",
             prefix=prefix_of(tmp_path),
             silence_s=60.0,
+            digest=digest,
         )
         kept.append(Keeper(spec))
         return kept[-1]
@@ -111,3 +115,11 @@ def test_errors_reach_whoever_waits(keep, tmp_path):
     closed.close()
     with pytest.raises(WorkerError, match="was closed"):
         closed.label(wanted)
+
+
+def test_weights_that_are_not_those_of_the_run_are_not_loaded(keep, tmp_path):
+    """They were overwritten since the actor compared them, and its worker starts only now."""
+    (tmp_path / "best.pt").write_bytes(b"other weights")
+    keeper = keep(weights=str(tmp_path / "best.pt"), digest="0" * 64)
+    with pytest.raises(ModelError, match=r"best\.pt changed since the run began"):
+        keeper.wait_ready()

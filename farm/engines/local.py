@@ -170,6 +170,7 @@ def job_of(
         names=names,
         names_known=names_known,
         keep=keep,
+        loaded_digest=prepared.executable.digest or prepared.digest,
     )
 
 

@@ -164,6 +164,7 @@ class RayPipeline:
             method=start_method(job),
             prefix="",
             silence_s=FROZEN_S,
+            digest=job.loaded_digest,
         )
         return LabellerSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
 

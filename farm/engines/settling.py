@@ -15,7 +15,7 @@ from pathlib import Path
 from farm import storage
 from farm.config import STDIN, ModelConfig
 from farm.engines.local import BACKEND, CONVERSION, Prepared, backend_of
-from farm.errors import ModelError
+from farm.errors import ModelError, WeightsChangedError
 from farm.models import backends, conversions
 from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.sources import first_entry_or_raise
@@ -46,8 +46,8 @@ def settle(
         request = Request(model, prepared.digest, backend, prepared.device)
         request = replace(request, sample=_sample(request, prepared.source.root, first))
         make = functools.partial(
-            conversions.prepare, note=note, cache=_cache(prepared, store, request), conversion=conversion,
-            timeout_s=timeout_s,
+            conversions.prepare, note=note, folder=_cache(prepared, store, request), conversion=conversion,
+            timeout_s=timeout_s, spare=None if storage.is_remote(store.path) else store.path / CONVERTED_DIR,
         )  # fmt: skip
         prepared = replace(prepared, executable=_executable(request, make, note))
         store.check(prepared.fingerprint)
@@ -92,9 +92,13 @@ def _executable(request: Request, make: Callable[[Request], Executable], note: C
     model = request.config
     if request.is_converted and model.backend == "auto" and model.precision == "fp32":
         try:
-            agreement = make(replace(request, config=model.model_copy(update={"decode": "exact"}))).agreement
+            made = make(replace(request, config=model.model_copy(update={"decode": "exact"})))
+            made.release()
+            agreement = made.agreement
             doubt = _doubt(agreement, model.min_agreement) if agreement else ""
             doubt = doubt and f"{request.backend} {doubt}"
+        except WeightsChangedError:
+            raise
         except ModelError as error:
             doubt = str(error)
         if doubt:
@@ -112,13 +116,16 @@ def _doubt(agreement: Agreement, least: float) -> str:
     return ""
 
 
-def settle_unseen(prepared: Prepared, note: Callable[[str], None]) -> Prepared:
-    """As `settle`, for a source that cannot be looked into: `auto` is torch, nothing is compared."""
+def settle_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path | None = None) -> Prepared:
+    """As `settle`, for a source that cannot be looked into: `auto` is torch, nothing is compared.
+
+    `spare`: where a conversion lies if the user's cache cannot be written.
+    """
     model = prepared.config.model
     if model.weights is None or not model.weights.endswith(".pt"):
         return prepared
     backend = backend_of(model, prepared.device, many=False)
-    executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note)
+    executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note, spare=spare)
     return replace(prepared, executable=executable)
 
 

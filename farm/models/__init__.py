@@ -2,6 +2,9 @@
 
 base.py         the protocol a worker drives
 yolo.py         anything that Ultralytics' YOLO() loads
+cache.py        what is kept between runs: entries, their locks, their digests
+upkeep.py       what is removed from the cache, and when
+unchanged.py    whoever loads weights compares them with the run's
 mapped.py       weights once: a file that the workers of a machine map into memory
 by_shape.py     a network made anew for each shape of batch that is often seen
 graphs.py       CUDA graphs, for by_shape.py
@@ -27,13 +30,18 @@ from farm.errors import ModelError
 from farm.models.base import MODEL_MEMBERS, Model
 
 
-def load_model(config: ModelConfig, device: str, threads: int) -> Model:
-    """The config's model, loaded and warm. Runs in a worker; raises ModelError where another try cannot help."""
+def load_model(config: ModelConfig, device: str, threads: int, digest: str | None = None) -> Model:
+    """The config's model, loaded and warm. Runs in a worker; raises ModelError where another try cannot help.
+
+    `digest`: of the weights that the run was begun with; others raise WeightsChangedError.
+    """
     if config.factory is not None:
         return _from_factory(config)
+    from farm.models.unchanged import unchanged
     from farm.models.yolo import YoloModel
 
-    return YoloModel(config, device, threads)
+    with unchanged(str(config.weights), digest):
+        return YoloModel(config, device, threads, digest)
 
 
 def _from_factory(config: ModelConfig) -> Model:

@@ -2,6 +2,8 @@
 
     python -m farm.models.convert < task.json      the last line of its output is the answer, as JSON
 
+Whoever wants the answer (the task's `parent`) is watched: when it is gone, nobody needs a conversion.
+
 Conversions are Ultralytics' own exports with dynamic shapes, so that rectangles stay rectangles. int8 is quantised
 here after it, by NNCF: calibrated with the user's images as a worker prepares them, with what makes boxes and scores in
 float, where a coarse step would move them.
@@ -14,17 +16,21 @@ import os
 import re
 import shutil
 import sys
-import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from farm.child import EXIT_ORPHANED, PULSE_S
 from farm.config import ModelConfig
 from farm.decoding import decode, decode_reduced, read_bytes
 from farm.errors import DecodeError
+from farm.models.cache import content_digest
 from farm.models.conversions import ENGINE_BATCH, EXPORTED_DET
+from farm.models.unchanged import changed, unchanged
 from farm.models.weights import environment
 
 FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "tensorrt": "engine"}
@@ -36,45 +42,70 @@ MAX_PIXELS = 178_956_970
 
 def main() -> None:
     task = json.load(sys.stdin)
+    _end_with(task["parent"])
     config = ModelConfig(**task["config"])
     os.environ.update(environment(config))
     stdout = os.dup(1)
     os.dup2(2, 1)  # exporters print; the answer must stand alone
     try:
-        answer = convert(config, task) if task["what"] == "convert" else compare(config, task)
+        answer = convert(config, task) if task["what"] == "convert" else _compared(config, task)
     except Exception as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
     os.write(stdout, (json.dumps(answer) + "\n").encode())
 
 
+def _end_with(parent: int) -> None:
+    """Leave when the parent is gone, and this process has got another one: whoever holds whatever pipe."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PULSE_S)
+        os._exit(EXIT_ORPHANED)
+
+    threading.Thread(target=watch, name="farm-watch-parent", daemon=True).start()
+
+
+def _compared(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
+    """The answer of `compare`, about these very weights and this very model."""
+    with (
+        unchanged(str(config.weights), task["weights_digest"]),
+        unchanged(task["converted"], task["converted_digest"]),
+    ):
+        return compare(config, task)
+
+
+def _copied(config: ModelConfig, task: dict[str, Any], folder: Path) -> ModelConfig:
+    """The config with a copy of the weights, which nobody else writes to. Raises WeightsChangedError."""
+    copy = folder / Path(str(config.weights)).name
+    shutil.copyfile(str(config.weights), copy)
+    now = content_digest(copy)
+    if now != task["weights_digest"]:
+        raise changed(str(config.weights), task["weights_digest"], now)
+    return config.model_copy(update={"weights": str(copy)})
+
+
 def convert(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
-    """Make `task["out"]`/model…; it appears whole. Returns its name."""
+    """Make `task["out"]`/model…, in a folder of its own. Returns its name. Exports land beside the weights."""
     from farm.models.yolo import configure_ultralytics
 
     configure_ultralytics(config)
     from ultralytics import YOLO
 
     backend, out = task["backend"], Path(task["out"])
-    with tempfile.TemporaryDirectory(dir=out, prefix=".making-") as folder:
-        weights = Path(folder) / Path(str(config.weights)).name
-        shutil.copyfile(str(config.weights), weights)  # exports land beside the file they are made from
-        arguments: dict[str, Any] = {"format": FORMATS[backend], "dynamic": True, "imgsz": config.imgsz}
-        arguments |= {"max_det": max(config.max_det, EXPORTED_DET), "agnostic_nms": config.agnostic_nms}
-        if backend == "tensorrt":
-            arguments |= {"device": task["device"], "batch": ENGINE_BATCH}
-        if config.precision == "fp16":
-            arguments["quantize"] = 16
-        if backend == "onnxruntime":
-            arguments["simplify"] = False  # another package, for a graph that onnxruntime simplifies itself
-        made = Path(YOLO(str(weights), task=config.task, verbose=False).export(verbose=False, **arguments))
-        if config.precision == "int8":
-            made = quantise(made, config, task["sample"])
-        try:
-            os.rename(made, out / FINAL[backend])
-        except OSError:
-            if not (out / FINAL[backend]).exists():  # somebody else was as far: a folder does not replace a folder
-                raise
+    config = _copied(config, task, out)
+    arguments: dict[str, Any] = {"format": FORMATS[backend], "dynamic": True, "imgsz": config.imgsz}
+    arguments |= {"max_det": max(config.max_det, EXPORTED_DET), "agnostic_nms": config.agnostic_nms}
+    if backend == "tensorrt":
+        arguments |= {"device": task["device"], "batch": ENGINE_BATCH}
+    if config.precision == "fp16":
+        arguments["quantize"] = 16
+    if backend == "onnxruntime":
+        arguments["simplify"] = False  # another package, for a graph that onnxruntime simplifies itself
+    made = Path(YOLO(str(config.weights), task=config.task, verbose=False).export(verbose=False, **arguments))
+    if config.precision == "int8":
+        made = quantise(made, config, task["sample"])
+    os.rename(made, out / FINAL[backend])
     return {"file": FINAL[backend]}
 
 

@@ -6,18 +6,16 @@ Nothing here imports torch. A model that is named and not here is fetched once, 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
+from farm.models.cache import WEIGHTS, content_digest, fsync, root
 
-CHUNK_BYTES = 1 << 20
 DOWNLOAD_TIMEOUT_S = 1800
 DOWNLOAD_SUFFIXES = (".pt",)
 BACKENDS = {
@@ -58,7 +56,7 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
         if _shipped_yaml(weights):
             return weights
     elif bare and path.suffix in DOWNLOAD_SUFFIXES:
-        return _download(weights, cache or Path("~/.cache/farm/weights").expanduser())
+        return _download(weights, cache or _downloads(weights))
     raise ModelError(f"model.weights {weights} do not exist{_nearest(path)}")
 
 
@@ -87,27 +85,16 @@ def runs_with(weights: str) -> str | None:
 
 def weights_digest(weights: str) -> str:
     """SHA-256 (hex) of a weights file, or of a folder's files with their names, or of a shipped model YAML."""
-    path = Path(weights)
-    if not path.exists():
-        path = _shipped_yaml(weights) or path
-    digest = hashlib.sha256()
     try:
-        for file in _files(path):
-            if file != path:
-                digest.update(str(file.relative_to(path)).encode() + b"\0")
-            with open(file, "rb") as data:
-                while chunk := data.read(CHUNK_BYTES):
-                    digest.update(chunk)
+        return content_digest(file_of(weights))
     except OSError as error:
         raise ModelError(f"model.weights {weights} cannot be read: {error.strerror}") from None
-    return digest.hexdigest()
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if file.is_file())
-    else:
-        yield path
+def file_of(weights: str) -> Path:
+    """The file or folder of these weights: that of the name, or a model YAML that Ultralytics ships."""
+    path = Path(weights)
+    return path if path.exists() else _shipped_yaml(weights) or path
 
 
 def _shipped_yaml(name: str) -> Path | None:
@@ -128,18 +115,33 @@ def _shipped_yaml(name: str) -> Path | None:
     return None
 
 
+def _downloads(name: str) -> Path:
+    """Where models are kept that were fetched."""
+    folder = root()
+    if folder is None:
+        raise ModelError(f"model.weights {name} is no file here, and without a home folder nothing is downloaded")
+    return folder / WEIGHTS
+
+
 def _download(name: str, cache: Path) -> str:
     """Fetch a model that Ultralytics publishes. In a process of its own: this one never imports torch."""
     target = cache / name
     if target.exists():
         return str(target)
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"model.weights {name} is no file here, and {cache} cannot be written: {error.strerror}"
+        ) from None
     environ = {**os.environ, "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
     done = subprocess.run(
         [sys.executable, "-c", DOWNLOAD, name], cwd=cache, env=environ, capture_output=True, text=True,
         timeout=DOWNLOAD_TIMEOUT_S, check=False,
     )  # fmt: skip
     if target.exists():
+        fsync(target)
+        fsync(cache)
         return str(target)
     reason = (done.stderr.strip().splitlines() or ["no such model is published"])[-1]
     raise ModelError(

@@ -71,14 +71,15 @@ class YoloModel:
 
     needs_pixels = True
 
-    def __init__(self, config: ModelConfig, device: str, threads: int) -> None:
+    def __init__(self, config: ModelConfig, device: str, threads: int, digest: str | None = None) -> None:
+        """`digest`: of the weights, where it is known."""
         if config.precision == "fp16" and device == "cpu":
             raise ModelError("model.precision fp16 needs a CUDA device; set model.precision=fp32")
         self._config = config
         self._threads = threads
         self._device = device
         with _loading(config), limited_backend(str(config.weights), threads, config.precision):
-            yolo = _set_up(config, device)
+            yolo = _set_up(config, device, digest)
         self.task: str = yolo.task
         self._predictor = yolo.predictor
         self._letterbox = self._predictor.pre_transform
@@ -361,11 +362,11 @@ def configure_ultralytics(config: ModelConfig) -> None:
     vars(nms)["time"] = SimpleNamespace(time=lambda: 0.0)
 
 
-def _set_up(config: ModelConfig, device: str) -> Any:
+def _set_up(config: ModelConfig, device: str, digest: str | None) -> Any:
     """The YOLO object with its predictor: on weights that all workers of the machine share, where they can be."""
     if device == "cpu" and str(config.weights).endswith(".pt") and not config.prompts:
         make = functools.partial(_make, config, device)
-        return mapped.load_once(str(config.weights), config.safe_load, make)
+        return mapped.load_once(str(config.weights), config.safe_load, make, digest)
     return _make(config, device, str(config.weights))
 
 

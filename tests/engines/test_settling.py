@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,7 @@ def settled(tmp_path, monkeypatch):
     def settled(machine, agrees, path="/images", **model):
         def answer(self, task):
             if task["what"] == "convert":
-                (self.folder / "model.onnx").touch()
+                (Path(task["out"]) / "model.onnx").touch()
                 return {"file": "model.onnx"}
             matched = agrees[self.request.backend, self.request.config.decode]
             return {"matched": matched, "confidence": 0.0, "boxes": BOXES, "found": BOXES, "images": 32}

@@ -2,6 +2,7 @@
 
 import fcntl
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_what_a_conversion_that_is_cut_off_has_made_is_taken_away(tmp_path, monk
     with pytest.raises(OutOfTimeError, match=r"took longer than 2 s"):
         prepare(request, print, tmp_path / "cache", timeout_s=2)
     (folder,) = (tmp_path / "cache").iterdir()
-    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "used"]
 
 
 def test_somebody_elses_conversion_is_not_waited_for_longer_than_there_is_time(tmp_path):
@@ -54,7 +55,10 @@ def asked(monkeypatch):
 
     def answer(self, task):
         tasks.append({**task, "backend": self.request.backend, "device": self.request.device})
-        return {"file": "model.onnx"} if task["what"] == "convert" else ANSWER
+        if task["what"] == "convert":
+            (Path(task["out"]) / "model.onnx").write_bytes(b"converted")
+            return {"file": "model.onnx"}
+        return ANSWER
 
     monkeypatch.setattr(_Work, "_in_a_process", answer)
     return tasks
@@ -101,8 +105,7 @@ def test_images_that_have_changed_are_compared_again(tmp_path, asked):
 def test_exact_and_reduced_decoding_of_one_conversion_are_told_apart(tmp_path, asked):
     for decode in ("exact", "reduced"):
         config = model(backend="onnxruntime", decode=decode)
-        made = prepare(Request(config, "digest", "onnxruntime", "cpu", ("a.jpg",)), print, tmp_path)
-        (tmp_path / made.conversion / "model.onnx").touch()
+        prepare(Request(config, "digest", "onnxruntime", "cpu", ("a.jpg",)), print, tmp_path)
     assert [task["what"] for task in asked] == ["convert", "compare", "compare"]
 
 
