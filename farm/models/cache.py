@@ -115,7 +115,7 @@ def take(path: Path, shared: bool = False) -> Lock | None:
 
 def take_file(path: Path, shared: bool) -> Lock | None:
     """The lock on a file that is there, in itself; None where another process has it. Raises OSError."""
-    return _lock_open(open(path, "rb"), shared)  # noqa: SIM115
+    return _lock_open(open(path, "rb"), shared)
 
 
 def _lock_open(file: BinaryIO, shared: bool) -> Lock | None:

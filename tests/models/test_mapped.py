@@ -1,10 +1,14 @@
 """Weights once: the same numbers to the bit, one file for all, a fraction of the memory; plain loading where it fails."""
 
+import fcntl
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +16,7 @@ import numpy as np
 import pytest
 
 from farm.config import ModelConfig
-from farm.errors import ModelError
+from farm.errors import ModelError, WeightsChangedError
 from farm.models import cache as kept
 from farm.models import load_model, mapped
 from farm.models.cache import Entry
@@ -165,6 +169,24 @@ def test_who_waits_too_long_loads_its_own(weights, cache, monkeypatch):
     monkeypatch.setattr(mapped, "LOCK_S", 0.2)
     with Entry(file.parent).alone(0):
         assert not is_mapped(load(weights))
+
+
+def test_a_file_that_changes_while_a_worker_waits_is_not_kept_under_the_old_digest(weights, cache, tmp_path):
+    best = tmp_path / "best.pt"
+    best.write_bytes(weights.read_bytes())
+    load(best)
+    (folder,) = cache.iterdir()
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with open(folder / "lock", "w") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        loading = pool.submit(load, best)
+        time.sleep(1)  # it waits for the lock, and has its digest
+        best.write_bytes(random_weights("yolov8n", tmp_path).read_bytes())
+        fcntl.flock(held, fcntl.LOCK_UN)
+        with pytest.raises(WeightsChangedError, match=r"best\.pt changed"):
+            loading.result(timeout=100)
+    assert not list(folder.glob("*.pt"))
 
 
 def test_other_weights_of_the_same_name_are_other_weights(weights, cache, tmp_path):
