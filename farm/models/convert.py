@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from farm.child import EXIT_ORPHANED, PULSE_S
+from farm.child import EXIT_ORPHANED, PULSE_S, STOP_SIGNALS
 from farm.config import ModelConfig
 from farm.decoding import decode, decode_reduced, read_bytes
 from farm.errors import DecodeError
@@ -41,6 +42,7 @@ MAX_PIXELS = 178_956_970
 
 
 def main() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # it was started with them blocked
     task = json.load(sys.stdin)
     _end_with(task["parent"])
     config = ModelConfig(**task["config"])

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from farm.child import STOP_SIGNALS
 from farm.errors import ModelError
 
 WHY_CHARS = 400  # of a converter's last words
@@ -27,11 +28,22 @@ def ask_converter(task: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
     Raises TimeoutError, and ModelError with the converter's last words.
     """
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    converter = subprocess.Popen(
-        [sys.executable, "-m", "farm.models.convert"], text=True, env=environ, process_group=0,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # none strikes between its start and the `try`
     try:
+        converter = subprocess.Popen(
+            [sys.executable, "-m", "farm.models.convert"], text=True, env=environ, process_group=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        return _answer(converter, task, deadline_s, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _answer(
+    converter: subprocess.Popen[str], task: Mapping[str, Any], deadline_s: float, mask: set[signal.Signals | int]
+) -> dict[str, Any]:
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         told = json.dumps({**task, "parent": os.getpid()})
         output, errors = converter.communicate(told, max(0.0, deadline_s - time.monotonic()))
     except subprocess.TimeoutExpired:
