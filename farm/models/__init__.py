@@ -15,6 +15,7 @@ simple.py       anything with predict(images)
 arrays.py       Arrow arrays from numpy columns
 backends.py     the supervisor's side: which backend executes the network
 conversions.py  the supervisor's side: converted weights in a cache, and how they agree with torch
+converter.py    the supervisor's side: the process of convert.py, which ends with whoever waits for it
 convert.py      a process of its own that converts, and compares with torch
 locked.py       one model for several threads
 fake.py         a model that needs no weights, for tests and for measuring farm itself

@@ -33,8 +33,12 @@ attempt_download_asset(sys.argv[1])
 
 
 def environment(config: ModelConfig) -> dict[str, str]:
-    """Variables under which Ultralytics is imported: no code from weights, no pip, no network, no chatter."""
+    """Variables under which Ultralytics is imported: no code from weights, no pip, no network, no chatter.
+
+    Without a home folder it would not even be imported; where that is no folder, it takes a private temporary one.
+    """
     return {
+        **({} if root() else {"HOME": os.devnull}),
         "ULTRALYTICS_SAFE_LOAD": str(config.safe_load).lower(),
         "YOLO_AUTOINSTALL": str(config.autoinstall).lower(),
         "YOLO_OFFLINE": "true",
