@@ -41,6 +41,7 @@ MAKING = ".making-"
 POLL_S = 0.05  # between looks at a lock that another process has
 LEASE_S = 5.0  # for whoever removes an entry at this moment; after that it is used without a lease
 WORD_S = 60.0  # between words about a lock that is waited for
+FIRST_WORD_S = 0.5  # to the first of them: whoever only looks at an entry has its lock for a moment
 NAME_DIGITS = 16  # of a digest in an entry's name
 
 
@@ -179,7 +180,7 @@ class Entry:
         """Nobody else makes or removes it meanwhile. Nothing half-made is there before, and nothing afterwards.
 
         `deadline_s`: by time.monotonic. `waiting` hears who has the lock and for how many seconds that has been waited
-        for: at once, and then every WORD_S. Raises TimeoutError, and other OSErrors where nothing can be locked.
+        for: nearly at once, and then every WORD_S. Raises TimeoutError, and other OSErrors where nothing can be locked.
         """
         lock = self._wait_for(deadline_s, waiting)
         try:
@@ -191,7 +192,7 @@ class Entry:
 
     def _wait_for(self, deadline_s: float, waiting: Callable[[str, float], None]) -> Lock:
         path, began_s = self.folder / LOCK, time.monotonic()
-        said_s = began_s - WORD_S
+        said_s = began_s - WORD_S + FIRST_WORD_S
         while (lock := take(path)) is None:
             now_s = time.monotonic()
             if now_s > deadline_s:

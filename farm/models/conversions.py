@@ -4,6 +4,9 @@ A .pt is converted once per weights, backend, precision and version of the backe
 at once. Whatever may move boxes (another backend, a lower precision, reduced decoding) is compared with torch in fp32
 and exact decoding, on a sample of the user's images. Conversion and comparison run in a process of their own
 (convert.py): this one never imports torch.
+
+Longer than other modules, because a conversion and its agreement are kept in one entry of the cache (cache.py), and
+what they depend on is decided beside it.
 """
 
 from __future__ import annotations
@@ -272,12 +275,13 @@ class _Work:
         sample, reference = list(self.request.sample[:SAMPLE_IMAGES]), self.request.reference
         if not sample:
             return None
-        found = self._remembered(made)
+        found, name = self._remembered(made), self._agreement_name(made)
         if found is None:
             self.note(f"comparing {self._in_words()} with {reference} on {len(sample)} of the images")
             task = {"what": "compare", "sample": sample, "converted": str(made.path), "converted_digest": made.digest}
             found = self._in_a_process(task)
-            self._remember(made, found)
+            if name == self._agreement_name(made):  # no image has changed meanwhile
+                self._remember(name, made, found)
         return Agreement(**found, reference=reference)
 
     def _kept(self) -> Content | None:
@@ -291,12 +295,12 @@ class _Work:
         found = self.entry.recall(self._agreement_name(made))
         return found if isinstance(found, dict) else None
 
-    def _remember(self, made: Content, found: dict[str, Any]) -> None:
+    def _remember(self, name: str, made: Content, found: dict[str, Any]) -> None:
         if not self.entry.manifest():  # nothing is converted, and it has no content
             about = {"weights": made.path.name, "made": f"{self._in_words()}, compared", "digest": made.digest}
             with contextlib.suppress(OSError):
                 self.entry.describe({"about": about})
-        self.entry.remember(self._agreement_name(made), found)
+        self.entry.remember(name, found)
 
     def _agreement_name(self, made: Content) -> str:
         """For all that it depends on: both models, the arguments, the images as they are, and what it says."""

@@ -88,6 +88,7 @@ def test_what_was_found_out_is_believed_when_it_is_whole(entry):
 
 def test_who_waits_is_told_for_whom_at_once_and_again(entry, monkeypatch):
     monkeypatch.setattr(cache, "WORD_S", 0.2)
+    monkeypatch.setattr(cache, "FIRST_WORD_S", 0.1)
     heard = []
     waiting = entry.alone(time.monotonic() + 0.7, lambda *word: heard.append(word))
     with entry.alone(time.monotonic()), pytest.raises(TimeoutError), waiting:
