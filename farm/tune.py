@@ -26,6 +26,7 @@ from farm.engines import local
 from farm.engines.local import Hooks, Running
 from farm.errors import ConfigError, FarmError, ModelError, OutOfTimeError, SourceError
 from farm.models import backends
+from farm.models.conversions import Agreement
 from farm.placement import Machine, inspect_machine, plan, usable_cores
 from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.summary import Snapshot, Summary
@@ -179,7 +180,7 @@ def _plan_of(config: FarmConfig, machine: Machine) -> Any:
 
 
 def _doubted(trial: Trial, earlier: Sequence[Trial], config: FarmConfig) -> Trial:
-    """The trial without a rate, where a backend that nobody asked for moves boxes that torch leaves where they are."""
+    """The trial without a rate, where a backend that nobody asked for moves labels that torch leaves where they are."""
     chosen = config.model.backend == "auto" and trial.backend != "torch"
     if not chosen or trial.agreement is None or trial.precision != "fp32":
         return trial
@@ -282,7 +283,7 @@ class _Bench:
             decoders=place[0].decoders,
             images_per_s=watcher.rate,
             own_bytes=watcher.own_bytes,
-            agreement=summary.agreement["matched"] if summary.agreement else None,
+            agreement=Agreement(**summary.agreement).both_ways if summary.agreement else None,
             note=watcher.note,
             cuda_graphs=config.model.cuda_graphs,
         )

@@ -23,6 +23,7 @@ from farm.sources.base import Entry
 from farm.store import CONVERTED_DIR, RunStore
 
 ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
+CONFIDENCE_MOVED = 0.01  # on average: fp32 elsewhere moves it by a millionth, and a threshold by so much is felt
 
 
 def settle(
@@ -106,9 +107,12 @@ def _executable(request: Request, make: Callable[[Request], Executable], note: C
 def _doubt(agreement: Agreement, least: float) -> str:
     """Why a backend that nobody asked for should not be taken; nothing where it may."""
     if agreement.boxes < ENOUGH_BOXES:
-        return f"cannot be compared, since torch finds only {agreement.boxes} boxes in {agreement.images} images"
+        few = f"{agreement.boxes} {agreement.compared} in {agreement.images} images"
+        return f"cannot be compared, since torch finds only {few}"
     if agreement.both_ways < least:
-        return f"and torch agree on {agreement.both_ways:.1%} of the boxes, less than model.min_agreement"
+        return f"and torch agree on {agreement.both_ways:.1%} of the {agreement.compared}, less than model.min_agreement"
+    if abs(agreement.confidence) > CONFIDENCE_MOVED:
+        return f"gives confidences that are {agreement.confidence:+.3f} from torch's on average"
     return ""
 
 

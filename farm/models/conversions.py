@@ -35,6 +35,7 @@ LOCK_POLL_S = 0.1  # between looks whether somebody else has done with the same 
 WHY_CHARS = 400  # of a converter's last words
 EXPORTED_DET = 300  # boxes that a model without non-maximum suppression gives at least, as in torch
 INT8_RECIPE = 2  # what is quantised, and what is kept in float
+AGREEMENT_RECIPE = 2  # what is compared, and how
 ENGINE_BATCH = 32  # the largest that a TensorRT engine is built for
 COMPARED = ("imgsz", "conf", "iou", "max_det", "classes", "agnostic_nms", "retina_masks", "task")
 
@@ -43,8 +44,9 @@ COMPARED = ("imgsz", "conf", "iou", "max_det", "classes", "agnostic_nms", "retin
 class Agreement:
     """How the detections of a run compare with those of torch in fp32 with exact decoding, on a sample of images.
 
-    `matched` is the share of the reference's boxes that it also finds (same class, IoU of 0.9 or more; of images with
-    the same top class for a classifier); `confidence` the mean difference in confidence of those, signed.
+    `matched` is the share of the reference's `boxes` that it also finds: of the same class, and alike to 0.9 or more in
+    what the task gives (agreement.py says how that is measured); `confidence` the mean difference in confidence of
+    those, signed. `compared` says in words what was counted; a classifier has one top class an image.
     """
 
     matched: float
@@ -53,10 +55,11 @@ class Agreement:
     found: int
     images: int
     reference: str = "torch fp32"
+    compared: str = "boxes"
 
     @property
     def both_ways(self) -> float:
-        """The smaller of two shares: the reference's boxes that it finds, and its boxes that the reference has."""
+        """The smaller of two shares: of the reference's that it finds, and of its own that the reference has."""
         return min(self.matched, self.matched * self.boxes / self.found) if self.found else self.matched
 
 
@@ -259,8 +262,9 @@ def _is_pt(config: ModelConfig) -> bool:
 
 
 def _compared(config: ModelConfig) -> dict[str, Any]:
-    """The arguments that a comparison depends on."""
-    return config.model_dump(mode="json", include=set(COMPARED) | ({"decode"} if config.decode == "reduced" else set()))
+    """The arguments that a comparison depends on, and how it is made."""
+    reduced = {"decode"} if config.decode == "reduced" else set()
+    return {**config.model_dump(mode="json", include=set(COMPARED) | reduced), "recipe": AGREEMENT_RECIPE}
 
 
 def _as_it_is(path: str) -> list[Any]:

@@ -18,7 +18,7 @@ from farm.errors import ModelError, RunMismatchError
 from farm.models import backends, conversions
 from farm.models.backends import choose
 from farm.models.conversions import Agreement, Request, prepare
-from farm.models.convert import agreement, predictions
+from farm.models.agreement import Found, agreement, predictions
 from farm.models.weights import weights_digest
 
 SAMPLE = 12
@@ -78,7 +78,7 @@ def test_bf16_needs_a_processor_that_has_it(monkeypatch, tmp_path):
 
 
 def boxes(*rows):
-    return np.array(rows, np.float32).reshape(-1, 6)
+    return Found(np.array(rows, np.float32).reshape(-1, 6))
 
 
 A, B = (0, 0, 10, 10, 0.9, 1), (20, 20, 40, 40, 0.5, 2)
@@ -292,8 +292,8 @@ def test_a_converted_model_without_suppression_gives_as_many_boxes_as_asked(tmp_
     paths = [*sample[:2], str(thin)]
     want = predictions(config, "cpu", paths)
     got = predictions(config.model_copy(update={"weights": made.weights}), "cpu", paths)
-    assert [len(boxes) for boxes in got.values()] == [len(boxes) for boxes in want.values()]
-    assert max(map(len, want.values())) > 300
+    assert [len(found.boxes) for found in got.values()] == [len(found.boxes) for found in want.values()]
+    assert max(len(found.boxes) for found in want.values()) > 300
 
 
 @pytest.mark.parametrize(
