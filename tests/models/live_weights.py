@@ -14,6 +14,7 @@ PATCHES = 8  # of a side
 
 def live(yaml, path, seed=2):
     """A model of `yaml` in `path`, whose outputs vary with the image. Returns it, to be changed and saved again."""
+    torch.manual_seed(seed)  # of what stays as it is made
     yolo = YOLO(yaml)
     generator = torch.Generator().manual_seed(seed)
     for layer in yolo.model.modules():
