@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import itertools
 import os
+import sys
+import termios
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -241,15 +245,26 @@ def test_a_chunk_is_no_larger_than_others(pipe):
 
 @pytest.mark.timeout(20)
 def test_find_print0_that_arrives_byte_by_byte(pipe):
+    """Each byte is written when the one before has been read."""
     source, writer = pipe
     names = ["x" * 300 + ".jpg", "a\nb.jpg", "c.jpg"]
-    entries, listed = source.entries(), []
-    for name in names:
-        for byte in os.fsencode(name) + b"\0":
+
+    def feed():
+        for byte in b"".join(os.fsencode(name) + b"\0" for name in names):
             os.write(writer, bytes([byte]))
-        listed.append(next(entries).path)
-    os.close(writer)
-    assert listed == names and list(entries) == []
+            while unread(source._stream):
+                time.sleep(0.0001)
+        os.close(writer)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    assert paths_of(source.entries()) == names
+    feeder.join()
+
+
+def unread(stream):
+    """Bytes that a pipe holds."""
+    return int.from_bytes(fcntl.ioctl(stream, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.timeout(20)
