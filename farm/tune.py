@@ -28,7 +28,7 @@ from farm.errors import ConfigError, FarmError, ModelError, OutOfTimeError, Sour
 from farm.models import backends
 from farm.models.conversions import Agreement
 from farm.placement import Machine, inspect_machine, plan, usable_cores
-from farm.sources.base import Entry, Source, first_entry_or_raise
+from farm.sources.base import Entry, Source, examine, first_entry_or_raise
 from farm.summary import Snapshot, Summary
 
 BUDGET_S = 120.0
@@ -105,7 +105,7 @@ def tune(
         )
     machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
     prepared = local.prepare(config, machine=machine)
-    entries = list(itertools.islice(first_entry_or_raise(prepared.source), SAMPLE_IMAGES))
+    entries = _sampled(prepared.source)
     sample = Sample(prepared.source.name, prepared.source.root, entries)
     bench = _Bench(sample, machine, note, budget_s, time.monotonic() + budget_s)
     trials: list[Trial] = []
@@ -131,6 +131,15 @@ def tune(
     if best is None:
         raise SourceError("nothing could be tried; give a longer budget")
     return Tuning(tuple(trials), best[0], _fixed(best[1], best[0]))
+
+
+def _sampled(source: Source) -> list[Entry]:
+    """Images from all over the source, or the first ones where that would cost a listing."""
+    entries = list(itertools.islice(first_entry_or_raise(source), SAMPLE_IMAGES))
+    paths = source.sample(SAMPLE_IMAGES) if len(entries) == SAMPLE_IMAGES else []
+    if len(paths) < SAMPLE_IMAGES:
+        return entries
+    return [examine(os.path.join(source.root, path), path) for path in paths]
 
 
 def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]:

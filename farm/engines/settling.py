@@ -19,7 +19,8 @@ from farm.errors import ModelError
 from farm.models import backends, conversions
 from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.sources import first_entry_or_raise
-from farm.sources.base import Entry
+from farm.sources.base import Entry, Source
+from farm.sources.sampling import evenly, spread
 from farm.store import CONVERTED_DIR, RunStore
 
 ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
@@ -45,7 +46,7 @@ def settle(
     store.check(replace(prepared, executable=expected).fingerprint)  # at once: nothing is converted for nothing
     if model.weights is not None:
         request = Request(model, prepared.digest, backend, prepared.device)
-        request = replace(request, sample=_sample(request, prepared.source.root, first))
+        request = replace(request, sample=_sample(request, prepared.source, first))
         make = functools.partial(
             conversions.prepare, note=note, cache=_cache(prepared, store, request), conversion=conversion,
             timeout_s=timeout_s,
@@ -56,7 +57,10 @@ def settle(
 
 
 def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
-    """How many entries are listed before anything is labelled. A pipe is waited for no longer than need be."""
+    """How many entries are listed before anything is labelled. A pipe is waited for no longer than need be.
+
+    They tell whether the run is long, and are the sample of a source that cannot be sampled all over.
+    """
     chosen = model.backend == "auto" and prepared.device == "cpu"
     explicit = model.backend not in ("auto", "torch")
     convertible = model.weights is not None and model.weights.endswith(".pt")
@@ -67,10 +71,16 @@ def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
     return conversions.CALIBRATION_IMAGES if model.precision == "int8" else conversions.SAMPLE_IMAGES
 
 
-def _sample(request: Request, root: str, first: Sequence[Entry]) -> list[str]:
-    """Paths of images that lie all over the first entries."""
+def _sample(request: Request, source: Source, first: Sequence[Entry]) -> list[str]:
+    """Paths of images that lie all over the source, and so do the first of them; where that would cost a listing, all
+    over the first entries. It costs the listing of some folders, and only where there are more than these.
+    """
+    if not (request.is_converted or conversions.is_lowered(request.config)):
+        return []
     count = conversions.sample_size(request, len(first))
-    return [os.path.join(root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
+    found = source.sample(count) if len(first) >= backends.AUTO_IMAGES else []
+    found += spread(evenly([entry.path for entry in first], count))
+    return [os.path.join(source.root, path) for path in list(dict.fromkeys(found))[:count]]
 
 
 def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None:
@@ -110,7 +120,8 @@ def _doubt(agreement: Agreement, least: float) -> str:
         few = f"{agreement.boxes} {agreement.compared} in {agreement.images} images"
         return f"cannot be compared, since torch finds only {few}"
     if agreement.both_ways < least:
-        return f"and torch agree on {agreement.both_ways:.1%} of the {agreement.compared}, less than model.min_agreement"
+        share = f"{agreement.both_ways:.1%} of the {agreement.compared}"
+        return f"and torch agree on {share}, less than model.min_agreement"
     if abs(agreement.confidence) > CONFIDENCE_MOVED:
         return f"gives confidences that are {agreement.confidence:+.3f} from torch's on average"
     return ""

@@ -191,7 +191,7 @@ def keypoint_likeness(one: np.ndarray, other: np.ndarray, area: float) -> float:
 
 
 def oriented_iou(one: np.ndarray, other: np.ndarray, area: float = 0.0) -> float:
-    """IoU of two rectangles (cx, cy, w, h, angle in radians). Exact: OpenCV's own fails for thin ones that are equal."""
+    """IoU of two rectangles (cx, cy, w, h, angle in radians). Exact: OpenCV's own fails for thin ones."""
     one, other = one.astype(float), other.astype(float)
     areas = one[2] * one[3], other[2] * other[3]
     if min(areas) <= 0:

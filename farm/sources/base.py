@@ -54,6 +54,11 @@ class Source(ABC):
     def count(self) -> int | None:
         """How many entries there are, without examining them; None where only listing tells. For another thread."""
 
+    def sample(self, count: int) -> list[str]:
+        """Paths of entries from all over the source, `count` at most, the same for the same source; the first of them
+        lie all over it, too. Only as far as that costs next to nothing: none where only listing would tell."""
+        return []
+
     def chunk(self, entries: Iterator[Entry]) -> list[Entry]:
         """The next entries, none at the end. A source that is fed while it is read gives those that are there."""
         return list(islice(entries, CHUNK_ITEMS))

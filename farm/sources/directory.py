@@ -81,13 +81,13 @@ def _blocks(folder: str, subfolders: list[str]) -> Iterator[list[str]]:
         while block := list(islice(entries, BLOCK)):
             names: list[str] = []
             for entry in block:
-                (subfolders if _is_folder(entry) else names).append(entry.name)
+                (subfolders if is_folder(entry) else names).append(entry.name)
             del block  # not kept while the names are worked off
             names.sort()
             yield names
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that points at itself
@@ -120,6 +120,12 @@ class DirectorySource(Source):
 
     def count(self) -> int:
         return sum(_is_image(name) for block in walk(self.root, True, self._enter, None) for name in block.names)
+
+    def sample(self, count: int) -> list[str]:
+        """At the cost of listing some folders (see sampling.py)."""
+        from farm.sources.sampling import TreeSample
+
+        return TreeSample(self.root, self._enter, lambda name, _: _is_image(name)).take(count, True)
 
     def _enter(self, name: str, _: bool) -> bool | None:
         return True if self._recursive and name[0] != "." else None

@@ -1,10 +1,10 @@
 """A list of paths, in a file or from standard input; runs in the supervisor's process.
 
 One path per line (`\\n` or `\\r\\n`), nothing stripped but the line's end, so names may begin or end with spaces. Or
-paths are separated by NUL, as `find -print0` writes them, and names may hold line breaks. Which it is, is settled by the
-first read that holds a separator: everything up to its end is looked at, and where a NUL is in it, paths end with NUL.
-So a path may arrive in as many pieces as it likes; only where a list arrives byte by byte must its first name have no
-line break, since what ends with one is handed on at once. A file is looked at to its first 64 KiB at least.
+paths are separated by NUL, as `find -print0` writes them, and names may hold line breaks. The first read that holds a
+separator of either kind settles which: if a NUL has come by its end, it is NUL. So a path may arrive in as many pieces
+as it likes. Only where a list arrives in pieces may its first name have no line break, since what one ends is handed on
+at once. Of a file the first 64 KiB at least are looked at.
 
 Empty lines are skipped and a UTF-8 byte-order mark is dropped. Bytes that are not UTF-8 stay as they are.
 
@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from farm.errors import SourceError
 from farm.sources.base import CHUNK_ITEMS, Entry, Source, examine
+from farm.sources.sampling import lines_all_over, spread
 
 CHUNK_BYTES = 64 * 1024
 MAX_PATH_BYTES = 1024 * 1024  # Linux allows 4,096; a file without a separator for this long is no list
@@ -45,6 +46,15 @@ class ListFileSource(Source):
     def count(self) -> int:
         with self._open() as file:
             return sum(1 for _ in split_paths(file.read, self.name))
+
+    def sample(self, count: int) -> list[str]:
+        """At the cost of reading so many pieces of the list."""
+        if not os.path.isfile(self._path):  # a pipe: what is read of it is gone
+            return []
+        with self._open() as file:
+            separator = _separator(_head(file.read))
+            lines = _paths(list(lines_all_over(file, separator, count)), separator)
+        return list(map(os.fsdecode, spread(dict.fromkeys(line.removeprefix(BOM_UTF8) for line in lines))))
 
     def _open(self) -> BinaryIO:
         try:
@@ -111,7 +121,7 @@ def arriving(read: Callable[[int], bytes], name: str) -> Iterator[list[bytes]]:
     rest = _head(read)
     if rest.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         raise SourceError(f"source {name}: the list is in UTF-16; save it as UTF-8")
-    separator = b"\0" if b"\0" in rest else b"\n"
+    separator = _separator(rest)
     rest = rest.removeprefix(BOM_UTF8)
     while True:
         *lines, rest = rest.split(separator)
@@ -133,6 +143,10 @@ def _head(read: Callable[[int], bytes]) -> bytes:
         if b"\0" in chunk or b"\n" in chunk:
             break
     return head
+
+
+def _separator(head: bytes) -> bytes:
+    return b"\0" if b"\0" in head else b"\n"
 
 
 def _paths(lines: list[bytes], separator: bytes) -> list[bytes]:

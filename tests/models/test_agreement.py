@@ -34,7 +34,9 @@ numbers = st.floats(0, 2000, width=32)
 sides = st.floats(1, 500, width=32)
 points = st.lists(st.tuples(numbers, numbers), min_size=3, max_size=8).map(lambda rows: np.array(rows, np.float32))
 poses = st.lists(st.tuples(numbers, numbers, st.floats(0, 1, width=32)), min_size=5, max_size=5).map(np.array)
-oriented = st.tuples(numbers, numbers, sides, sides, st.floats(-4, 4, width=32)).map(lambda row: np.array(row, np.float32))
+oriented = st.tuples(numbers, numbers, sides, sides, st.floats(-4, 4, width=32)).map(
+    lambda row: np.array(row, np.float32)
+)
 shares = st.lists(st.floats(0.015625, 1, width=32), min_size=6, max_size=6).map(lambda row: np.array(row) / sum(row))
 corners = st.tuples(numbers, numbers, st.floats(0, 500, width=32), st.floats(0, 500, width=32))
 upright = corners.map(lambda row: np.array([[row[0], row[1], row[0] + row[2], row[1] + row[3]]], np.float32))
@@ -97,8 +99,8 @@ def test_a_square_that_is_turned_is_another_box():
 def test_keypoints_may_move_as_far_as_boxes_may(count):
     pose = np.random.default_rng(0).uniform(0, 100, (count, 3))
     pose[:, 2] = 0.8
-    assert keypoint_likeness(pose, pose + [1, 0, 0], 100 * 100) > LIKE
-    assert keypoint_likeness(pose, pose + [10, 0, 0], 100 * 100) < LIKE
+    assert keypoint_likeness(pose, pose + np.array([1, 0, 0]), 100 * 100) > LIKE
+    assert keypoint_likeness(pose, pose + np.array([10, 0, 0]), 100 * 100) < LIKE
     assert keypoint_likeness(pose, pose - [0, 0, 0.2], 100 * 100) < LIKE, "a point that is hidden is another label"
 
 
@@ -128,7 +130,9 @@ def test_what_the_task_gives_is_compared(task, part, other, compared):
 
 
 found = st.lists(
-    st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(5, 20), st.floats(0.125, 1, width=32), st.integers(0, 1)),
+    st.tuples(
+        st.integers(0, 40), st.integers(0, 40), st.integers(5, 20), st.floats(0.125, 1, width=32), st.integers(0, 1)
+    ),
     max_size=8,
 ).map(lambda rows: Found(np.array([(x, y, x + s, y + s, c, k) for x, y, s, c, k in rows], np.float32).reshape(-1, 6)))
 
@@ -198,7 +202,9 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
             return convert.compare(self.request.config, asked | {"device": "cpu"})
 
         monkeypatch.setattr(conversions._Work, "_in_a_process", answer)
-        monkeypatch.setattr("os.cpu_count", lambda: 1)  # threads that wait for a core that is busy cost more than they give
+        monkeypatch.setattr(
+            "os.cpu_count", lambda: 1
+        )  # threads that wait for a core that is busy cost more than they give
         config = ModelConfig(weights=str(right), imgsz=SIZE, max_det=20, iou=1.0)  # no box hides another
         request = Request(config, "digest", "onnxruntime", "cpu", sample)
         make = lambda each: prepare(each, notes.append, tmp_path / converted.stem)  # noqa: E731

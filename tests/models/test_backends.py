@@ -16,9 +16,9 @@ from farm.config import ModelConfig
 from farm.engines.settling import _doubt
 from farm.errors import ModelError, RunMismatchError
 from farm.models import backends, conversions
+from farm.models.agreement import Found, agreement, predictions
 from farm.models.backends import choose
 from farm.models.conversions import Agreement, Request, prepare
-from farm.models.agreement import Found, agreement, predictions
 from farm.models.weights import weights_digest
 
 SAMPLE = 12

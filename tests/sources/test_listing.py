@@ -232,13 +232,15 @@ def test_a_chunk_is_what_has_arrived(pipe, looked_at):
 @pytest.mark.timeout(20)
 def test_a_chunk_is_no_larger_than_others(pipe):
     source, writer = pipe
-    feeder = threading.Thread(target=lambda: (os.write(writer, b"%05d.jpg\n" * 5000 % tuple(range(5000))), os.close(writer)))
+    feeder = threading.Thread(
+        target=lambda: (os.write(writer, b"%05d.jpg\n" * 5000 % tuple(range(5000))), os.close(writer))
+    )
     feeder.start()
     entries, chunks = first_entry_or_raise(source), []
     while chunk := source.chunk(entries):
         chunks.append(paths_of(chunk))
     feeder.join()
-    assert sum(chunks, []) == [f"{number:05d}.jpg" for number in range(5000)]
+    assert list(itertools.chain.from_iterable(chunks)) == [f"{number:05d}.jpg" for number in range(5000)]
     assert max(map(len, chunks)) <= CHUNK_ITEMS
     assert len(chunks) < 100, "not a chunk a line"
 
