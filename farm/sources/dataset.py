@@ -40,9 +40,10 @@ class DatasetSource(Source):
 
     def sample(self, count: int) -> list[str]:
         """As many of each part, as far as it has them."""
-        prefixes = [os.path.relpath(part.root, self.root) for part in self._parts]
-        parts = zip(prefixes, self._parts, strict=True)
-        sampled = [[os.path.join(prefix, path) for path in part.sample(count)] for prefix, part in parts]
+        sampled = []
+        for part in self._parts:
+            prefix = os.path.relpath(part.root, self.root)
+            sampled.append([path if prefix == "." else os.path.join(prefix, path) for path in part.sample(count)])
         return list(islice(in_turn(sampled), count))
 
     def count(self) -> int | None:

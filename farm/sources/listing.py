@@ -52,9 +52,10 @@ class ListFileSource(Source):
         if not os.path.isfile(self._path):  # a pipe: what is read of it is gone
             return []
         with self._open() as file:
-            separator = _separator(_head(file.read))
-            lines = _paths(list(lines_all_over(file, separator, count)), separator)
-        return list(map(os.fsdecode, spread(dict.fromkeys(line.removeprefix(BOM_UTF8) for line in lines))))
+            head = _head(file.read)
+            separator, begins = _separator(head), len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
+            lines = _paths(list(lines_all_over(file, begins, separator, count)), separator)
+        return [os.fsdecode(line) for line in spread(dict.fromkeys(lines))]
 
     def _open(self) -> BinaryIO:
         try:

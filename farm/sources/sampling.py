@@ -4,9 +4,10 @@ A tree gives an image of each of its branches in turn, and each branch of its ow
 the images that are asked for, and no others. Where a folder's children come in the order of their hashes, a sample is
 the same whenever the tree is, and stays nearly so where some images are added. What it costs is bounded by numbers, not
 by a clock: at most MAX_FOLDERS folders are listed, and MAX_NAMES names read, of BLOCK at most in one folder; no file is
-examined. 32 images out of a million, in a thousand folders on a local disk, take some hundredths of a second.
+examined. Out of a million images in a thousand folders of a local disk, 32 took 0.25 s and 128 took 1.2 s, on two busy
+cores, where listing the names of all took 2.3 s.
 
-Of a list file pieces are read, evenly apart.
+Of a list file pieces are read, evenly apart: 128 of ten million lines took 0.02 s.
 """
 
 from __future__ import annotations
@@ -97,14 +98,17 @@ def _taken(queue: deque[T]) -> Iterator[T]:
         yield queue.popleft()
 
 
-def lines_all_over(file: BinaryIO, separator: bytes, count: int) -> Iterator[bytes]:
-    """The first line that begins behind each of `count` places, evenly apart, in a list that can be sought in."""
+def lines_all_over(file: BinaryIO, begins: int, separator: bytes, count: int) -> Iterator[bytes]:
+    """The first line that begins behind each of `count` places, evenly apart, in a list that can be sought in.
+
+    `begins`: at which byte its first line does.
+    """
     size = file.seek(0, os.SEEK_END)
     for number in range(count):
-        place = size * number // count
-        file.seek(max(0, place - 1))  # one byte before, so that a line that begins at the place is seen to
+        place = begins + (size - begins) * number // count
+        file.seek(max(begins, place - 1))  # one byte before, so that a line that begins at the place is seen to
         lines = file.read(WINDOW_BYTES).split(separator)
-        begun = lines[1:] if place else lines
+        begun = lines[1:] if place > begins else lines
         ended = begun if file.tell() == size else begun[:-1]
         yield from islice(filter(None, ended), 1)
 
