@@ -83,7 +83,7 @@ class ModelConfig(Section):
         "fp32", description="fp16: on CUDA; bf16, int8: with OpenVINO; int8 is calibrated with your images"
     )
     min_agreement: Share = Field(
-        0.995, description="share of torch's boxes that a backend must find on a sample to be chosen by `auto`"
+        0.995, description="share of what torch finds that a backend must find too, on a sample, to be chosen by `auto`"
     )
     decode: Literal["exact", "reduced"] = Field(
         "exact",
