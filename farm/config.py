@@ -145,7 +145,7 @@ class LimitsConfig(Section):
         None, description="failed images that end the run: a count, or a share below 1 (of at least 100 images)"
     )
     max_restarts: Positive = Field(
-        20, description="worker deaths in a row, without one labelled image between, that end the run"
+        20, description="workers that died, or images that killed one, with none labelled between, that end the run"
     )
 
 

@@ -25,7 +25,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +33,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import care
+from farm.care import CHECK_S
 from farm.channel import Reader
 from farm.config import LimitsConfig, ModelConfig
+from farm.deadlines import AwakeClock
 from farm.errors import FarmError, WorkerError
 from farm.heartbeat import STAGES, Heartbeats
 from farm.leases import LeaseBook, Verdict
@@ -48,7 +50,6 @@ from farm.watch import Watch
 from farm.worker import WorkerSpec
 
 TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
-CHECK_S = 0.5  # between looks at the deadline
 JOIN_S = 10.0
 
 
@@ -87,13 +88,14 @@ class _Order:
 class Keeper:
     """Its worker starts with it, and is replaced until `close`."""
 
-    def __init__(self, spec: KeeperSpec) -> None:
+    def __init__(self, spec: KeeperSpec, has_labelled: Callable[[], bool] = lambda: False) -> None:
+        """`has_labelled`: whether others of the run have labelled an image, or it has in an earlier session."""
         self._spec = spec
         self._watch = Watch()
         self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._open_orders: list[_Order] = []
         self._book = LeaseBook(spec.limits.attempts)
-        self._policy = RestartPolicy(spec.limits.max_restarts)
+        self._policy = RestartPolicy(spec.limits.max_restarts, has_labelled)
         self._roster = Roster(spec.method, spec.environment, spec.model.weights is not None, spec.prefix)
         self._beats: Heartbeats | None = None
         self._worker: WorkerProcess | None = None
@@ -103,7 +105,7 @@ class Keeper:
         self._uids = itertools.count()
         self._stage_s = dict.fromkeys(STAGES, 0.0)
         self._checked_s = time.monotonic()
-        self._grace_until_s = 0.0
+        self._awake = AwakeClock(self._checked_s)
         self._closing = False
         self._error: FarmError | None = None
         self.task = ""
@@ -180,8 +182,9 @@ class Keeper:
             self._start()
         if self._worker is not None:
             care.feed(self._worker, self._book, now, self._spec.recycle_after, lambda worker: worker.lease_items)
+        awake_s = self._awake.at(now)
         if now - self._checked_s >= CHECK_S:
-            self._check(now)
+            self._check(now, awake_s)
 
     def _accept(self) -> None:
         """Queue the items of new orders."""
@@ -224,15 +227,16 @@ class Keeper:
             self._beats.close()
         self._beats = None
 
-    def _check(self, now: float) -> None:
-        elapsed = now - self._checked_s
+    def _check(self, now: float, awake_s: float) -> None:
         self._checked_s = now
-        if elapsed > care.SUSPENDED_S:
-            self._grace_until_s = now + self._spec.limits.item_timeout_s
         worker = self._worker
-        if worker is not None and now >= self._grace_until_s:
-            held = self._book.held_by(worker.uid)
-            care.kill_late(worker, self._row(), held, now, self._spec.limits.item_timeout_s)
+        if worker is None or self._results is None or self._beats is None:
+            return
+        if care.is_over(worker, awake_s):
+            self._on_death(worker, self._results)
+            return
+        signs, held = self._beats.signs(self._spec.worker), self._book.held_by(worker.uid)
+        care.kill_late(worker, signs, held, now, awake_s, self._spec.limits.item_timeout_s)
 
     # What the worker says
 
@@ -304,7 +308,7 @@ class Keeper:
         self._hand_over([verdict.item.seq for verdict in verdicts], batch)
 
     def _on_death(self, worker: WorkerProcess, results: Reader) -> None:
-        """Hear what it said last, then charge its death to whom it may concern."""
+        """Hear what it said last, and nothing after that; then charge its death to whom it may concern."""
         self._on_control(worker)
         self._on_results(worker, results)
         for waitable in (worker.process.sentinel, worker.control, results):
@@ -319,13 +323,12 @@ class Keeper:
             self._book.worker_left(worker.uid)
             self._close_beats()
             return
-        row = self._row()
-        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
-        error = care.error_of(worker, row, self._spec.limits.item_timeout_s)
-        del row  # a view into the segment
+        assert self._beats is not None
+        signs, started = self._beats.signs(self._spec.worker), int(self._row()["started"])
         self._close_beats()
-        self._quarantine(verdicts, error)
-        self._due_s = time.monotonic() + care.delay_after(worker, self._policy)
+        verdicts, suspects = care.blame(worker, self._book, signs, started)
+        self._quarantine(verdicts, care.error_of(worker, signs, self._spec.limits.item_timeout_s))
+        self._due_s = time.monotonic() + care.delay_after(worker, self._policy, suspects)
 
     def _end(self) -> None:
         """The thread's last words: everybody who waits is told."""

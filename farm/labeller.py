@@ -23,9 +23,10 @@ from farm.errors import FarmError, ModelError, OutputError, PartError
 from farm.keeper import Keeper, KeeperSpec
 from farm.models.weights import weights_digest
 from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
-from farm.store import PartWriter, blocks_dir, open_part, part_name
+from farm.store import PartWriter, RunStore, blocks_dir, open_part, part_name
 from farm.summary import WorkerStart
 from farm.suspects import Hand
+from farm.tally import any_ok
 
 COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads
 
@@ -110,7 +111,11 @@ class Labeller:
         self._check_weights()
         self._worker = blocks.claim_number(self._folder)
         prefix = segments.prefix_of(self._run_dir)
-        self._keeper = Keeper(replace(self._spec.keeper, worker=self._worker, prefix=prefix))
+        self._keeper = Keeper(replace(self._spec.keeper, worker=self._worker, prefix=prefix), self._has_labelled)
+
+    def _has_labelled(self) -> bool:
+        """Called in the keeper's thread: has any actor, in any session of the run?"""
+        return any_ok(RunStore.view(self._run_dir).batches(["status"]))
 
     def _check_weights(self) -> None:
         """Every node must have the same weights: a run holds the work of one model."""

@@ -179,6 +179,11 @@ class LeaseBook:
         held = [hand.items.pop(seq)[1] for seq in seqs if seq in hand.items] if hand else []
         return [verdict for item in held for verdict in self._charge(item)]
 
+    def suspects(self, worker: int, started: int, blamed: int | None = None) -> list[int]:
+        """Of whom the worker may have died, by seq; arguments as for `worker_died`, before it is called."""
+        hand = self._hands.get(worker)
+        return sorted(_suspects(hand, started, blamed)) if hand else []
+
     def worker_died(self, worker: int, started: int, blamed: int | None = None) -> list[Verdict]:
         """The worker is gone and its pipe is drained. Returns the items that are quarantined by its death.
 
@@ -188,12 +193,10 @@ class LeaseBook:
         hand = self._hands.pop(worker, None)
         if hand is None:
             return []
-        suspects = [item for place, item in hand.items.values() if place < started]
-        innocent = [item for place, item in hand.items.values() if place >= started]
-        guilty = [item for item in suspects if item.seq == blamed] or (suspects if len(suspects) == 1 else [])
-        if guilty:
-            innocent = [item for item in suspects if item not in guilty] + innocent
-            suspects = []
+        seqs = _suspects(hand, started, blamed)
+        suspects = [item for seq, (_, item) in hand.items.items() if seq in seqs]
+        innocent = [item for seq, (_, item) in hand.items.items() if seq not in seqs]
+        guilty, suspects = (suspects, []) if len(suspects) == 1 else ([], suspects)
         for item in suspects:
             self._suspicions[item.seq] = self._suspicions.get(item.seq, 0) + 1
         self._alone.extend(suspects)
@@ -235,3 +238,8 @@ class LeaseBook:
         self._verdicts[item.seq] = verdict
         self._received[item.seq] = item  # its failed row is on its way to the collector
         return [verdict]
+
+
+def _suspects(hand: _Hand, started: int, blamed: int | None) -> set[int]:
+    begun = {seq for seq, (place, _) in hand.items.items() if place < started}
+    return {blamed} if blamed is not None and blamed in begun else begun

@@ -122,6 +122,13 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
+class Detach:
+    """The worker is dead: what lies in its result pipe is read, and the pipe closed, whoever else may hold it open."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class Describe:
     """What parts say of the run; sent once, before the first result."""
 
@@ -149,7 +156,7 @@ class Flush:
     """Commit what is buffered now."""
 
 
-ToCollector = Attach | Describe | Quarantine | Release | Flush | Stop
+ToCollector = Attach | Detach | Describe | Quarantine | Release | Flush | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +186,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The worker's pipe is read to its end; nothing more can come from it."""
+    """The worker's pipe is read to its end and closed; nothing more can come from it."""
 
     worker: int
 

@@ -14,7 +14,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from multiprocessing import process as processes
 from multiprocessing import spawn
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -26,7 +27,7 @@ from typing import Any
 from farm import collector, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
-from farm.deadlines import Late
+from farm.deadlines import Late, Vigil
 from farm.errors import WorkerError
 from farm.messages import Attach, Lease, Stop
 from farm.segments import semaphores_named
@@ -38,6 +39,7 @@ JOIN_S = 5.0
 POLL_S = 0.1
 FORK_SERVER_TRIES = 10
 FORK_SERVER_WAIT_S = 0.2
+UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
 FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
 _starting = threading.Lock()  # a start changes what belongs to the whole process, and a program may have several farms
@@ -57,7 +59,11 @@ class WorkerProcess:
     dead: bool = False
     drained: bool = False
     explained: bool = False
+    vigil: Vigil = field(default_factory=Vigil)
     late: Late | None = None
+    killed_s: float | None = None
+    undying: bool = False
+    excused: bool = False
     pardoned: bool = False
     lease_items: int = 1
     leased_s: float = 0.0
@@ -83,9 +89,10 @@ class WorkerProcess:
     def kill(self) -> None:
         kill(self.process)
 
-    def reap(self) -> None:
-        """Close what led to a process that is gone."""
-        self.process.join(JOIN_S)
+    def reap(self, patience_s: float = JOIN_S) -> None:
+        """Close what led to a process that is gone, or will be when whatever holds it lets go of it."""
+        join(self.process, 0.0 if self.undying else patience_s)
+        forsake(self.process)
         self.leases.cancel_join_thread()
         self.leases.close()
         self.leases = None  # its semaphores go with it, not when somebody lets go of a traceback
@@ -93,7 +100,7 @@ class WorkerProcess:
 
     def cause(self) -> str:
         """What ended the process, in words."""
-        return describe_exit(self.process.exitcode)
+        return UNDYING if self.undying else describe_exit(self.process.exitcode)
 
 
 class CollectorProcess:
@@ -106,6 +113,7 @@ class CollectorProcess:
     def __init__(self, process: BaseProcess, control: Connection) -> None:
         self.process = process
         self.control = control
+        self.ready = False
         self._outbox: SimpleQueue[tuple[Any, Reader | None] | None] = SimpleQueue()
         self._sender = threading.Thread(target=self._send, name="farm-to-collector", daemon=True)
         self._sender.start()
@@ -166,6 +174,7 @@ class CollectorProcess:
                     break
         kill(self.process)
         self.process.join(JOIN_S)
+        forsake(self.process)
         self._close()
 
 
@@ -306,6 +315,20 @@ def kill(process: BaseProcess | ThreadWorker) -> None:
     if process.exitcode is None or process.exitcode == FORK_SERVER_GONE:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid or 0, signal.SIGKILL)
+
+
+def join(process: BaseProcess | ThreadWorker, patience_s: float) -> None:
+    """Wait so long for its end. It is asked itself as well: what its model has forked may hold its sentinel open."""
+    deadline = time.monotonic() + patience_s
+    while isinstance(process, BaseProcess) and process.exitcode is None and time.monotonic() < deadline:
+        process.join(POLL_S)
+    process.join(max(0.0, deadline - time.monotonic()))
+
+
+def forsake(process: BaseProcess | ThreadWorker) -> None:
+    """Let a process be that does not die: this program would wait for it when it ends, as for all that it started."""
+    if isinstance(process, BaseProcess) and process.exitcode is None:
+        processes._children.discard(process)  # type: ignore[attr-defined]  # what `close` does, which refuses it
 
 
 def describe_exit(code: int | None) -> str:

@@ -5,10 +5,11 @@
               CollectorReady, Published, Committed, Drained, CollectorFailed from the collector
               chunks of items                                                from the lister thread
     sends     Lease, Stop                                                    to workers (a queue each)
-              Attach, Describe, Quarantine, Release, Flush, Stop             to the collector
+              Attach, Detach, Describe, Quarantine, Release, Flush, Stop     to the collector
 
 One loop, one wait over channels and sentinels with a timeout. A dead worker's channel is drained by the collector
-to its end (Drained) before anything it held is leased again, so that no image is labelled twice. A dead collector
+(Detach, Drained) before anything it held is leased again, so that no image is labelled twice. A worker that does not
+die of SIGKILL is given up like a dead one: nothing that comes out of its channel later counts. A dead collector
 takes the workers with it: what it had not committed is queued again, and all of them start anew.
 
 Longer than other modules, because what a message, a death or a signal leads to is decided in one place; what can be
@@ -34,9 +35,10 @@ import pyarrow as pa
 
 from farm import broadcast, care, segments, storage
 from farm.broadcast import Broadcast
-from farm.care import SUSPENDED_S
+from farm.care import CHECK_S
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
+from farm.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
 from farm.errors import FarmError, OutputError, TooManyFailures
 from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.heartbeat import STAGES, STATES, Heartbeats
@@ -49,6 +51,7 @@ from farm.messages import (
     CollectorReady,
     Committed,
     Describe,
+    Detach,
     Drained,
     Flush,
     InitFailed,
@@ -63,17 +66,16 @@ from farm.messages import (
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, Ring
-from farm.roster import CollectorProcess, Roster, WorkerProcess, signals_blocked
+from farm.roster import JOIN_S, CollectorProcess, Roster, WorkerProcess, signals_blocked
 from farm.schema import STAGE_LIST, failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, part_number
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
-from farm.tally import Tally, too_many
+from farm.tally import Tally, any_ok, too_many
 from farm.watch import Watch
 from farm.worker import WorkerSpec
 
 TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
-CHECK_S = 0.5  # between looks at deadlines and rates
 SHOW_S = 0.1
 STOP_TIMEOUT_S = 30.0
 COLLECTOR_SILENCE_S = 10.0
@@ -153,7 +155,7 @@ class Supervisor:
         preload_model = job.config.model.weights is not None
         self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind)
         self._book = LeaseBook(self._limits.attempts, wanted)
-        self._policy = RestartPolicy(self._limits.max_restarts)
+        self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.batches(["status"])))
         self._tally = Tally()
         self._seen_before: set[int] = set()  # counted and handed on, then lost with a collector
         self._broadcast: Broadcast | None = None
@@ -216,7 +218,8 @@ class Supervisor:
             self._broadcast = Broadcast.create(f"{token}{broadcast.SUFFIX}")
         self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements) + 1)  # the last: the collector
         self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
-        self._grace_until_s = 0.0
+        self._awake = AwakeClock(self._began_s)
+        self._collector_stillness = Stillness()
         self._parts = {part.name for part in self._store.parts()}
         self._lister.start()
 
@@ -238,8 +241,9 @@ class Supervisor:
             self._start()
         self._replace(now)
         self._feed(now)
+        awake_s = self._awake.at(now)
         if now - self._checked_s >= CHECK_S:
-            self._check(now)
+            self._check(now, awake_s)
         if now - self._shown_s >= SHOW_S:
             self._show(now)
 
@@ -290,8 +294,9 @@ class Supervisor:
 
     def _hear_collector(self, message: Any) -> None:
         match message:
-            case CollectorReady():
-                pass  # messages to it wait in its pipe until it is
+            case CollectorReady():  # messages to it wait in its pipe until it is
+                if self._collector is not None:
+                    self._collector.ready = True
             case Published(sender, seqs, slot, size, inline):
                 numbers = unpack_seqs(seqs)
                 self._read_batch(numbers, slot, size, inline)
@@ -363,12 +368,14 @@ class Supervisor:
     # Deaths
 
     def _on_death(self, worker: WorkerProcess) -> None:
-        """A worker's sentinel: read its last words, then wait for the collector to drain its results."""
+        """A worker is dead, or as good as that: read its last words, then have the collector drain its results."""
         self._on_control(worker)
         self._watch.drop(worker.process.sentinel)
         self._watch.drop(worker.control)
         worker.dead = True
         worker.kill()
+        if not worker.drained:
+            self._tell(Detach(worker.uid))
         self._bury_if_gone(worker)
 
     def _bury_if_gone(self, worker: WorkerProcess) -> None:
@@ -377,15 +384,15 @@ class Supervisor:
         del self._workers[worker.uid]
         worker.reap()
         place = worker.spec.worker
-        row = self._beats.row(place)
         self._add_stages(place)
         if self._draining or worker.pardoned or (worker.stopping and worker.process.exitcode == 0):
             self._book.worker_left(worker.uid)
             self._vacant[place] = 0.0
             return
-        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
-        self._quarantine(verdicts, care.error_of(worker, row, self._limits.item_timeout_s), place)
-        delay_s = care.delay_after(worker, self._policy)
+        signs = self._beats.signs(place)
+        verdicts, suspects = care.blame(worker, self._book, signs, int(self._beats.row(place)["started"]))
+        self._quarantine(verdicts, care.error_of(worker, signs, self._limits.item_timeout_s), place)
+        delay_s = care.delay_after(worker, self._policy, suspects)
         self._restarts[place] += 1
         self._vacant[place] = time.monotonic() + delay_s
 
@@ -436,10 +443,11 @@ class Supervisor:
         """Kill all of them; what they held is queued, unblamed."""
         for worker in self._workers.values():
             worker.kill()
+        deadline = time.monotonic() + JOIN_S
         for worker in self._workers.values():
             self._watch.drop(worker.process.sentinel)
             self._watch.drop(worker.control)
-            worker.reap()
+            worker.reap(max(0.0, deadline - time.monotonic()))
             self._add_stages(worker.spec.worker)
             self._book.worker_left(worker.uid)
             self._vacant[worker.spec.worker] = 0.0
@@ -550,28 +558,37 @@ class Supervisor:
         workers, batch = len(self._job.placements), worker.spec.placement.batch
         return last_leases(worker.lease_items, self._book.queued, workers, batch)
 
-    def _check(self, now: float) -> None:
+    def _check(self, now: float, awake_s: float) -> None:
         """Deadlines and rates."""
         elapsed = now - self._checked_s
         self._checked_s = now
-        if elapsed > SUSPENDED_S:
-            self._grace_until_s = now + self._limits.item_timeout_s
-        for worker in self._workers.values():
+        for worker in list(self._workers.values()):
             done = worker.received - worker.counted
             worker.counted = worker.received
             worker.rate = (
                 RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
             )
-            if now >= self._grace_until_s and not worker.dead:
-                row = self._beats.row(worker.spec.worker)
-                care.kill_late(worker, row, self._book.held_by(worker.uid), now, self._limits.item_timeout_s)
-                if worker.late and worker.late.stage == "predict" and self._job.config.workers.kind == "locked":
-                    self._replace_threads(worker)
-                    break
-        if now >= self._grace_until_s and self._collector is not None:
-            beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
-            if now - beat_s > max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S):
-                self._collector.kill()  # stopped, not slow: it beats while it writes
+            if worker.dead:
+                continue
+            if care.is_over(worker, awake_s):
+                self._on_death(worker)
+                continue
+            signs, held = self._beats.signs(worker.spec.worker), self._book.held_by(worker.uid)
+            care.kill_late(worker, signs, held, now, awake_s, self._limits.item_timeout_s)
+            if worker.late and worker.late.stage == "predict" and self._job.config.workers.kind == "locked":
+                self._replace_threads(worker)
+                break
+        self._mind_collector(awake_s)
+
+    def _mind_collector(self, awake_s: float) -> None:
+        """Kill one that is stopped, not slow: it beats while it writes. Until it is ready it may be loading."""
+        if self._collector is None:
+            return
+        beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
+        silence_s = max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S)
+        limit_s = silence_s if self._collector.ready else START_TIMEOUT_S
+        if self._collector_stillness.lasts(beat_s, awake_s) > limit_s:
+            self._collector.kill()
 
     def _show(self, now: float) -> None:
         self._shown_s = now
@@ -632,6 +649,9 @@ class Supervisor:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self._workers and time.monotonic() < deadline and len(self._signals) < KILL_NOW:
             self._watch.turn(TURN_S)
+            for worker in list(self._workers.values()):
+                if not worker.dead and worker.process.exitcode is not None:  # a fork of it holds its sentinel open
+                    self._on_death(worker)
 
     def _close(self) -> None:
         """Nothing is left behind: no process, no segment."""
@@ -641,8 +661,9 @@ class Supervisor:
         if self._collector is not None:
             with contextlib.suppress(OutputError):  # the run ends with another word already
                 self._collector.stop(self._hear_collector, STOP_TIMEOUT_S, lambda: len(self._signals) >= KILL_NOW)
+        deadline = time.monotonic() + JOIN_S
         for worker in self._workers.values():
-            worker.reap()
+            worker.reap(max(0.0, deadline - time.monotonic()))
         self._workers.clear()
         for segment in ("_ring", "_broadcast", "_beats"):
             if getattr(self, segment, None) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,11 @@ def too_many(failed: int, ok: int, limit: int | float | None) -> str | None:
     if done < SHARE_NEEDS or failed <= limit * done:
         return None
     return f"{failed} of {done} images failed ({failed / done:.0%}), more than limits.max_failed = {limit:g}"
+
+
+def any_ok(batches: Iterable[pa.RecordBatch]) -> bool:
+    """Was any image labelled? Of batches with the column status."""
+    return any(pc.any(pc.equal(batch["status"], STATUS_OK)).as_py() for batch in batches)
 
 
 class Tally:

@@ -18,12 +18,13 @@ from typing import Any
 
 from farm import worker
 from farm.config import ModelConfig
+from farm.deadlines import BEAT_S
+from farm.heartbeat import Heartbeats
 from farm.messages import Stop
 from farm.models import load_model
 from farm.models.base import Model
 from farm.models.locked import LockedModel
-
-BEAT_S = 0.5
+from farm.pulse import Pulse
 
 
 class LeaseQueue:
@@ -89,6 +90,7 @@ class ThreadWorker:
         self._sockets = (control, results)
         self._leases = leases
         self._lock = threading.Lock()
+        self._pulse: Pulse | None = None
         self._thread = threading.Thread(target=self._run, args=(spec, load), name=name, daemon=True)
 
     def start(self) -> None:
@@ -112,8 +114,9 @@ class ThreadWorker:
     def _run(self, spec: worker.WorkerSpec, load: Callable[[ModelConfig, str, int], Model]) -> None:
         code = 1
         try:
-            worker.serve(spec, self._leases, *self._sockets, self._keep_beating, load)
-            code = 0
+            if (pulse := self._begin_pulse(spec)) is not None:
+                worker.serve(spec, pulse, self._leases, *self._sockets, load)
+                code = 0
         except SystemExit as leaving:
             code = int(leaving.code or 0)
         except OSError:
@@ -121,19 +124,28 @@ class ThreadWorker:
         finally:
             self._end(code)
 
-    def _keep_beating(self, beat: Callable[[], None]) -> None:
-        def tick() -> None:
-            while self.exitcode is None:
-                beat()
-                self._thread.join(BEAT_S)
+    def _begin_pulse(self, spec: worker.WorkerSpec) -> Pulse | None:
+        """None where the thread was given up already: the row of the heartbeats may be another's."""
+        beats = Heartbeats.attach(spec.heartbeats, spec.rows)
+        with self._lock:
+            if self.exitcode is not None:
+                return None
+            self._pulse = Pulse(beats, spec.worker)
+        threading.Thread(target=self._tick, args=(self._pulse,), name=f"{self._thread.name}-beat", daemon=True).start()
+        return self._pulse
 
-        threading.Thread(target=tick, name=f"{self._thread.name}-beat", daemon=True).start()
+    def _tick(self, pulse: Pulse) -> None:
+        while self.exitcode is None:
+            pulse.beat()
+            self._thread.join(BEAT_S)
 
     def _end(self, code: int) -> None:
         with self._lock:
             if self.exitcode is not None:
                 return
             self.exitcode = code
+            if self._pulse is not None:
+                self._pulse.silence()
             for end in self._sockets:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)

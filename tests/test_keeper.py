@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 def keep(tmp_path):
     kept = []
 
-    def start(recycle_after=None, limits=None, **model):
+    def start(recycle_after=None, limits=None, has_labelled=False, **model):
         args = {"boxes": 2, "pixels": True, **model}
         spec = KeeperSpec(
             worker=3,
@@ -34,7 +34,7 @@ def keep(tmp_path):
             prefix=prefix_of(tmp_path),
             silence_s=60.0,
         )
-        kept.append(Keeper(spec))
+        kept.append(Keeper(spec, lambda: has_labelled))
         return kept[-1]
 
     yield start
@@ -83,6 +83,13 @@ def test_an_image_that_kills_fails_alone_and_is_counted(keep, tmp_path):
     found = statuses(keeper.label(items(tmp_path, 20, poisoned=(7,))))
     assert [path for path, status in found.items() if status == "failed"] == ["00007.png"]
     assert (len(found), keeper.restarts) == (20, 2)
+
+
+def test_a_block_of_poison_is_no_reason_to_give_up_where_others_have_labelled(keep, tmp_path):
+    keeper = keep(has_labelled=True, kill_on=POISON, limits={"attempts": 1, "max_restarts": 2})
+    found = statuses(keeper.label(items(tmp_path, 12, poisoned=tuple(range(12)))))
+    assert list(found.values()) == ["failed"] * 12
+    assert keeper.restarts >= 12
 
 
 def test_a_worker_is_recycled(keep, tmp_path):
