@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from farm import segments, storage
 from farm.errors import NotRunningError
+from farm.processes import birth
 from farm.schema import from_ipc
 
 SUFFIX = "-broadcast"
@@ -53,7 +54,7 @@ class Broadcast:
         self._capacity = len(self._memory) - HEADER_BYTES
         self._starts: deque[int] = deque()
         self._end = self._number = self._images = 0
-        self._words[PID], self._words[BORN] = os.getpid(), _birth(os.getpid()) or 0
+        self._words[PID], self._words[BORN] = os.getpid(), birth(os.getpid()) or 0
         self._words[MAGIC] = FORMAT
 
     @classmethod
@@ -212,7 +213,7 @@ class Follower:
         now = time.monotonic()
         if self._owner_lives and now - self._asked_s >= ALIVE_S:
             self._asked_s = now
-            self._owner_lives = _birth(self._words[PID]) == self._words[BORN]
+            self._owner_lives = birth(self._words[PID]) == self._words[BORN]
         return self._owner_lives
 
 
@@ -258,15 +259,6 @@ def _attach(run: str | Path) -> Follower:
             return follower
         follower.close()
     raise NotRunningError(f"{run} cannot be followed: {trouble}")
-
-
-def _birth(pid: int) -> int | None:
-    """When the process began, in clock ticks after the machine; None where it is no more. Another never has both."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def _place(offset: int, capacity: int) -> int:
