@@ -333,6 +333,8 @@ class Keeper:
             self._worker.kill()
             self._worker.reap()
             self._worker = None
+        if self._results is not None:
+            self._results.close()
         self._close_beats()
         while not self._orders.empty():
             self._open_orders.append(self._orders.get())

@@ -352,8 +352,9 @@ class Farm:
                 wanted=self._wanted,
             )  # fmt: skip
             self._supervisor = supervisor
-            if self._closing:
-                return
+            if self._closing:  # before it could be told
+                for _ in range(2):
+                    supervisor.interrupt(signal.SIGTERM)
             supervisor.run()
         except BaseException as error:
             self._fail(error)

@@ -19,6 +19,7 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 from farm import storage
+from farm.forks import keep_from_forks, no_fork
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
@@ -36,7 +37,8 @@ def create(name: str, size: int) -> shared_memory.SharedMemory:
 
     Raises OSError where there is no room.
     """
-    segment = shared_memory.SharedMemory(name=name, create=True, size=size)
+    with no_fork():
+        segment = keep_from_forks(shared_memory.SharedMemory(name=name, create=True, size=size))
     try:
         if hasattr(os, "posix_fallocate"):  # or the first write to a page without room would be a SIGBUS
             os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor

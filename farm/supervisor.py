@@ -141,6 +141,7 @@ class Supervisor:
         wanted: Callable[[list[Item]], list[Item]] = lambda items: items,
     ) -> None:
         self._job = job
+        self._pid = os.getpid()
         self._may_keep = may_keep
         self._shown = shown
         self._limits = job.config.limits
@@ -204,7 +205,8 @@ class Supervisor:
                 raise self._fatal
             return self._outcome()
         finally:
-            self._close()
+            if os.getpid() == self._pid:  # and no fork that a caller's function made and did not end
+                self._close()
 
     def _open(self) -> None:
         with signals_blocked():

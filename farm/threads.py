@@ -24,6 +24,7 @@ from farm.models.base import Model
 from farm.models.locked import LockedModel
 
 BEAT_S = 0.5
+CLOSED = -1  # in place of a descriptor
 
 
 class LeaseQueue:
@@ -41,9 +42,6 @@ class LeaseQueue:
 
     def get_nowait(self) -> Any:
         return Stop() if self._over else self._queue.get_nowait()
-
-    def cancel_join_thread(self) -> None:
-        """Nothing to cancel."""
 
     def close(self) -> None:
         """Nothing that is in it counts any more."""
@@ -101,8 +99,12 @@ class ThreadWorker:
         """Wait for the thread, unless it was given up."""
         if self.exitcode is None or self.exitcode >= 0:
             self._thread.join(timeout)
-        with contextlib.suppress(OSError):
-            os.close(self.sentinel)
+
+    def close(self) -> None:
+        """Let go of the sentinel. May be called twice."""
+        sentinel, self.sentinel = self.sentinel, CLOSED
+        if sentinel != CLOSED:
+            os.close(sentinel)
 
     def give_up(self) -> None:
         """Cut the thread off: its death is noticed at once, its later results are nobody's."""
@@ -136,6 +138,7 @@ class ThreadWorker:
             self.exitcode = code
             for end in self._sockets:
                 with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
+                    end.shutdown(socket.SHUT_RDWR)  # in forks of the program, too
                 end.close()
+            os.write(self._ended, b"!")  # a fork of the program may hold it open
             os.close(self._ended)
