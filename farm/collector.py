@@ -16,6 +16,7 @@ import os
 import selectors
 import socket
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -48,6 +49,8 @@ from farm.store import PartWriter
 
 SUPERVISOR = -1  # the sender of quarantined rows, where workers have their uid
 FRAMES_A_TURN = 8  # read from one worker before the others get theirs
+MESSAGE_CHARS = 300  # of an error in its own code
+LONGEST_WAIT_S = 3600.0  # a wait of 25 days is too long for the system; waking up once an hour costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,16 @@ def main(spec: CollectorSpec, control: Connection) -> None:
         message = f"results cannot be written to {spec.parts_dir}: {error.strerror or error}"
         control.send(CollectorFailed(type(error).__name__, message))
         raise SystemExit(1) from None
+    except Exception as error:
+        control.send(CollectorFailed(type(error).__name__, _in_words(error), output=False))
+        raise SystemExit(1) from None
+
+
+def _in_words(error: Exception) -> str:
+    """What happened, and where in which file."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:MESSAGE_CHARS]
+    return f"{type(error).__name__}: {text} ({os.path.basename(frame.filename)}:{frame.lineno})"
 
 
 def _beat(pulse: Heartbeats, row: int) -> None:
@@ -153,10 +166,11 @@ class Collector:
         self._control.send(Committed(seqs, name, spent))
 
     def _until_commit(self) -> float | None:
-        """Seconds until the commit is due; None while there is nothing to commit."""
+        """Seconds until the commit is due, or to the next look; None while there is nothing to commit."""
         if not self._rows:
             return None
-        return max(0.0, self._since_s + self._spec.commit_seconds - time.monotonic())
+        due_s = self._since_s + self._spec.commit_seconds - time.monotonic()
+        return min(LONGEST_WAIT_S, max(0.0, due_s))
 
     def _obey(self, message: Any) -> None:
         match message:

@@ -28,16 +28,17 @@ def _no_switch(value: Any) -> Any:
 
 
 Positive = Annotated[int, BeforeValidator(_no_switch), Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(_no_switch), Field(ge=0, le=1)]
+Seconds = Annotated[float, BeforeValidator(_no_switch), Field(gt=0)]
 Auto = Literal["auto"]
 
 STDIN = "-"
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys are errors."""
+    """Base of all sections: immutable, unknown keys are errors, and so are inf and nan, which no comparison ends."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SourceConfig(Section):
@@ -139,7 +140,7 @@ class LimitsConfig(Section):
     """When to give up on an image, a worker or the run."""
 
     attempts: Positive = Field(3, description="tries before an image is quarantined")
-    item_timeout_s: Annotated[float, Field(gt=0)] = Field(60, description="longest time one image may take, in seconds")
+    item_timeout_s: Seconds = Field(60, description="longest time one image may take, in seconds")
     max_pixels: Positive = Field(178_956_970, description="larger images are refused before decoding (Pillow's limit)")
     max_failed: Positive | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="failed images that end the run: a count, or a share below 1 (of at least 100 images)"
@@ -153,9 +154,7 @@ class CommitConfig(Section):
     """When results go to disk: after so many images or seconds, whichever comes first."""
 
     images: Positive = Field(2048, description="images per part at most")
-    seconds: Annotated[float, Field(gt=0)] = Field(
-        5, description="longest time a result waits for its commit, in seconds"
-    )
+    seconds: Seconds = Field(5, description="longest time a result waits for its commit, in seconds")
 
 
 class OutputConfig(Section):

@@ -186,10 +186,11 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class CollectorFailed:
-    """The collector cannot go on (disk full, output gone); it exits after sending this."""
+    """The collector cannot go on; it exits after sending this. `output`: because of the disk (full, gone), no other."""
 
     kind: str
     message: str
+    output: bool = True
 
 
 FromCollector = CollectorReady | Published | Committed | Drained | CollectorFailed

@@ -262,10 +262,9 @@ class Roster:
         results, results_end = channel()
         name = f"farm-worker-{spec.worker}"
         if self._load is not None:
-            process: ChildProcess | ThreadWorker = ThreadWorker(
-                spec, leases, control_end, results_end, self._load, name
-            )
-            process.start()
+            thread = ThreadWorker(spec, leases, control_end, results_end, self._load, name)
+            thread.start()
+            process: ChildProcess | ThreadWorker = thread
         else:
             try:
                 process = self._start(name, worker.main, (spec, leases, control_end, results_end))
@@ -278,7 +277,7 @@ class Roster:
         if self._load is not None:
             return LeaseQueue()
         with semaphores_named(self._prefix), no_fork():
-            leases = self._context.Queue()
+            leases: Any = self._context.Queue()
             for end in (leases._reader, leases._writer):
                 keep_from_forks(end)
         leases._ignore_epipe = True  # as concurrent.futures does: that a worker has died is known otherwise

@@ -37,7 +37,7 @@ from farm.broadcast import Broadcast
 from farm.care import SUSPENDED_S
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
-from farm.errors import FarmError, OutputError, TooManyFailures
+from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
 from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.heartbeat import STAGES, STATES, Heartbeats
 from farm.keys import KeySet
@@ -178,6 +178,7 @@ class Supervisor:
         self._fatal: FarmError | None = None
         self._starts: list[WorkerStart] = []
         self._flushed = False
+        self._trouble = ""  # what the last collector failed of, until another commits
         self._ready_s = self._last_commit_s = 0.0
 
     # From outside: signal handlers and other threads
@@ -303,6 +304,7 @@ class Supervisor:
                 if part:
                     self._parts.add(part)
                 self._last_commit_s = time.monotonic()
+                self._trouble = ""
                 self._stage_s["commit"] += write_s
                 numbers = unpack_seqs(seqs)
                 self._book.committed(numbers)
@@ -313,8 +315,19 @@ class Supervisor:
                 if uid in self._workers:
                     self._workers[uid].drained = True
                     self._bury_if_gone(self._workers[uid])
-            case CollectorFailed(_, text):
-                raise OutputError(f"{text}; make room or mend it, then run the same command to continue")
+            case CollectorFailed(_, text, output):
+                if output:
+                    raise OutputError(f"{text}; make room or mend it, then run the same command to continue")
+                self._mind_collector(text)
+
+    def _mind_collector(self, trouble: str) -> None:
+        """An error in its own code. Another one starts anew, unless the last has failed before it could commit."""
+        if self._trouble:
+            raise CollectorError(
+                f"the collector failed twice without a commit between: {trouble}. What is committed is kept; "
+                f"mend the cause, then run the same command to continue"
+            )
+        self._trouble = trouble
 
     def _read_batch(self, seqs: Sequence[int], slot: int, size: int, inline: bytes | None) -> None:
         """Hand a batch on, count it, straight from the ring; free its slot. Rows that were seen before are left out."""
@@ -426,7 +439,7 @@ class Supervisor:
         self._parts = {part.name for part in self._store.parts()}
         self._seen_before.update(self._book.received_seqs)
         again = self._book.collector_died()
-        due_s = time.monotonic() + self._policy.died("collector", cause)
+        due_s = time.monotonic() + self._policy.died("collector", self._trouble or cause)
         while time.monotonic() < due_s and len(self._signals) < KILL_NOW:
             time.sleep(TURN_S)
         self._flushed = False
@@ -641,7 +654,7 @@ class Supervisor:
         for worker in self._workers.values():
             worker.kill()
         if self._collector is not None:
-            with contextlib.suppress(OutputError):  # the run ends with another word already
+            with contextlib.suppress(FarmError):  # the run ends with another word already
                 self._collector.stop(self._hear_collector, STOP_TIMEOUT_S, lambda: len(self._signals) >= KILL_NOW)
         for worker in self._workers.values():
             worker.reap()

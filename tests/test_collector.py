@@ -2,6 +2,7 @@
 
 import multiprocessing
 import secrets
+from dataclasses import replace
 
 import pytest
 
@@ -116,3 +117,13 @@ def test_stop_commits_what_is_left(farm):
     ours.send(Stop())
     collector.run()
     assert [path for batch in store.batches(["path"]) for path in batch["path"].to_pylist()] == ["3.jpg"]
+
+
+@pytest.mark.parametrize("seconds", [1e7, 1e9, 1e300])
+def test_a_commit_that_is_far_away_is_waited_for(farm, seconds):
+    collector, ours, _ = farm
+    collector._spec = replace(collector._spec, commit_seconds=seconds)
+    collector.receive(1, pack_seqs([3]), to_ipc(rows(3)))
+    ours.send(Stop())
+    collector.run()
+    assert any(isinstance(message, Committed) for message in heard(ours))
