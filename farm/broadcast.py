@@ -12,9 +12,11 @@ handed out whole or not at all, and whoever is too slow is told how much was mis
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
+import stat
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -239,9 +241,10 @@ def attach(run: str | Path, wait_s: float = 0.0) -> Follower:
 
 def _attach(run: str | Path) -> Follower:
     if storage.is_url(str(run)) or Path(run).is_dir():
-        prefix = segments.prefix_of(storage.folder_of(run))
+        folder = storage.folder_of(run)
+        prefix, trusted = segments.prefix_of(folder), _trusted(folder)
     elif NAME.fullmatch(str(run)):
-        prefix = f"{run}-"
+        prefix, trusted = f"{run}-", {os.geteuid()}
     else:
         raise NotRunningError(f"{run} is neither a run directory nor the name of a running Farm (see Farm.name)")
     trouble = "no farm is at work there (one on a Ray cluster cannot be followed); what is committed is in its parts"
@@ -249,7 +252,7 @@ def _attach(run: str | Path) -> Follower:
         if not name.endswith(SUFFIX):
             continue
         try:
-            follower = Follower(os.open(segments.SHARED_MEMORY / name, os.O_RDONLY | os.O_CLOEXEC))
+            follower = Follower(_open(segments.SHARED_MEMORY / name, trusted))
         except FileNotFoundError:
             continue  # it ended just now
         except (OSError, ValueError) as error:
@@ -259,6 +262,21 @@ def _attach(run: str | Path) -> Follower:
             return follower
         follower.close()
     raise NotRunningError(f"{run} cannot be followed: {trouble}")
+
+
+def _trusted(folder: Path) -> set[int]:
+    """Whose results are believed to be those of a run directory: this user's, and those of the directory's owner."""
+    return {os.geteuid()} if storage.is_remote(folder) else {os.geteuid(), folder.stat().st_uid}
+
+
+def _open(path: Path, trusted: set[int]) -> int:
+    """Everybody may give names in shared memory, to links and pipes as well. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_uid in trusted:
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(errno.EPERM, "another user has made it")
 
 
 def _place(offset: int, capacity: int) -> int:

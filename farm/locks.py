@@ -75,10 +75,15 @@ def lock_file(path: Path) -> Lock:
 def lock_folder(descriptor: int) -> Lock | None:
     """The lock of an open folder, whose descriptor it owns from now on; None where another process has it."""
     with no_fork():
-        if not _try_lock(descriptor):
-            os.close(descriptor)
-            return None
-        return Lock(keep_from_forks(_Held(descriptor)).unlock)
+        held = keep_from_forks(_Held(descriptor))
+    try:
+        if _try_lock(descriptor):
+            return Lock(held.unlock)
+    except BaseException:
+        held.close()
+        raise
+    held.close()
+    return None
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -59,6 +59,11 @@ def is_gone(process: Identity) -> bool:
     return fields[STATE] in DEAD or (process.born != UNKNOWN and int(fields[STARTTIME]) != process.born)
 
 
+def have_one_kernel(one: Identity, other: Identity) -> bool:
+    """Does a lock on a file hold between them, where both see it? In containers of one machine, and over a reboot."""
+    return bool(set(one.machine.split()[:2]) & set(other.machine.split()[:2]))
+
+
 def birth(pid: int) -> int | None:
     """When the process began, in clock ticks after the machine; None where it is no more. Another never has both."""
     fields = _fields(pid)

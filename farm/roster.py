@@ -30,6 +30,7 @@ from farm.deadlines import Late
 from farm.errors import WorkerError
 from farm.forks import keep_from_forks, no_fork
 from farm.messages import Attach, Lease, Stop
+from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
 from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
 
@@ -223,6 +224,7 @@ class Roster:
         self._prefix = prefix
         self._load = ModelLoader(shared=kind == "locked") if kind != "process" else None
         if method == "forkserver":
+            keep_sockets()
             wanted = preload_model and self._load is None
             self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if wanted else []))
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -31,6 +33,8 @@ Made = TypeVar("Made")
 
 LOCAL = ("file://", "local://")
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "r2", "hf"})
+TEMPORARY_SUFFIX = ".farm-part"  # of files that are being written
+FORMER_TEMPORARY = re.compile(r"^\.(run\.json|summary\.json|blocks)\.\d+$")  # what earlier versions left behind
 READS_AT_A_TIME = 16  # of a remote file system, where one is mostly waiting
 PATIENCE_S = 300.0  # how long an upload is tried again: an outage on Saturday must not end a run
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
@@ -167,13 +171,46 @@ def write_whole(path: Path, data: bytes) -> None:
     if is_remote(path):
         _patiently(lambda: _upload(path, data))
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
+    temporary = path.with_name(temporary_name(path.name))
+    with open(temporary, "xb") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it has its name: `sweep_temporaries` leaves it alone
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+        os.replace(temporary, path)
     fsync_dir(path.parent)
+
+
+def temporary_name(name: str) -> str:
+    """What a file is called while it is written: a name of chance, so that nobody can have put a link there."""
+    return f".{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what a killed process was about to write in this folder. Only the owner of its lock may call this."""
+    for name in names_in(folder):
+        ours = name.startswith(".") and (name.endswith(TEMPORARY_SUFFIX) or FORMER_TEMPORARY.match(name))
+        of_lock = name.startswith("..")  # a remote lock, which others may be asking for just now
+        if ours and not of_lock and (is_remote(folder) or not _is_being_written(folder / name)):
+            with contextlib.suppress(FileNotFoundError):
+                remove(folder / name)
+
+
+def _is_being_written(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False  # a link, or gone; nobody writes to it
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def create(path: Path, data: bytes = b"") -> None:
@@ -204,7 +241,7 @@ def append(path: Path, data: bytes) -> None:
             before = read(path)
         write_whole(path, before + data)
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         os.write(descriptor, data)
     finally:
@@ -333,7 +370,7 @@ def _upload(path: Path, data: bytes) -> None:
         if _is_object_store(path):
             fs.pipe_file(name, data)
             return
-        temporary = _remote(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))[1]
+        temporary = _remote(path.with_name(temporary_name(path.name)))[1]
         fs.pipe_file(temporary, data)
         try:
             fs.mv(temporary, name)

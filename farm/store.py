@@ -258,9 +258,10 @@ class RunStore:
         if storage.is_remote(self.path):
             storage.remove(blocks)
         elif blocks.exists():
-            abandoned = blocks.with_name(f"{TEMPORARY_PREFIX}{BLOCKS_DIR}.{os.getpid()}")
+            abandoned = blocks.with_name(storage.temporary_name(BLOCKS_DIR))
             blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
             shutil.rmtree(abandoned)
+        storage.sweep_temporaries(self.path)
         for name in storage.names_in(self.parts_dir):
             if name.startswith(TEMPORARY_PREFIX):
                 storage.remove(self.parts_dir / name)
@@ -293,9 +294,9 @@ class PartWriter:
         return name
 
     def _write(self, name: str, table: pa.Table) -> None:
-        temporary = self._temporary_dir / f"{TEMPORARY_PREFIX}{name}.{os.uname().nodename}.{os.getpid()}"
+        temporary = self._temporary_dir / storage.temporary_name(name)
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "xb") as file:
                 _write_table(table, file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from farm.engines.local import Hooks, Running
 from farm.errors import ConfigError, FarmError, ModelError, OutOfTimeError, SourceError
 from farm.models import backends
 from farm.placement import Machine, inspect_machine, plan, usable_cores
+from farm.scratch import Scratch
 from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.summary import Snapshot, Summary
 
@@ -293,8 +293,8 @@ class _Bench:
             model = model.model_copy(update={"backend": "torch"})
         hooks = Hooks(watcher.meet, watcher.look, on_note=self.note)
         left_s = max(0.0, self.over_s - time.monotonic())
-        with tempfile.TemporaryDirectory(prefix="farm-tune-") as folder:
-            output = config.output.model_copy(update={"dir": folder, "exports": []})
+        with Scratch("tune") as folder:
+            output = config.output.model_copy(update={"dir": str(folder.path), "exports": []})
             trial = config.model_copy(update={"model": model, "output": output})
             try:
                 return run(trial, hooks=hooks, source=self.sample, convert_timeout_s=left_s)
