@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 Opened = TypeVar("Opened")
@@ -41,17 +41,22 @@ def _close_in_child() -> None:
         with contextlib.suppress(Exception):  # a view that somebody still holds; what is closed already
             close(opened)
     _opened.clear()
-    _forget_fork_server()
+    with contextlib.suppress(AttributeError):  # of another Python
+        _forget_fork_server()
     _opening.release()
 
 
 def _forget_fork_server() -> None:
     """It is the parent's: multiprocessing would wait for it as for a child, and keep it when the parent has ended."""
-    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    module: Any = sys.modules.get("multiprocessing.forkserver")
+    if module is None:
+        return
+    server, preload = module._forkserver, module._forkserver._preload_modules
     if server._forkserver_alive_fd is not None:
         with contextlib.suppress(OSError):
             os.close(server._forkserver_alive_fd)
     server.__init__()
+    server.set_forkserver_preload(preload)
 
 
 os.register_at_fork(before=_opening.acquire, after_in_child=_close_in_child, after_in_parent=_opening.release)
