@@ -8,7 +8,9 @@
     ├── OutputError           1  the run directory cannot be written, or its disk is full
     │   ├── RunMismatchError  2  the run directory holds work of another model or other arguments
     │   ├── RunLockedError    2  another farm is writing to the run directory
-    │   └── PartError         1  a file in parts/ is torn or is not farm's
+    │   └── PartError         1  a file in parts/ cannot be used: it is not of this version of farm, or not farm's
+    │       ├── TornPartError 1  it is damaged: what it held is labelled again
+    │       └── UnreadablePartError 1  nothing is known of it but that it cannot be read now
     ├── SharedMemoryError     1  /dev/shm has no room for the ring
     ├── WorkerError           1  workers cannot start, or die faster than they label
     ├── CollectorError        1  the collector cannot start, or keeps dying
@@ -24,7 +26,7 @@ from __future__ import annotations
 EXIT_DONE = 0
 EXIT_FATAL = 1
 EXIT_USAGE = 2
-EXIT_QUARANTINED = 3
+EXIT_QUARANTINED = 3  # or something of the source could not be looked at
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
@@ -74,7 +76,19 @@ class RunLockedError(OutputError):
 
 
 class PartError(OutputError):
-    """A file in parts/ is torn or was not written by farm."""
+    """A file in parts/ cannot be used: it was not written by farm, or not by this version."""
+
+
+class TornPartError(PartError):
+    """A part is damaged. `damage` says no more than that; the message says what becomes of it."""
+
+    def __init__(self, damage: str) -> None:
+        super().__init__(f"{damage}; the next `farm run` sets it aside and labels its images again")
+        self.damage = damage
+
+
+class UnreadablePartError(PartError):
+    """A part cannot be read now, by this process; it may be as good as ever."""
 
 
 class SharedMemoryError(FarmError):

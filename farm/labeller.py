@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import blocks, segments, storage
-from farm.errors import FarmError, ModelError, OutputError, PartError
+from farm.errors import FarmError, ModelError, OutputError, TornPartError
 from farm.keeper import Keeper, KeeperSpec
 from farm.models.weights import weights_digest
 from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
@@ -206,7 +206,7 @@ def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
         return None
     try:
         return list(open_part(part).iter_batches(columns=COUNTED))
-    except PartError:
+    except TornPartError:
         return None
 
 

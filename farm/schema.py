@@ -18,6 +18,7 @@ SCHEMA_VERSION = "1"
 KEY_BYTES = 16
 STATUS_OK = "ok"
 STATUS_FAILED = "failed"
+STAGE_READ = "read"  # of the error of an image whose bytes could not be had
 STAGE_LIST = "list"  # of the error of an image that was labelled once and has vanished
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 

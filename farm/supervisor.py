@@ -37,12 +37,13 @@ from farm.broadcast import Broadcast
 from farm.care import SUSPENDED_S
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
+from farm.earlier import Earlier
 from farm.errors import FarmError, OutputError, TooManyFailures
 from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.heartbeat import STAGES, STATES, Heartbeats
 from farm.keys import KeySet
 from farm.leases import LeaseBook, Verdict
-from farm.lister import Lister
+from farm.lister import VANISHED, Lister
 from farm.messages import (
     AttemptFailed,
     CollectorFailed,
@@ -64,7 +65,7 @@ from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, Ring
 from farm.roster import CollectorProcess, Roster, WorkerProcess, signals_blocked
-from farm.schema import STAGE_LIST, failed_batch, from_ipc, to_ipc
+from farm.schema import failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, part_number
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
@@ -146,7 +147,7 @@ class Supervisor:
         self._limits = job.config.limits
         self._store = store
         self._watch = Watch()
-        self._lister = Lister(source, entries, known, self._watch.wake, self._vanished)
+        self._lister = Lister(source, entries, known, self._watch.wake, Earlier(store) if job.keep else None)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
         self._prefix = segments.prefix_of(store.path)
@@ -500,32 +501,25 @@ class Supervisor:
             worker.stop() if worker.ready else worker.kill()
 
     def _list(self) -> None:
-        """Keep enough items queued. Listing is over only when its error and what has vanished are dealt with, too."""
+        """Keep enough items queued. Listing is over only when its error is dealt with, too."""
         ended = self._lister.ended  # asked first: what the lister says at its end is there before this is set
         if self._lister.error and not self._draining:
             self._fatal = self._lister.error
             self._drain()
-        if ended and not self._draining:
-            self._record_gone()
         low = 2 * LEASES_AHEAD * LEASE_ITEMS * max(1, len(self._workers))
         while not self._draining and self._book.queued < low and (chunk := self._lister.take()):
             self._repeated += chunk.repeated
+            if chunk.vanished:
+                self._record_vanished(chunk.items)
+                break  # a chunk a turn: the collector must keep up
             self._book.add(chunk.items)
         self._listed = ended and self._lister.empty
 
-    def _record_gone(self) -> None:
+    def _record_vanished(self, items: Sequence[Item]) -> None:
         """Images that an earlier run labelled and that have vanished become failed rows."""
-        gone = self._lister.take_gone()
-        if not gone:
-            return
         if self._collector is None:
             self._start_collector()
-        error = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "vanished since it was labelled"}
-        self._quarantine(self._book.give_up(gone), error, NO_WORKER)
-
-    def _vanished(self, keys: KeySet) -> Iterator[str]:
-        """Called in the lister's thread."""
-        return (p for p in self._store.ok_paths(keys) if not os.path.lexists(os.path.join(self._job.root, p)))
+        self._quarantine(self._book.give_up(items), VANISHED, NO_WORKER)
 
     def _replace(self, now: float) -> None:
         """Start successors that are due, unless nothing is left for them."""

@@ -16,7 +16,7 @@ METADATA = part_metadata("detect", {0: "cat", 1: "dog"}, "digest")
 
 def rows(*paths, stamp=0):
     keys = [f"{path}{stamp}".encode().ljust(16, b"\0")[:16] for path in paths]
-    error = {"stage": "read", "type": "FileNotFoundError", "message": "gone"}
+    error = {"stage": "decode", "type": "Truncated", "message": "cut short"}
     return failed_batch("detect", keys, list(paths), [error] * len(paths), attempts=1, worker=0)
 
 

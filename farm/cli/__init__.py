@@ -24,7 +24,8 @@ COMMANDS = {
 }
 EPILOG = """\
 exit codes:
-  0 done   1 fatal   2 usage or config   3 finished, some images failed   130/143 interrupted, run again to continue
+  0 done   1 fatal   2 usage or config   3 finished, some images failed or could not be looked at
+  130/143 interrupted, run again to continue
 
 examples:
   farm run source=/data/images model=yolo26n.pt output=runs/a

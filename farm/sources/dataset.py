@@ -29,6 +29,7 @@ class DatasetSource(Source):
         self._parts = parts
         for part in parts:
             part.problems = self.problems
+            part.unlisted = self.unlisted
 
     def entries(self) -> Iterator[Entry]:
         for part in self._parts:

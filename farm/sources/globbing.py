@@ -45,7 +45,7 @@ class GlobSource(Source):
         self._images_only = _extension_is_open(self._parts[-1])
 
     def entries(self) -> Iterator[Entry]:
-        for prefix, places, names in walk(self.root, self._closed({0}), self._enter, self.note):
+        for prefix, places, names in walk(self.root, self._closed({0}), self._enter, self.cannot_list):
             folder = os.path.join(self.root, prefix)
             for name in names if self._last in places else ():
                 if self._is_item(name):
