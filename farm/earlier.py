@@ -29,6 +29,7 @@ class Earlier:
         self._store = store
         self._paths: KeySet | None = None
         self._before: Mounts = {}
+        self._sure = store.session
         self._at_begin: Mounts = {}
         self._elsewhere: set[Move] | None = None
         self._lost: set[Move] = set()
@@ -37,7 +38,8 @@ class Earlier:
 
     def begin(self) -> None:
         """Before anything is listed: remember what is mounted, in case this run does not come to its end."""
-        self._before, self._at_begin = self._store.mounts(), mounted()
+        said, self._at_begin = self._store.mounts(), mounted()
+        self._before, self._sure = said.get("mounts", {}), said.get("session", self._store.session)
         self._remember({**self._at_begin, **self._before})
 
     def have_rows(self, paths: list[str]) -> list[bool]:
@@ -60,6 +62,8 @@ class Earlier:
 
     def end(self, source: Source) -> None:
         """`vanished` has gone through all that was labelled: remember what is mounted, say what was left as it was."""
+        if not self._lost:
+            self._sure = self._store.session
         self._remember(remembered(self._before, mounted(), self._lost))
         source.left += self._left.total()
         for reason, count in self._left.items():
@@ -94,14 +98,15 @@ class Earlier:
         if move in self._elsewhere:
             return False
         self._lost.add(move)
-        self._leave(f"{move.before.point} is not mounted as it was", file)
+        record = self._store.path / MOUNTS_FILE
+        self._leave(f"{move.before.point} is not mounted as it was; where that is meant, remove {record}", file)
         return True
 
     def _moves(self, source: Source, unmet: KeySet) -> set[Move]:
-        """Where the images have moved to that were found again."""
+        """Where the images have moved to that were found again, of those labelled when nothing was lost yet."""
         found: set[Move] = set()
         last: str | None = None
-        for path in self._store.ok_paths(unmet, among=False):
+        for path in self._store.ok_paths(unmet, but_until=self._sure):
             folder = os.path.dirname(path)
             if folder != last:  # rows of a folder follow each other
                 found.add(move_of(os.path.realpath(os.path.join(source.root, folder)), self._before, self._at_begin))
@@ -109,8 +114,10 @@ class Earlier:
         return found
 
     def _remember(self, mounts: Mounts) -> None:
-        if mounts != self._store.mounts():
-            self._store.write_json(MOUNTS_FILE, mounts)
+        """`session`: the last one in which no disk was lost."""
+        said = {"session": self._sure, "mounts": mounts}
+        if said != self._store.mounts():
+            self._store.write_json(MOUNTS_FILE, said)
 
     def _leave(self, reason: str, path: str) -> None:
         self._left[reason] += 1

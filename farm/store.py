@@ -41,7 +41,7 @@ TEMPORARY_PREFIX = "."
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
-MOUNTS_FILE = ".mounts"  # where the disks were when the source was listed last
+MOUNTS_FILE = ".mounts"  # what was mounted where when the source was listed last
 SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
 CONVERTED_DIR = "converted"  # models as a cluster's backend runs them
@@ -141,8 +141,8 @@ class RunStore:
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 
-    def mounts(self) -> dict[str, str]:
-        """What was mounted where when the source was listed last; nothing where no run has said so."""
+    def mounts(self) -> dict[str, Any]:
+        """What a run has said of the disks that its source lies on; nothing where none has."""
         path = self.path / MOUNTS_FILE
         try:
             known = json.loads(storage.read(path))
@@ -191,15 +191,20 @@ class RunStore:
         Only a later session can label an image again, so the parts of a single one stream as they are; several cost
         a byte of memory a row, and seventeen while they are compared.
         """
-        yield from self._rows(self.parts(), columns)
+        return (batch for _, batch in self._rows(self.parts(), columns))
 
-    def ok_paths(self, keys: KeySet, among: bool = True) -> Iterator[str]:
-        """Paths whose newest row of earlier sessions is ok and has one of the keys; if not `among`, none of them."""
-        if among and not len(keys):
+    def ok_paths(self, keys: KeySet, but_until: int | None = None) -> Iterator[str]:
+        """Paths whose newest row of earlier sessions is ok and has one of the keys.
+
+        With `but_until` those of the other keys, of that session and the ones before.
+        """
+        if but_until is None and not len(keys):
             return
-        for batch in self._rows(self._earlier_parts(), ["key", "path", "path_bytes", "status"]):
+        for session, batch in self._rows(self._earlier_parts(), ["key", *PATHS, "status"]):
+            if but_until is not None and session > but_until:
+                return
             chosen = pa.array(keys.contains(batch["key"].to_pylist()), pa.bool_())
-            chosen = pc.and_(chosen if among else pc.invert(chosen), pc.equal(batch["status"], STATUS_OK))
+            chosen = pc.and_(chosen if but_until is None else pc.invert(chosen), pc.equal(batch["status"], STATUS_OK))
             for row in batch.select(PATHS).filter(chosen).to_pylist():
                 yield path_of(row["path"], row["path_bytes"])
 
@@ -225,15 +230,15 @@ class RunStore:
         names = [name for name in storage.names_in(self.parts_dir) if PART_NAME.match(name)]
         return sorted(names, key=lambda name: [int(n) for n in PART_NAME.match(name).groups()])  # type: ignore[union-attr]
 
-    def _rows(self, parts: list[Path], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        """The newest rows of these parts."""
+    def _rows(self, parts: list[Path], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The newest rows of these parts, with the session that made them."""
         keep = self._counting(parts)
         start = 0
         for part, file in storage.read_ahead(parts, open_part):
             for batch in part_batches(part, columns, file):
                 mine = None if keep is None else keep[start : start + batch.num_rows]
                 start += batch.num_rows
-                yield batch if mine is None or mine.all() else batch.filter(pa.array(mine))
+                yield session_of(part.name), batch if mine is None or mine.all() else batch.filter(pa.array(mine))
 
     def _counting(self, parts: list[Path], hashes: Sequence[np.ndarray] | None = None) -> np.ndarray | None:
         """For every row of these parts in order: is it the newest of its path? None where all are, of one session.
