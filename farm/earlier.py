@@ -16,7 +16,7 @@ from itertools import islice
 from farm.keys import KeySet, path_key
 from farm.places import Mounts, Move, holds_nothing, mounted, move_of, remembered
 from farm.sources.base import Source, is_gone
-from farm.store import MOUNTS_FILE, RunStore
+from farm.store import MOUNTS, RUN_FILE, RunStore
 
 VANISHED_AT_ONCE = 2048  # rows made at a time: what a part has by default
 NOTHING_KNOWN = "the folder cannot be listed"
@@ -39,7 +39,8 @@ class Earlier:
     def begin(self) -> None:
         """Before anything is listed: remember what is mounted, in case this run does not come to its end."""
         said, self._at_begin = self._store.mounts(), mounted()
-        self._before, self._sure = said.get("mounts", {}), said.get("session", self._store.session)
+        if isinstance(said.get("points"), dict) and isinstance(said.get("session"), int):
+            self._before, self._sure = said["points"], said["session"]
         self._remember({**self._at_begin, **self._before})
 
     def have_rows(self, paths: list[str]) -> list[bool]:
@@ -98,7 +99,7 @@ class Earlier:
         if move in self._elsewhere:
             return False
         self._lost.add(move)
-        record = self._store.path / MOUNTS_FILE
+        record = f"{MOUNTS!r} from {self._store.path / RUN_FILE}"
         self._leave(f"{move.before.point} is not mounted as it was; where that is meant, remove {record}", file)
         return True
 
@@ -115,9 +116,7 @@ class Earlier:
 
     def _remember(self, mounts: Mounts) -> None:
         """`session`: the last one in which no disk was lost."""
-        said = {"session": self._sure, "mounts": mounts}
-        if said != self._store.mounts():
-            self._store.write_json(MOUNTS_FILE, said)
+        self._store.remember_mounts({"session": self._sure, "points": dict(mounts)})
 
     def _leave(self, reason: str, path: str) -> None:
         self._left[reason] += 1

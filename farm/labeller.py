@@ -22,8 +22,9 @@ from farm import blocks, segments, storage
 from farm.errors import FarmError, ModelError, OutputError, TornPartError
 from farm.keeper import Keeper, KeeperSpec
 from farm.models.weights import weights_digest
+from farm.parts import open_part, part_batches
 from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
-from farm.store import PartWriter, blocks_dir, open_part, part_name
+from farm.store import PartWriter, blocks_dir, part_name
 from farm.summary import WorkerStart
 from farm.suspects import Hand
 
@@ -205,7 +206,7 @@ def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
     if not storage.is_there(part):
         return None
     try:
-        return list(open_part(part).iter_batches(columns=COUNTED))
+        return list(part_batches(part, COUNTED, open_part(part)))
     except TornPartError:
         return None
 

@@ -23,6 +23,7 @@ READ_ERRORS = frozenset(
         "FileNotFoundError", "NotADirectoryError", "OSError", "TimeoutError",
     )
 )  # fmt: skip
+KERNELS = ("/proc", "/sys")  # no images lie there
 EMPTY_DISK = frozenset(("lost+found",))
 
 Mounts = Mapping[str, str]
@@ -75,9 +76,10 @@ def remembered(before: Mounts, now: Mounts, lost: set[Move]) -> dict[str, str]:
 
 
 def mounted() -> dict[str, str]:
-    """What is mounted where, now."""
+    """What is mounted where, now, but for the kernel's own file systems."""
     try:
-        return {partition.mountpoint: partition.device for partition in psutil.disk_partitions(all=True)}
+        partitions = psutil.disk_partitions(all=True)
+        return {p.mountpoint: p.device for p in partitions if not p.mountpoint.startswith(KERNELS)}
     except OSError:  # no /proc
         return {}
 

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ TEMPORARY_PREFIX = "."
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
-MOUNTS_FILE = ".mounts"  # what was mounted where when the source was listed last
+MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last
 SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
 CONVERTED_DIR = "converted"  # models as a cluster's backend runs them
@@ -58,6 +59,8 @@ class RunStore:
         self.problems: list[str] = []
         self._lock = lock
         self._counted: tuple[tuple[str, ...], np.ndarray] = ((), np.empty(0, bool))
+        self._mounts: dict[str, Any] = {}
+        self._writing = threading.RLock()
 
     @classmethod
     def open(cls, path: str | Path) -> RunStore:
@@ -134,23 +137,27 @@ class RunStore:
             )
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
-        """Write `name` in the run directory, whole or not at all."""
+        """Write `name` in the run directory, whole or not at all. run.json keeps what `remember_mounts` said last."""
         path = self.path / name
-        try:
-            storage.write_whole(path, json.dumps(data, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+        with self._writing:
+            known = {**data, **self._mounts} if name == RUN_FILE else data
+            try:
+                storage.write_whole(path, json.dumps(known, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
+            except OSError as error:
+                raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 
     def mounts(self) -> dict[str, Any]:
         """What a run has said of the disks that its source lies on; nothing where none has."""
-        path = self.path / MOUNTS_FILE
-        try:
-            known = json.loads(storage.read(path))
-        except (FileNotFoundError, ValueError):
-            return {}
-        except OSError as error:
-            raise OutputError(f"{path} cannot be read: {error.strerror or error}") from None
-        return known if isinstance(known, dict) else {}
+        said = self.describe().get(MOUNTS)
+        return said if isinstance(said, dict) else {}
+
+    def remember_mounts(self, said: Mapping[str, Any]) -> None:
+        """Say so in run.json. In the lister's thread, beside others that write there."""
+        with self._writing:
+            described = self.describe()
+            self._mounts = {MOUNTS: dict(said)}
+            if described.get(MOUNTS) != said:
+                self.write_json(RUN_FILE, described)
 
     # Parts
 

@@ -90,7 +90,9 @@ def session(run_dir, source, disk, known=None):
     """As `farm run` and `farm retry`: label what is to be labelled. Returns how many rows were made, by what they are."""
     store = RunStore.open(run_dir)
     try:
-        store.write_json(RUN_FILE, {"source_root": source.root, "task": "detect", "config": {"output": {}}})
+        store.write_json(
+            RUN_FILE, {**store.describe(), "source_root": source.root, "task": "detect", "config": {"output": {}}}
+        )
         known = store.committed_keys() if known is None else known
         news = threading.Event()
         lister = Lister(source, source.entries(), known, news.set, Earlier(store))
