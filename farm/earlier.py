@@ -84,6 +84,8 @@ class Earlier:
             if is_gone(error):
                 return True
             self._leave(error.strerror or str(error), path)
+        except ValueError:  # a NUL: no file has such a name
+            return True
         return False
 
     def _is_lost(self, file: str, now: Mounts, source: Source, unmet: KeySet) -> bool:

@@ -87,6 +87,7 @@ def mounted() -> dict[str, str]:
 def holds_nothing(point: str) -> bool:
     """Is this mount point an empty folder, or none that could be looked into?"""
     try:
-        return EMPTY_DISK.issuperset(os.listdir(point))
+        with os.scandir(point) as entries:
+            return all(entry.name in EMPTY_DISK for entry in entries)  # to the first that is not: it may hold millions
     except OSError:
         return True

@@ -19,7 +19,6 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,11 @@ import pyarrow.parquet as pq
 
 from farm import storage
 from farm.errors import OutputError, RunMismatchError, TornPartError
-from farm.keys import ABSENT, KeySet, item_key
+from farm.keys import KeySet
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
-from farm.places import is_of_place
-from farm.schema import KEY_BYTES, STATUS_FAILED, STATUS_OK, path_of
+from farm.resume import Resumed, done_keys, resumed_from
+from farm.schema import STATUS_FAILED, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
@@ -169,11 +168,11 @@ class RunStore:
         """Keys of the images that are done: of the newest rows, but those that failed because of where their file lies.
 
         So a file that is put back as it was two sessions ago is labelled again. A torn part is set aside under another
-        name; so are its images. Rows of a single session are all the newest, and only their keys are read.
+        name, and its images are labelled again. Of a single session, whose rows are all the newest, only keys are read.
         """
         whole: list[Path] = []
-        found: list[_Resumed] = []
-        read = functools.partial(_resumed, with_paths=_sessions(self._names()) > 1)
+        found: list[Resumed] = []
+        read = functools.partial(resumed_from, with_paths=_sessions(self._names()) > 1)
         for part, resumed in storage.read_ahead(self.parts(), read):
             if isinstance(resumed, TornPartError):
                 self.problems.append(
@@ -184,7 +183,7 @@ class RunStore:
                 whole.append(part)
                 found.append(resumed)
         keys = KeySet()
-        keys.add_bulk(_done(found, self._counting(whole, [resumed.hashes for resumed in found])))
+        keys.add_bulk(done_keys(found, self._counting(whole, [resumed.hashes for resumed in found])))
         return keys
 
     def keys_since(self, known: set[str]) -> set[bytes]:
@@ -361,59 +360,6 @@ def session_of(name: str) -> int:
     return int(name.partition("-")[0])
 
 
-@dataclass(frozen=True, slots=True)
-class _Resumed:
-    """What a resume wants of a part. `again`: rows to be labelled again; None for none."""
-
-    keys: np.ndarray
-    hashes: np.ndarray
-    again: np.ndarray | None
-
-
-def _resumed(part: Path, with_paths: bool) -> _Resumed | TornPartError:
-    try:
-        file = open_part(part)
-        failures = _has_failures(file)
-        paths = PATHS if with_paths or failures else []
-        table = read_part(part, ["key", *paths, *(["error"] if failures else [])], file)
-    except TornPartError as error:
-        return error
-    hashes = quick_hashes(table) if with_paths else np.empty(0, np.int64)
-    return _Resumed(_joined(table["key"]), hashes, _of_the_place(table) if failures else None)
-
-
-def _done(found: Sequence[_Resumed], counting: np.ndarray | None) -> Iterator[memoryview]:
-    """Keys of the rows that count and are not to be labelled again, a part at a time."""
-    start = 0
-    for part in found:
-        keep = np.ones(len(part.keys), bool) if counting is None else counting[start : start + len(part.keys)]
-        start += len(part.keys)
-        if part.again is not None:
-            keep = keep & ~part.again
-        yield (part.keys if keep.all() else part.keys[keep]).data
-
-
-def _joined(keys: pa.ChunkedArray) -> np.ndarray:
-    """uint64 (rows, 2): the halves of keys."""
-    chunks = [
-        np.frombuffer(chunk.buffers()[1], "<u8", 2 * len(chunk), chunk.offset * KEY_BYTES) for chunk in keys.chunks
-    ]
-    return np.concatenate([np.empty(0, np.uint64), *chunks] if len(chunks) != 1 else chunks).reshape(-1, 2)
-
-
-def _of_the_place(table: pa.Table) -> np.ndarray:
-    """bool, one a row: did it fail by an error of the place, though its file could be examined?
-
-    Where it could not, the row's key says so; the image is labelled again when another key is listed.
-    """
-    again = np.zeros(table.num_rows, bool)
-    failed = np.flatnonzero(pc.is_valid(table["error"]))
-    for at, row in zip(failed, table.take(failed).to_pylist(), strict=True):
-        if is_of_place(row["error"]):
-            again[at] = row["key"] != item_key(path_of(row["path"], row["path_bytes"]), *ABSENT)
-    return again
-
-
 def _hashes_of(part: Path) -> np.ndarray:
     return quick_hashes(read_part(part, PATHS))
 
@@ -432,11 +378,3 @@ def _write_table(table: pa.Table, sink: Any) -> None:
         use_dictionary=["status", "task"],
         write_page_checksum=True,
     )
-
-
-def _has_failures(file: pq.ParquetFile) -> bool:
-    """By the statistics of its status column, without reading it: `failed` comes before `ok`."""
-    meta = file.metadata
-    column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
-    found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
-    return any(s is None or not s.has_min_max or s.min == STATUS_FAILED for s in found)

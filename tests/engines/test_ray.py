@@ -252,3 +252,19 @@ def test_a_ray_of_its_own_takes_nobody_without_its_token(own_ray):
         done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=100)
         outcomes.append((done.returncode, "nauthenticated" in done.stderr + done.stdout))
     assert outcomes == [(1, True), (0, False)]
+
+
+def test_listed_images_that_are_away_for_a_run_have_one_row_and_come_back(own_ray, tmp_path):
+    pictures(tmp_path / "files", 12)
+    (tmp_path / "list.txt").write_text("".join(f"files/{number:05d}.png\n" for number in range(12)))
+    values = config(tmp_path / "list.txt", tmp_path / "run")
+    found = []
+    for away in (False, True, False):
+        if away:
+            (tmp_path / "files").rename(tmp_path / "elsewhere")
+        elif not (tmp_path / "files").exists():
+            (tmp_path / "elsewhere").rename(tmp_path / "files")
+        summary = farm.run(values)
+        assert (summary.ok, summary.failed, summary.exit_code) == ((0, 12, 3) if away else (12, 0, 0))
+        found.append(sound(tmp_path / "run"))
+    assert found[0] == found[2]
