@@ -3,6 +3,7 @@
     FarmError                 root: `exit_code` is what the command line exits with
     ├── ConfigError           2  a config value, key or file is wrong
     ├── SourceError           2  the source does not exist, cannot be read or holds no image
+    │   └── SourceLostError   1  the place the images lie in does not answer any more
     ├── ModelError            2  the weights do not exist, do not load or do not fit the arguments
     │   └── OutOfTimeError    2  weights were not converted in the time that there was
     ├── OutputError           1  the run directory cannot be written, or its disk is full
@@ -45,6 +46,12 @@ class SourceError(FarmError):
     """The source does not exist, cannot be read or holds no image."""
 
     exit_code = EXIT_USAGE
+
+
+class SourceLostError(SourceError):
+    """The place that the images lie in does not answer any more. The same command continues when it does."""
+
+    exit_code = EXIT_FATAL
 
 
 class ModelError(FarmError):
@@ -98,9 +105,13 @@ class TooManyFailures(FarmError):
 
 
 class DecodeError(FarmError):
-    """One image cannot be read. `stage` names where it failed; the row's error type is `kind`."""
+    """One image cannot be read. `stage` names where it failed; the row's error type is `kind`.
 
-    def __init__(self, stage: str, kind: str, message: str) -> None:
+    `errno`: the system's number, where it refused.
+    """
+
+    def __init__(self, stage: str, kind: str, message: str, errno: int | None = None) -> None:
         super().__init__(message)
         self.stage = stage
         self.kind = kind
+        self.errno = errno

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import blocks, segments, storage
-from farm.errors import FarmError, ModelError, OutputError, PartError
+from farm.errors import FarmError, ModelError, OutputError, PartError, SourceLostError
 from farm.keeper import Keeper, KeeperSpec
 from farm.models.weights import weights_digest
 from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
@@ -93,6 +93,9 @@ class Labeller:
             try:
                 if not blocks.is_stopped(self._folder):
                     return self._label(number, blocks.unpack(items))
+            except SourceLostError as error:
+                if not blocks.is_stopped(self._folder):  # else the images are left for the next run
+                    self._error = error
             except FarmError as error:
                 self._error = error
             except OSError as error:
@@ -110,7 +113,8 @@ class Labeller:
         self._check_weights()
         self._worker = blocks.claim_number(self._folder)
         prefix = segments.prefix_of(self._run_dir)
-        self._keeper = Keeper(replace(self._spec.keeper, worker=self._worker, prefix=prefix))
+        spec = replace(self._spec.keeper, worker=self._worker, prefix=prefix)
+        self._keeper = Keeper(spec, lambda: blocks.is_stopped(self._folder))
 
     def _check_weights(self) -> None:
         """Every node must have the same weights: a run holds the work of one model."""

@@ -39,6 +39,7 @@ from farm.engines import local, settling
 from farm.errors import ConfigError, FarmError, ModelError, RunLockedError, WorkerError
 from farm.keys import KeySet
 from farm.messages import Item
+from farm.place_errors import Patience
 from farm.results import ImageError, ImageResult
 from farm.schema import STATUS_OK, failed_batch
 from farm.sources.base import Entry, Source, item_key
@@ -76,6 +77,8 @@ class Pending:
 
 class Feed(Source):
     """A source that is fed while it is read. An entry's size is its number, so that no two items have one key."""
+
+    patience = Patience(whole_s=30.0, ends_run=False)  # somebody waits for the result, and can try again
 
     def __init__(self) -> None:
         super().__init__("items", "/", may_repeat=False)

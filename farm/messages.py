@@ -89,7 +89,21 @@ class AttemptFailed:
     message: str
 
 
-FromWorker = Ready | InitFailed | AttemptFailed
+@dataclass(frozen=True, slots=True)
+class PlaceFailed:
+    """Items that could not be read for what the place they lie in, or the machine, is to blame: errno `number`.
+
+    No attempt of theirs, as long as the receiver believes that. `kind` and `message` are for their rows if it does not.
+    """
+
+    worker: int
+    seqs: tuple[int, ...]
+    number: int
+    kind: str
+    message: str
+
+
+FromWorker = Ready | InitFailed | AttemptFailed | PlaceFailed
 
 
 @dataclass(frozen=True, slots=True)

@@ -343,6 +343,19 @@ def open_part(path: Path) -> pq.ParquetFile:
     return file
 
 
+def example_of(store: RunStore) -> str | None:
+    """An image that the run has labelled, as its newest part names it; None where that is not easily found."""
+    if storage.is_remote(store.path):
+        return None
+    with contextlib.suppress(PartError, OSError, pa.ArrowException):
+        for part in store.parts()[-1:]:
+            for batch in open_part(part).iter_batches(columns=["path", "path_bytes", "status"]):
+                for row in batch.to_pylist():
+                    if row["status"] == STATUS_OK and row["path_bytes"] is None:
+                        return str(row["path"])
+    return None
+
+
 def read_part(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile | None = None) -> pa.Table:
     """Columns of a part, all without `columns`. Raises PartError where its pages are damaged; other OSErrors pass."""
     try:

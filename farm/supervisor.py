@@ -1,7 +1,7 @@
 """The supervisor: the parent process of a run. It leases items, watches children, and decides what a death means.
 
     owns      the lease book, all shared-memory segments, all child processes, the reading side of the ring
-    receives  Ready, InitFailed, AttemptFailed                               from workers (control channels)
+    receives  Ready, InitFailed, AttemptFailed, PlaceFailed                  from workers (control channels)
               CollectorReady, Published, Committed, Drained, CollectorFailed from the collector
               chunks of items                                                from the lister thread
     sends     Lease, Stop                                                    to workers (a queue each)
@@ -12,8 +12,8 @@ to its end (Drained) before anything it held is leased again, so that no image i
 takes the workers with it: what it had not committed is queued again, and all of them start anew.
 
 Longer than other modules, because what a message, a death or a signal leads to is decided in one place; what can be
-decided without state is in leases, restarts, deadlines, feeding, care and tally, and how processes are handled in
-roster.
+decided without state is in leases, restarts, place_trouble, deadlines, feeding, care and tally, and how processes
+are handled in roster.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from farm.errors import FarmError, OutputError, TooManyFailures
 from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.heartbeat import STAGES, STATES, Heartbeats
 from farm.keys import KeySet
+from farm.known_good import identity_of
 from farm.leases import LeaseBook, Verdict
 from farm.lister import Lister
 from farm.messages import (
@@ -53,6 +54,7 @@ from farm.messages import (
     Flush,
     InitFailed,
     Item,
+    PlaceFailed,
     Published,
     Quarantine,
     Ready,
@@ -60,15 +62,16 @@ from farm.messages import (
     pack_seqs,
     unpack_seqs,
 )
+from farm.place_trouble import PlaceTrouble
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, Ring
 from farm.roster import CollectorProcess, Roster, WorkerProcess, signals_blocked
-from farm.schema import STAGE_LIST, failed_batch, from_ipc, to_ipc
+from farm.schema import STAGE_LIST, STAGE_READ, failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
-from farm.store import RunStore, part_number
+from farm.store import RunStore, example_of, part_number
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
-from farm.tally import Tally, too_many
+from farm.tally import Tally, shows_reading, too_many
 from farm.watch import Watch
 from farm.worker import WorkerSpec
 
@@ -154,6 +157,9 @@ class Supervisor:
         self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind)
         self._book = LeaseBook(self._limits.attempts, wanted)
         self._policy = RestartPolicy(self._limits.max_restarts)
+        self._trouble = PlaceTrouble(source.patience, job.root)
+        self._root_id = identity_of(job.root)
+        self._example: str | None = None
         self._tally = Tally()
         self._seen_before: set[int] = set()  # counted and handed on, then lost with a collector
         self._broadcast: Broadcast | None = None
@@ -276,9 +282,14 @@ class Supervisor:
             case InitFailed(_, kind, text, permanent):
                 worker.explained = True
                 self._policy.init_failed(kind, text, permanent)
-            case AttemptFailed(_, seqs, stage, kind, text):
+            case AttemptFailed(_, _, stage, kind, text):
                 error = {"stage": stage, "type": kind, "message": text}
-                self._quarantine(self._book.attempt_failed(worker.uid, seqs), error, worker.spec.worker)
+                verdicts = care.attempt_failed(worker, message, self._book, self._trouble, time.monotonic())
+                self._quarantine(verdicts, error, worker.spec.worker)
+            case PlaceFailed(_, _, _, kind, text):
+                error = {"stage": STAGE_READ, "type": kind, "message": text}
+                verdicts = care.place_failed(worker, message, self._book, self._trouble, time.monotonic())
+                self._quarantine(verdicts, error, worker.spec.worker)
 
     def _on_collector(self, collector: CollectorProcess) -> None:
         try:
@@ -318,6 +329,8 @@ class Supervisor:
         """Hand a batch on, count it, straight from the ring; free its slot. Rows that were seen before are left out."""
         view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
         whole = batch = from_ipc(bytes(view) if self._may_keep else view)
+        if self._trouble.is_known and shows_reading(batch):
+            care.were_read(seqs, self._book, self._trouble)
         if self._seen_before:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
         shown = self._shown(batch)
@@ -383,9 +396,11 @@ class Supervisor:
             self._book.worker_left(worker.uid)
             self._vacant[place] = 0.0
             return
-        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
+        blamed = worker.late.blamed if worker.late else None
+        hung_until_s = care.place_hung(worker, self._trouble, time.monotonic())
+        verdicts = self._book.worker_died(worker.uid, int(row["started"]), blamed, hung_until_s)
         self._quarantine(verdicts, care.error_of(worker, row, self._limits.item_timeout_s), place)
-        delay_s = care.delay_after(worker, self._policy)
+        delay_s = care.delay_after(worker, self._policy) if hung_until_s is None else 0.0
         self._restarts[place] += 1
         self._vacant[place] = time.monotonic() + delay_s
 
@@ -476,6 +491,8 @@ class Supervisor:
         self._vacant.pop(place, None)
         self._beats.reset(place)
         config = self._job.config
+        if self._example is None and self._parts:
+            self._example = example_of(self._store)
         spec = WorkerSpec(
             uid=next(self._uids),
             worker=place,
@@ -486,6 +503,8 @@ class Supervisor:
             max_pixels=config.limits.max_pixels,
             heartbeats=self._beats.name,
             environment=self._job.environment,
+            root_id=self._root_id,
+            example=self._example and os.path.join(self._job.root, self._example),
         )
         worker = self._roster.start_worker(spec, self._collector)
         self._workers[worker.uid] = worker
@@ -540,9 +559,14 @@ class Supervisor:
         """Lease items to whoever runs short; a worker that has had its fill (workers.recycle_after) is let go."""
         if self._draining or not self._book.queued:
             return
+        self._book.wake(now)
+        if (lost := self._trouble.verdict(now)) is not None and self._fatal is None:
+            self._fatal = lost
+            self._drain()
+            return
         fill = self._job.config.workers.recycle_after
         for worker in self._workers.values():
-            care.feed(worker, self._book, now, fill, self._lease_size)
+            care.feed(worker, self._book, now, fill, self._lease_size, self._trouble)
 
     def _lease_size(self, worker: WorkerProcess) -> int:
         if not self._listed:
@@ -591,7 +615,7 @@ class Supervisor:
             images_per_s=sum(worker.rate for worker in self._workers.values()),
             committed=self._book.committed_count,
             workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
-            note="stopping: finishing what is in hand" if self._draining else "",
+            note="stopping: finishing what is in hand" if self._draining else self._trouble.note(now),
         )
 
     def _worker_snapshot(self, place: int, worker: WorkerProcess | None) -> WorkerSnapshot:

@@ -3,12 +3,13 @@
     owns      one model, a few decoding threads, results that are not sent yet, its row of the heartbeats
     receives  Lease, Stop            from the supervisor   (its own multiprocessing.Queue)
     sends     Ready, InitFailed,
-              AttemptFailed          to the supervisor     (its control channel)
+              AttemptFailed,
+              PlaceFailed            to the supervisor     (its control channel)
               Results                to the collector      (its result channel)
 
 Images that cannot be read become failed rows here; what raises while predicting goes back to the supervisor, which
-decides about another attempt. Batches hold images of one letterboxed shape only, so that batching changes nothing
-but speed.
+decides about another attempt, and so does what the place that the images lie in may be to blame for. Batches hold
+images of one letterboxed shape only, so that batching changes nothing but speed.
 """
 
 from __future__ import annotations
@@ -41,17 +42,18 @@ from farm.errors import DecodeError, ModelError
 from farm.feeding import READ_AHEAD_BATCHES
 from farm.heartbeat import Heartbeats
 from farm.keys import split
-from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Stop
+from farm.known_good import Identity, KnownGood
+from farm.messages import AttemptFailed, InitFailed, Item, Lease, PlaceFailed, Ready, Stop
 from farm.models import load_model
 from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory
 from farm.outbox import Outbox
+from farm.place_errors import FILE
 from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
 DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch
 LAUNCHED_AHEAD = 1  # batches that a device works on while an earlier one is postprocessed, encoded and sent
 MESSAGE_CHARS = 2000  # of an exception's text; some carry whole tensors
-TRANSIENT = {"OSError", "TimeoutError", "BlockingIOError", "InterruptedError", "MemoryError", "ConnectionError"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class WorkerSpec:
     """All that a worker is told at its start. `uid` is unique in the run; `worker` is its place, kept by successors.
 
     `rows`: of the heartbeats. `keeper_silence_s`: how long a keeper, whose row is the last, may stand still before its
-    worker kills it; None where the parent is a supervisor.
+    worker kills it; None where the parent is a supervisor. `root_id`: which folder `root` was when the run began;
+    `example`: an image of it that was read earlier.
     """
 
     uid: int
@@ -72,6 +75,8 @@ class WorkerSpec:
     heartbeats: str
     environment: dict[str, str]
     keeper_silence_s: float | None = None
+    root_id: Identity | None = None
+    example: str | None = None
 
 
 def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
@@ -226,6 +231,7 @@ class Worker:
         self._decoding: deque[tuple[Item, Future[Decoded | Unread]]] = deque()
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
         self._waiting = 0
+        self._known_good = KnownGood(spec.root, spec.root_id, spec.example)
         self._allowance = Allowance()
         self._backlog = Backlog(READY_BYTES)
         self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
@@ -287,9 +293,10 @@ class Worker:
             self._pulse.begin((item.seq,), first=False)
         began = time.perf_counter()
         stages = Stopwatch()
+        again, place = True, None
+        path = os.path.join(self._spec.root, item.path)
         try:
-            path = os.path.join(self._spec.root, item.path)
-            data = read_bytes(path, self._spec.max_pixels)
+            data = read_bytes(path, self._spec.max_pixels, self._known_good.add)
             stages.lap("read")
             with self._allowance.hold((header_pixels(data) or 0) * BYTES_PER_PIXEL):
                 image, shape = self._pixels(data, path)
@@ -300,12 +307,15 @@ class Worker:
             return Decoded(item, attempt, prepared, shape, (time.perf_counter() - began) * 1e3)
         except DecodeError as failure:
             error = {"stage": failure.stage, "type": failure.kind, "message": str(failure)}
+            again = failure.kind == "MemoryError" if failure.errno is None else failure.errno not in FILE
+            if failure.errno is not None and self._known_good.place_is_to_blame(path, failure.errno):
+                place = failure.errno
         except Exception as failure:  # a bug or a full memory: the image may be fine, another attempt will tell
             error = {"stage": "prepare", "type": type(failure).__name__, "message": f"{failure} ({_where(failure)})"}
         finally:
             self._pulse.pause((item.seq,))
             self._pulse.spent(stages.seconds)
-        return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3)
+        return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3, again, place)
 
     def _pixels(self, data: bytes, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """The decoded image, and (height, width) of the original."""
@@ -445,11 +455,14 @@ class Worker:
 
     def _fail(self, unread: Unread) -> None:
         """A failed row where another attempt cannot help; back to the supervisor otherwise."""
-        error = unread.error
-        if error["type"] in TRANSIENT or error["stage"] == "prepare":
-            self._give_back(unread.item.seq, error["stage"], error["type"], error["message"])
+        error, seq = unread.error, unread.item.seq
+        if unread.place is not None:
+            failed = PlaceFailed(self._spec.uid, (seq,), unread.place, error["type"], error["message"])
+            self._to_supervisor.send(failed)
+        elif unread.again:
+            self._give_back(seq, error["stage"], error["type"], error["message"])
         else:
-            self._send([unread.item.seq], failed_rows(self._model.task, unread, self._spec.worker))
+            self._send([seq], failed_rows(self._model.task, unread, self._spec.worker))
 
     def _give_back(self, seq: int, stage: str, kind: str, message: str) -> None:
         self._to_supervisor.send(AttemptFailed(self._spec.uid, (seq,), stage, kind, message[:MESSAGE_CHARS]))

@@ -44,10 +44,11 @@ from farm.keeper import KeeperSpec
 from farm.keys import KeySet
 from farm.labeller import Labeller, LabellerSpec, Receipt
 from farm.lister import Lister
+from farm.place_errors import Patience
 from farm.placement import Machine, Placement, inspect_machine, usable_cores
 from farm.roster import environment_set
 from farm.sources.base import Entry, Source
-from farm.store import RunStore
+from farm.store import RunStore, example_of
 from farm.supervisor import Job, Outcome, start_method
 
 LOCAL, AUTO = "local", "auto"
@@ -97,7 +98,7 @@ def run(
         job,
         store,
         lambda gone: Lister(prepared.source, entries, known, lambda: None, gone),
-        RayPipeline(job, store, prepared.config.model.weights),
+        RayPipeline(job, store, prepared.config.model.weights, prepared.source.patience),
         hooks.on_snapshot,
         None if hooks.on_batch is Hooks().on_batch else hooks.on_batch,
     )
@@ -107,8 +108,9 @@ def run(
 class RayPipeline:
     """A dataset whose rows are blocks and whose results are receipts. See `farm.driver.Pipeline`."""
 
-    def __init__(self, job: Job, store: RunStore, weights: str | None) -> None:
-        """`weights`: as the user named them; every node compares their digest."""
+    def __init__(self, job: Job, store: RunStore, weights: str | None, patience: Patience) -> None:
+        """`weights`: as the user named them; every node compares their digest. `patience`: with the images' place."""
+        self._patience = patience
         self._job = job
         self._weights = weights
         self._store = store
@@ -153,6 +155,7 @@ class RayPipeline:
     def _spec(self) -> LabellerSpec:
         job = self._job
         device = job.placements[0].device
+        example = example_of(self._store)
         keeper = KeeperSpec(
             worker=0,
             placement=replace(job.placements[0], device="cuda:0" if device != "cpu" else device),  # Ray shows it one
@@ -164,6 +167,8 @@ class RayPipeline:
             method=start_method(job),
             prefix="",
             silence_s=FROZEN_S,
+            patience=self._patience,
+            example=example and os.path.join(job.root, example),
         )
         return LabellerSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
 

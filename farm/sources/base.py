@@ -15,6 +15,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from farm.errors import SourceError
+from farm.place_errors import PATIENCE
 from farm.schema import KEY_BYTES
 
 # Ultralytics' IMG_FORMATS, and gif, of which the first frame is labelled
@@ -37,7 +38,12 @@ class Entry(NamedTuple):
 
 
 class Source(ABC):
-    """Lists entries. An entry's file is `os.path.join(source.root, entry.path)`."""
+    """Lists entries. An entry's file is `os.path.join(source.root, entry.path)`.
+
+    `patience`: with the place they lie in, while it does not answer.
+    """
+
+    patience = PATIENCE
 
     def __init__(self, name: str, root: str, may_repeat: bool) -> None:
         """`name`: as the user wrote it. `may_repeat`: whether one path could be listed twice."""
