@@ -69,11 +69,12 @@ class KnownGood:
         return True
 
     def _is_unmounted(self) -> bool:
-        """Is a file system gone that images were read from; where none was yet, is the root another?"""
+        """Is a file system gone that images were read from; or is the root another folder, and they are not in it?"""
         known = list(self._images.items())
-        if known:
-            return any(_has_left(path, device) for device, path in known)
-        return self._root_id is not None and identity_of(self._root) != self._root_id
+        if any(_has_left(path, device) for device, path in known):
+            return True
+        is_another = self._root_id is not None and identity_of(self._root) != self._root_id
+        return is_another and not any(os.path.exists(path) for _, path in known)
 
     def _look_at_example(self) -> None:
         example, self._example = self._example, None

@@ -53,13 +53,14 @@ class PlaceTrouble:
         return now_s + self._patience.pause_s(tries + 1)
 
     def hung(self, seq: int, now_s: float) -> float | None:
-        """A worker never came back from reading or decoding an item: the place's fault, if others fail as well.
+        """A worker never came back from reading or decoding an item.
 
-        Returns as `failed` does. The first in a row is charged: it may be an image that a decoder never returns from.
+        Returns as `failed` does. Where it happens again to the same item and to no other meanwhile, it is the item's: a
+        decoder may never return from it.
         """
-        alone = not self._failing.keys() - {seq}
+        again = seq in self._tried and not self._failing.keys() - {seq}
         due_s = self.failed(seq, NO_ANSWER, now_s)
-        return None if alone else due_s
+        return None if again else due_s
 
     def was_read(self, seqs: Iterable[int] = ()) -> bool:
         """An image was read: the place answers. `seqs` need not be read again. Returns whether there was trouble."""
