@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from farm.deadlines import START_TIMEOUT_S, late, stage_of
 from farm.feeding import LEASES_AHEAD, lease_items
 from farm.leases import LeaseBook, Verdict
@@ -17,6 +19,7 @@ from farm.place_trouble import PlaceTrouble
 from farm.restarts import RestartPolicy
 from farm.roster import WorkerProcess
 from farm.schema import STAGE_READ, TIMEOUT
+from farm.tally import shows_reading
 from farm.watch import Watch
 
 INIT_RETRY_S = 1.0
@@ -66,7 +69,8 @@ def attempt_failed(
 ) -> list[Verdict]:
     """Charge items that raised. Those that could not be read are not tried again at once. Returns who fails by it."""
     if message.stage != STAGE_READ:
-        were_read(message.seqs, book, trouble)
+        if trouble.was_read():
+            book.recall()
         return book.attempt_failed(worker.uid, message.seqs)
     return [verdict for seq in message.seqs for verdict in _charge(worker, seq, book, trouble, now_s)]
 
@@ -86,15 +90,15 @@ def place_failed(
 
 
 def _charge(worker: WorkerProcess, seq: int, book: LeaseBook, trouble: PlaceTrouble, now_s: float) -> list[Verdict]:
-    verdicts = book.attempt_failed(worker.uid, [seq], trouble.retry_s(book.failures(seq) + 1, now_s))
-    trouble.settled(verdict.item.seq for verdict in verdicts)
-    return verdicts
+    return book.attempt_failed(worker.uid, [seq], trouble.retry_s(book.failures(seq) + 1, now_s))
 
 
-def were_read(seqs: Iterable[int], book: LeaseBook, trouble: PlaceTrouble) -> None:
-    """These were read: what waits for the place to answer waits no longer."""
-    if trouble.was_read(seqs):
-        book.recall()
+def rows_came(seqs: Iterable[int], batch: pa.RecordBatch, book: LeaseBook, trouble: PlaceTrouble) -> None:
+    """A batch of these items. Where it shows that the place answers, what waits for that waits no longer."""
+    if trouble.is_known:
+        trouble.settled(seqs)
+        if shows_reading(batch) and trouble.was_read():
+            book.recall()
 
 
 def place_hung(worker: WorkerProcess, trouble: PlaceTrouble, now_s: float) -> float | None:

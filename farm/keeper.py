@@ -49,7 +49,6 @@ from farm.restarts import RestartPolicy
 from farm.roster import Roster, WorkerProcess
 from farm.schema import STAGE_READ, STATUS_OK, failed_batch, from_ipc
 from farm.summary import WorkerStart
-from farm.tally import shows_reading
 from farm.watch import Watch
 from farm.worker import WorkerSpec
 
@@ -294,8 +293,7 @@ class Keeper:
                 seqs = unpack_seqs(message.seqs)
                 self._book.received(worker.uid, seqs)
                 batch = from_ipc(message.batch)
-                if self._trouble.is_known and shows_reading(batch):
-                    care.were_read(seqs, self._book, self._trouble)
+                care.rows_came(seqs, batch, self._book, self._trouble)
                 self._hand_over(seqs, batch)
         except EOFError:
             self._watch.drop(results)
@@ -334,7 +332,9 @@ class Keeper:
             attempts=[verdict.attempts for verdict in verdicts],
             worker=self._spec.worker,
         )
-        self._hand_over([verdict.item.seq for verdict in verdicts], batch)
+        seqs = [verdict.item.seq for verdict in verdicts]
+        self._trouble.settled(seqs)
+        self._hand_over(seqs, batch)
 
     def _on_death(self, worker: WorkerProcess, results: Reader) -> None:
         """Hear what it said last, then charge its death to whom it may concern."""

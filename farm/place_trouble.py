@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from farm.errors import SourceLostError
-from farm.place_errors import NO_ANSWER, Patience, named
+from farm.place_errors import MACHINE, NO_ANSWER, Patience, named
 
 MANY = 8  # different images in a row: a scratch on a disk is as large, but a known good image tells that from a mount
 PROBES = 2  # images at a time, to see whether the place answers again
@@ -62,17 +62,14 @@ class PlaceTrouble:
         due_s = self.failed(seq, NO_ANSWER, now_s)
         return None if again else due_s
 
-    def was_read(self, seqs: Iterable[int] = ()) -> bool:
-        """An image was read: the place answers. `seqs` need not be read again. Returns whether there was trouble."""
-        if not self._failing and not self._tried:
-            return False
+    def was_read(self) -> bool:
+        """An image was read: the place answers. Returns whether there was trouble."""
         was_on = self.is_on
         self._failing.clear()
-        self.settled(seqs)
         return was_on
 
     def settled(self, seqs: Iterable[int]) -> None:
-        """These are not tried again, whatever became of them."""
+        """These have their rows, whatever they say, and are not tried again."""
         for seq in seqs:
             self._tried.pop(seq, None)
 
@@ -90,7 +87,7 @@ class PlaceTrouble:
 
     @property
     def is_known(self) -> bool:
-        """Is there anything that `was_read` would end?"""
+        """Is there anything that `was_read` or `settled` would change?"""
         return bool(self._failing or self._tried)
 
     def allows(self, now_s: float) -> int | None:
@@ -107,22 +104,28 @@ class PlaceTrouble:
         """The error that ends the run, once that is due."""
         if not (self.is_on and self._patience.ends_run and self._is_over(now_s)):
             return None
+        count, lasted_s = len(self._failing), now_s - self._since_s
         return SourceLostError(
-            f"reading {self._place} fails with {self._commonest} for {len(self._failing)} images in a row, since "
-            f"{now_s - self._since_s:.0f} s: the place the images lie in does not answer; mend it and run the same "
-            f"command to continue"
+            f"reading {self._place} fails with {named(self._commonest)} for {count} images in a row, since "
+            f"{lasted_s:.0f} s: {self._reason}; mend it and run the same command to continue"
         )
 
     def note(self, now_s: float) -> str:
         """What a view says of it; nothing where there is no trouble."""
         if not self.is_on:
             return ""
-        name, lasted_s = self._commonest.partition(" ")[0], now_s - self._since_s
-        return f"the images' place does not answer ({name}); waiting, {lasted_s:.0f} s so far"
+        name, lasted_s = named(self._commonest).partition(" ")[0], now_s - self._since_s
+        return f"{self._reason} ({name}); waiting, {lasted_s:.0f} s so far"
 
     def _is_over(self, now_s: float) -> bool:
         return now_s - self._since_s > self._patience.whole_s
 
     @property
-    def _commonest(self) -> str:
-        return named(Counter(self._failing.values()).most_common(1)[0][0])
+    def _commonest(self) -> int:
+        return Counter(self._failing.values()).most_common(1)[0][0]
+
+    @property
+    def _reason(self) -> str:
+        if self._commonest in MACHINE:
+            return "this machine is short of what reading takes"
+        return "the place the images lie in does not answer"

@@ -71,7 +71,7 @@ from farm.schema import STAGE_LIST, STAGE_READ, failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, example_of, part_number
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
-from farm.tally import Tally, shows_reading, too_many
+from farm.tally import Tally, too_many
 from farm.watch import Watch
 from farm.worker import WorkerSpec
 
@@ -329,8 +329,7 @@ class Supervisor:
         """Hand a batch on, count it, straight from the ring; free its slot. Rows that were seen before are left out."""
         view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
         whole = batch = from_ipc(bytes(view) if self._may_keep else view)
-        if self._trouble.is_known and shows_reading(batch):
-            care.were_read(seqs, self._book, self._trouble)
+        care.rows_came(seqs, batch, self._book, self._trouble)
         if self._seen_before:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
         shown = self._shown(batch)
@@ -415,6 +414,7 @@ class Supervisor:
         if not verdicts or self._task is None:
             return
         seqs = [verdict.item.seq for verdict in verdicts]
+        self._trouble.settled(seqs)
         self._errors.update(dict.fromkeys(seqs, error))
         batch = failed_batch(
             self._task,

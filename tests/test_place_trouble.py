@@ -33,12 +33,15 @@ def test_one_image_is_tried_again_with_growing_pauses_and_stops_nothing(trouble)
 
 def test_one_image_is_charged_once_it_has_failed_for_long(trouble):
     assert trouble.failed(7, errno.EIO, 0.0) is not None
-    trouble.was_read([1])
+    trouble.was_read()
     assert trouble.failed(7, errno.EIO, 99.0) is not None
-    trouble.was_read([2])
+    trouble.was_read()
     assert trouble.failed(7, errno.EIO, 101.0) is None
     trouble.settled([7])
-    assert not trouble.was_read() and trouble.failed(7, errno.EIO, 300.0) is not None
+    assert trouble.failed(7, errno.EIO, 300.0) is not None
+    trouble.settled([7])
+    trouble.was_read()
+    assert not trouble.is_known
 
 
 def test_many_in_a_row_stop_everything_but_probes_whose_pauses_grow(trouble):
@@ -56,15 +59,15 @@ def test_many_in_a_row_stop_everything_but_probes_whose_pauses_grow(trouble):
             assert trouble.allows(now_s) == 0
         now_s += 0.5
     assert times == [1, 3, 7, 15, 23]
-    assert trouble.note(40.0) == "the images' place does not answer (ESTALE); waiting, 30 s so far"
+    assert trouble.note(40.0) == "the place the images lie in does not answer (ESTALE); waiting, 30 s so far"
 
 
 def test_the_first_image_that_is_read_ends_it(trouble):
     fail(trouble, range(20), 0.0)
     assert trouble.allows(0.5) == 0
-    assert trouble.was_read([3])
+    assert trouble.was_read()
     assert (trouble.allows(0.5), trouble.verdict(1000.0), trouble.note(1000.0)) == (None, None, "")
-    assert not trouble.was_read([4]), "it was over already"
+    assert not trouble.was_read(), "it was over already"
     fail(trouble, range(20, 20 + MANY), 500.0)
     assert trouble.verdict(599.0) is None, "a new trouble has its own time"
 
@@ -94,7 +97,7 @@ def test_in_a_program_images_are_charged_then_until_one_is_read():
 
 def test_an_image_that_a_worker_never_came_back_from(trouble):
     assert trouble.hung(1, 0.0) is not None, "it may be the place"
-    trouble.was_read([5])
+    trouble.was_read()
     assert trouble.hung(1, 60.0) is None, "others were read: it is the image"
     assert trouble.hung(2, 61.0) is not None
     assert trouble.hung(3, 62.0) is not None
@@ -104,3 +107,9 @@ def test_an_image_that_a_worker_never_came_back_from(trouble):
 def test_a_last_image_that_a_worker_never_comes_back_from(trouble):
     assert trouble.hung(1, 0.0) is not None
     assert trouble.hung(1, 60.0) is None
+
+
+def test_what_the_machine_is_short_of_is_not_the_place_s_fault(trouble):
+    fail(trouble, range(MANY), 0.0, errno.EMFILE)
+    assert trouble.note(5.0) == "this machine is short of what reading takes (EMFILE); waiting, 5 s so far"
+    assert ": this machine is short of what reading takes; mend it" in str(trouble.verdict(101.0))

@@ -87,7 +87,7 @@ def test_a_mount_that_stumbles_for_a_while_costs_no_image(mount, tmp_path, numbe
     assert (summary.ok, summary.failed, summary.restarts, summary.exit_code) == (COUNT, 0, 0, 0)
     assert not verify(tmp_path / "run").problems
     name = errno.errorcode[number]
-    assert any(f"the images' place does not answer ({name}); waiting, " in note for note in watch.notes)
+    assert any(f"({name}); waiting, " in note for note in watch.notes)
 
 
 @pytest.mark.parametrize("kind", ["process", "thread"])
