@@ -66,14 +66,16 @@ class ModelConfig(Section):
     prompts: list[str] | None = Field(
         None, min_length=1, description="what to look for, in words: for YOLO-World and YOLOE weights"
     )
-    imgsz: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
-        640, description="inference size in pixels, or [height, width]"
+    imgsz: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="inference size in pixels, or [height, width]; null: the one that the weights were made for"
     )
     conf: Share = Field(0.25, description="lowest confidence kept")
     iou: Share = Field(0.7, description="IoU above which non-maximum suppression drops a box")
     max_det: Positive = Field(300, description="most detections kept per image")
     classes: list[Annotated[int, Field(ge=0)]] | None = Field(None, description="class ids to keep; null keeps all")
-    agnostic_nms: bool = Field(False, description="suppress across classes")
+    agnostic_nms: bool | None = Field(
+        None, description="suppress across classes; null: true for YOLOE, false for all others"
+    )
     retina_masks: bool = Field(False, description="segment: masks at the image's own resolution")
     backend: Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"] = Field(
         "auto",
@@ -395,7 +397,7 @@ def _takes(loc: tuple[str, ...]) -> str:
             "cpu or a list of device numbers" if loc[-1] == "devices" else "a whole number above 0"
         )
     if loc[-1:] == ("imgsz",):
-        return "must be a whole number of pixels above 0, or [height, width]"
+        return "must be a whole number of pixels above 0, or [height, width], or null"
     return ""
 
 

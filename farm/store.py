@@ -17,7 +17,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,11 @@ class RunStore:
             raise OutputError(f"{self.path / RUN_FILE} cannot be read ({error}); move the folder away") from None
         return data if isinstance(data, dict) else {}
 
-    def check(self, fingerprint: Mapping[str, Any]) -> None:
-        """Raises RunMismatchError where earlier work in the directory was done with something else."""
+    def check(self, fingerprint: Mapping[str, Any], implied: Set[str] = frozenset()) -> None:
+        """Raises RunMismatchError where earlier work in the directory was done with something else.
+
+        `implied`: names that may differ, since others decide what they stand for.
+        """
         before = self.describe().get("fingerprint")
         if before is None:
             if self.parts():
@@ -120,7 +123,7 @@ class RunStore:
             return
         changed = [
             f"{name} was {before.get(name)!r}, now {fingerprint.get(name)!r}"
-            for name in sorted({*before, *fingerprint})
+            for name in sorted({*before, *fingerprint} - implied)
             if before.get(name) != fingerprint.get(name)
         ]
         if changed:

@@ -41,7 +41,8 @@ def settle(
     backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
     conversion = fingerprint.get(CONVERSION)
     expected = Executable(str(model.weights), backend, conversion=conversion)
-    store.check(replace(prepared, executable=expected).fingerprint)  # at once: nothing is converted for nothing
+    expecting = replace(prepared, executable=expected).fingerprint
+    store.check(expecting, prepared.implied)  # at once: nothing is converted for nothing
     if model.weights is not None:
         request = Request(model, prepared.digest, backend, prepared.device)
         request = replace(request, sample=_sample(request, prepared.source.root, first))
@@ -50,7 +51,7 @@ def settle(
             timeout_s=timeout_s,
         )  # fmt: skip
         prepared = replace(prepared, executable=_executable(request, make, note))
-        store.check(prepared.fingerprint)
+        store.check(prepared.fingerprint, prepared.implied)
     return prepared, itertools.chain(first, entries)
 
 

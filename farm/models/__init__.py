@@ -16,6 +16,10 @@ convert.py      a process of its own that converts, and compares with torch
 locked.py       one model for several threads
 fake.py         a model that needs no weights, for tests and for measuring farm itself
 weights.py      the supervisor's side: where weights are, their digest, the environment they are loaded in
+arguments.py    the supervisor's side: what predict would take where the config says nothing
+checkpoint.py   what a .pt says of itself, without torch
+exported.py     what an export says of its size, without a runtime
+foreign.py      checkpoints that hold no model of Ultralytics'
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ import numpy as np
 from farm.config import ModelConfig
 from farm.decoding import decode, decode_reduced, read_bytes
 from farm.errors import DecodeError
+from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, told
 from farm.models.conversions import ENGINE_BATCH, EXPORTED_DET
 from farm.models.weights import environment
 
@@ -59,8 +60,8 @@ def convert(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=out, prefix=".making-") as folder:
         weights = Path(folder) / Path(str(config.weights)).name
         shutil.copyfile(str(config.weights), weights)  # exports land beside the file they are made from
-        arguments: dict[str, Any] = {"format": FORMATS[backend], "dynamic": True, "imgsz": config.imgsz}
-        arguments |= {"max_det": max(config.max_det, EXPORTED_DET), "agnostic_nms": config.agnostic_nms}
+        arguments: dict[str, Any] = {"format": FORMATS[backend], "dynamic": True, **told(config, (IMGSZ, AGNOSTIC_NMS))}
+        arguments["max_det"] = max(config.max_det, EXPORTED_DET)
         if backend == "tensorrt":
             arguments |= {"device": task["device"], "batch": ENGINE_BATCH}
         if config.precision == "fp16":

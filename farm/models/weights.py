@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
+from farm.models.foreign import read_checkpoint
 
 CHUNK_BYTES = 1 << 20
 DOWNLOAD_TIMEOUT_S = 1800
@@ -27,6 +29,12 @@ BACKENDS = {
     "_openvino_model": "openvino",
     ".engine": "tensorrt",
 }
+RENAMED = (  # names of YOLOv3 and YOLOv5 that Ultralytics takes for those of models that it trained anew
+    (re.compile(r"(yolov5[nsmlx])\.pt$"), r"\1u.pt"),
+    (re.compile(r"(yolov5[nsmlx]6)\.pt$"), r"\1u.pt"),
+    (re.compile(r"(yolov3(?:-tiny|-spp)?)\.pt$"), r"\1u.pt"),
+    (re.compile(r"(yolov[35].*)u\.yaml$"), r"\1.yaml"),
+)
 DOWNLOAD = """
 import sys
 from ultralytics.utils.downloads import attempt_download_asset
@@ -50,6 +58,14 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
     A bare name like yolo26n.pt that is no file here is downloaded into `cache` (~/.cache/farm/weights). Raises
     ModelError with what is there instead.
     """
+    loaded = loaded_name(weights)
+    if os.path.exists(weights) and loaded != weights and not os.path.exists(loaded):
+        read_checkpoint(Path(weights))
+        raise ModelError(
+            f"model.weights {weights}: Ultralytics takes that name for {os.path.basename(loaded)} and does not load "
+            f"the file; rename it, or give model={os.path.basename(loaded)}"
+        )
+    weights = loaded
     if os.path.exists(weights):
         return os.path.abspath(weights)
     path = Path(weights)
@@ -60,6 +76,15 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
     elif bare and path.suffix in DOWNLOAD_SUFFIXES:
         return _download(weights, cache or Path("~/.cache/farm/weights").expanduser())
     raise ModelError(f"model.weights {weights} do not exist{_nearest(path)}")
+
+
+def loaded_name(weights: str) -> str:
+    """The name under which Ultralytics looks for weights: yolov5nu.pt for yolov5n.pt (`check_yolov5u_filename`)."""
+    if weights.endswith(".pt") and "u" in weights:  # anywhere in the path: so it is there
+        return weights
+    for old, new in RENAMED:
+        weights = old.sub(new, weights)
+    return weights
 
 
 def check_backend(config: ModelConfig) -> None:
