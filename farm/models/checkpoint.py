@@ -19,9 +19,10 @@ from typing import Any, BinaryIO
 
 PICKLE_BYTES = 64 << 20  # more is not looked at; the largest of Ultralytics' own describe themselves in 1 MiB
 MOST_STEPS = 4_000_000  # of the stack machine, some seconds; yolo11n takes 35,000
-MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER, before 1.6 the first of the pickles
-PICKLES_BEFORE = 2  # the version of the format and the machine's sizes lie between it and the object
-ZIP_BEGINS, PICKLE_BEGINS = b"PK\x03\x04", b"\x80"
+ZIP_BEGINS = b"PK\x03\x04"
+MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # torch.serialization.MAGIC_NUMBER, the first of the pickles
+MAGIC_WITHIN = 32  # bytes of the file
+PICKLES_BEFORE = 3  # the object: that number, the version of the format, the sizes of the machine's types
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's entry: signature, lengths of name and of extra field
 DESCRIPTION, CONSTANTS = "data.pkl", "constants.pkl"  # in the archive; the second in TorchScript's alone
 ORDERED = "collections.OrderedDict"
@@ -96,14 +97,12 @@ def _read_archive(file: BinaryIO) -> Checkpoint | None:
 
 
 def _read_pickles(data: io.BytesIO) -> Checkpoint | None:
-    if data.read(len(PICKLE_BEGINS)) != PICKLE_BEGINS:
+    if MAGIC not in data.getvalue()[:MAGIC_WITHIN]:
         return None
-    data.seek(0)
     machine = _Machine()
-    if machine.run(data) != MAGIC:
-        return None
     for _ in range(PICKLES_BEFORE):
         machine.run(data)
+    machine.names.clear()
     return Checkpoint(machine.run(data), frozenset(machine.names))
 
 
@@ -205,8 +204,9 @@ class _Machine:
             self.stack[-1].state = state
 
     def persistent(self, identifier: Any) -> None:
-        """A tensor's values, which lie elsewhere in the file."""
-        self.stack.append(Inert("", identifier))
+        """A tensor's values, which lie elsewhere in the file; or, before 1.6, a class beside its source."""
+        is_class = isinstance(identifier, tuple) and identifier[:1] == ("module",)
+        self.stack.append(identifier[1] if is_class else Inert("", identifier))
 
 
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
