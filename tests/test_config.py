@@ -29,7 +29,8 @@ def test_bare_strings_stand_for_the_obvious_key():
 
 def test_defaults_are_those_of_the_design():
     config = validate(MINIMAL)
-    assert (config.model.imgsz, config.model.conf, config.model.iou, config.model.max_det) == (640, 0.25, 0.7, 300)
+    assert (config.model.imgsz, config.model.agnostic_nms) == (None, None), "as the weights have it"
+    assert (config.model.conf, config.model.iou, config.model.max_det) == (0.25, 0.7, 300)
     assert (config.limits.attempts, config.limits.item_timeout_s, config.commit.images) == (3, 60, 2048)
     assert (config.workers.count, config.output.exports, config.engine) == ("auto", ["yolo"], "local")
     assert config.model.safe_load

@@ -50,7 +50,7 @@ def resolve(model: ModelConfig) -> Resolved:
         return Resolved(model, {}, frozenset((IMGSZ, AGNOSTIC_NMS)))  # which a factory never sees
     path = Path(model.weights)
     if path.suffix in (".pt", ".pth"):
-        return _with_backend(_of_checkpoint(model, read_checkpoint(path)))
+        return _with_torch(_of_checkpoint(model, read_checkpoint(path)))
     if path.suffix in (".yaml", ".yml"):
         return _filled(model, DEFAULT_IMGSZ, "the default of a model YAML", AGNOSTIC_YAML in path.stem)
     return _of_export(model, path)
@@ -59,6 +59,11 @@ def resolve(model: ModelConfig) -> Resolved:
 def told(model: ModelConfig, names: Iterable[str] = PREDICT) -> dict[str, Any]:
     """Arguments of predict that the config has a value for; Ultralytics decides over the others."""
     return {name: value for name in names if (value := getattr(model, name)) is not None}
+
+
+def untold(model: ModelConfig) -> list[str]:
+    """Arguments that Ultralytics alone knows, as keys of the config."""
+    return [f"model.{name}" for name in (IMGSZ, AGNOSTIC_NMS) if getattr(model, name) is None]
 
 
 def plain_size(value: Any) -> int | list[int] | None:
@@ -118,21 +123,14 @@ def _filled(model: ModelConfig, size: Any, origin: str, agnostic: bool | None) -
     return Resolved(model.model_copy(update=changes), origins)
 
 
-def _with_backend(resolved: Resolved) -> Resolved:
-    """Torch for a checkpoint that no other backend could run as predict does."""
+def _with_torch(resolved: Resolved) -> Resolved:
+    """What is predicted by its name runs with torch: a conversion has another."""
     model = resolved.model
-    open_ = [f"model.{name}" for name in (IMGSZ, AGNOSTIC_NMS) if getattr(model, name) is None]
-    if not open_ and BY_NAME not in Path(str(model.weights)).stem.lower():
+    if BY_NAME not in Path(str(model.weights)).stem.lower() or model.backend == "torch":
         return resolved
-    if model.backend == "auto" and model.precision in ("fp32", "fp16"):
-        model = model.model_copy(update={"backend": "torch"})
-    if model.backend == "torch":
-        return Resolved(model, resolved.origins, resolved.implied)
-    wanted = model.precision if model.backend == "auto" else f"model.backend {model.backend}"
-    if open_:
-        names = " and ".join(open_)
-        raise ModelError(f"{wanted} needs {names}, which {model.weights} do not say; set {names}, or leave it to torch")
-    raise ModelError(
-        f"{wanted} is not for FastSAM weights, which are predicted in a way of their own; set model.backend=torch and "
-        f"model.precision=fp32, or give a model that Ultralytics exported under that name"
-    )
+    if model.backend != "auto" or model.precision not in ("fp32", "fp16"):
+        raise ModelError(
+            f"model.weights {model.weights}: FastSAM is predicted in a way of its own, for which farm does not convert "
+            f"it; set model.backend=torch and model.precision=fp32, or give an export of that name"
+        )
+    return Resolved(model.model_copy(update={"backend": "torch"}), resolved.origins, resolved.implied)

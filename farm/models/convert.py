@@ -24,7 +24,7 @@ import numpy as np
 from farm.config import ModelConfig
 from farm.decoding import decode, decode_reduced, read_bytes
 from farm.errors import DecodeError
-from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, told
+from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, told, untold
 from farm.models.conversions import ENGINE_BATCH, EXPORTED_DET
 from farm.models.weights import environment
 
@@ -56,6 +56,8 @@ def convert(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
     configure_ultralytics(config)
     from ultralytics import YOLO
 
+    if missing := untold(config):
+        raise ValueError(f"a conversion needs {' and '.join(missing)}, which the checkpoint does not say; set it")
     backend, out = task["backend"], Path(task["out"])
     with tempfile.TemporaryDirectory(dir=out, prefix=".making-") as folder:
         weights = Path(folder) / Path(str(config.weights)).name

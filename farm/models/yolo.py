@@ -485,4 +485,4 @@ def _and_install(weights: str) -> str:
     found = checkpoint.read(weights)
     roots = {name.partition(".")[0] for name in found.names} if found else set()
     missing = sorted(root for root in roots - {"__builtin__", ""} if importlib.util.find_spec(root) is None)
-    return f", and {', '.join(missing)}, which is not installed here" if missing else ""
+    return f", and install {', '.join(missing)}" if missing else ""

@@ -14,6 +14,7 @@ import yaml
 from farm.config import ModelConfig
 from farm.errors import ModelError
 from farm.models.arguments import PREDICT, plain_size, resolve
+from farm.models.conversions import Request, prepare
 from farm.models.weights import resolve_weights
 from farm.models.yolo import _make
 
@@ -150,15 +151,16 @@ def test_a_checkpoint_that_does_not_know_its_training_has_the_default(tmp_path):
     assert as_predict_has_it(weights, "detect").args.imgsz == 640
 
 
-def test_a_size_that_is_no_plain_number_is_left_open_and_runs_with_torch(tmp_path):
+def test_a_size_that_is_no_plain_number_is_left_open_and_not_converted(tmp_path):
     weights = saved(tmp_path / "m.pt", {"imgsz": np.int64(320)})
-    resolved = resolve(ModelConfig(weights=weights))
-    assert (resolved.model.imgsz, resolved.model.backend) == (None, "torch")
+    resolved = resolve(ModelConfig(weights=weights, backend="onnxruntime"))
+    assert resolved.model.imgsz is None
     assert resolved.origins["imgsz"].startswith("left to Ultralytics")
-    with pytest.raises(ModelError, match=r"model.backend onnxruntime needs model.imgsz, .*set model.imgsz"):
-        resolve(ModelConfig(weights=weights, backend="onnxruntime"))
-    told = resolve(ModelConfig(weights=weights, backend="onnxruntime", imgsz=320))
-    assert (told.model.imgsz, told.model.backend) == (320, "onnxruntime")
+    request = Request(resolved.model, "digest", "onnxruntime", "cpu")
+    with pytest.raises(ModelError, match=r"a conversion needs model.imgsz, .*; set it"):
+        prepare(request, print, tmp_path / "cache")
+    told = resolve(ModelConfig(weights=weights, imgsz=320))
+    assert (told.model.imgsz, told.origins) == (320, {})
 
 
 def test_a_model_yaml_has_the_default():
@@ -176,7 +178,7 @@ def test_a_factory_is_told_nothing():
 def test_fastsam_is_predicted_by_torch_alone(trained):
     weights = str(trained("FastSAM"))
     assert resolve(ModelConfig(weights=weights)).model.backend == "torch"
-    with pytest.raises(ModelError, match="is not for FastSAM weights"):
+    with pytest.raises(ModelError, match="FastSAM is predicted in a way of its own"):
         resolve(ModelConfig(weights=weights, backend="openvino"))
 
 
