@@ -24,7 +24,7 @@ import numpy as np
 from farm.config import ModelConfig
 from farm.decoding import decode, decode_reduced, read_bytes
 from farm.errors import DecodeError
-from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, told, untold
+from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, resolve, told, untold
 from farm.models.conversions import ENGINE_BATCH, EXPORTED_DET
 from farm.models.weights import environment
 
@@ -37,7 +37,7 @@ MAX_PIXELS = 178_956_970
 
 def main() -> None:
     task = json.load(sys.stdin)
-    config = ModelConfig(**task["config"])
+    config = resolve(ModelConfig(**task["config"])).model  # of the .pt, before its conversion has other defaults
     os.environ.update(environment(config))
     stdout = os.dup(1)
     os.dup2(2, 1)  # exporters print; the answer must stand alone
@@ -57,7 +57,7 @@ def convert(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
     from ultralytics import YOLO
 
     if missing := untold(config):
-        raise ValueError(f"a conversion needs {' and '.join(missing)}, which the checkpoint does not say; set it")
+        raise ValueError(f"a conversion needs {' and '.join(missing)}, which {config.weights} do not say; set it")
     backend, out = task["backend"], Path(task["out"])
     with tempfile.TemporaryDirectory(dir=out, prefix=".making-") as folder:
         weights = Path(folder) / Path(str(config.weights)).name

@@ -70,7 +70,11 @@ def test_check_says_what_is_taken_and_where_it_comes_from(images, weights, expor
     for path, argument, said in (
         (weights, "model.imgsz=null", f"imgsz            {SIZE}, as the checkpoint was trained\n"),
         (weights, "model.imgsz=null", "agnostic_nms     true, as predict has it for YOLOE\n"),
-        (exported, "model.imgsz=320", f"imgsz            {SIZE}, of the export, whose shape is fixed; 320 was asked for\n"),
+        (
+            exported,
+            "model.imgsz=320",
+            f"imgsz            {SIZE}, of the export, whose shape is fixed; 320 was asked for\n",
+        ),
     ):
         arguments = ["check", f"source={images}", f"model={path}", argument, f"output={tmp_path / 'run'}"]
         assert main([*arguments, "workers.devices=cpu"]) == 0

@@ -32,7 +32,11 @@ def test_both_formats_are_read(saved, name):
     found = read(saved / name)
     assert found.root["train_args"] == {"imgsz": 320, "lr0": 0.01, "data": "ü.yaml", "classes": [0]}
     assert found.model.name == "torch.nn.modules.container.Sequential"
-    assert [child.name.rpartition(".")[2] for child in found.model.modules.values()] == ["Conv2d", "BatchNorm2d", "SiLU"]
+    assert [child.name.rpartition(".")[2] for child in found.model.modules.values()] == [
+        "Conv2d",
+        "BatchNorm2d",
+        "SiLU",
+    ]
     assert found.model.modules["0"].state["_parameters"]["weight"].is_tensor
     assert "torch.nn.modules.conv.Conv2d" in found.names
     assert not found.is_script
@@ -77,7 +81,9 @@ def written(tmp_path, content):
 
 
 def test_nothing_is_run(tmp_path):
-    found = read(written(tmp_path, archived(pickle.dumps({"model": Evil(tmp_path / "run"), "train_args": {"imgsz": 64}}))))
+    found = read(
+        written(tmp_path, archived(pickle.dumps({"model": Evil(tmp_path / "run"), "train_args": {"imgsz": 64}})))
+    )
     assert isinstance(found.root["model"], Inert)
     assert found.root["model"].name in ("io.open", "builtins.open", "_io.open")
     assert found.root["train_args"] == {"imgsz": 64}
