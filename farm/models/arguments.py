@@ -23,8 +23,8 @@ from farm.models.checkpoint import Checkpoint, Inert
 from farm.models.foreign import read_checkpoint
 
 DEFAULT_IMGSZ = 640  # of Ultralytics' cfg/default.yaml
-CLASSES = "ultralytics.nn.tasks."  # of models
-AGNOSTIC_CLASSES = ("YOLOEModel", "YOLOESegModel")  # whose predict has a default of its own
+ULTRALYTICS = "ultralytics."
+AGNOSTIC_CLASS = "YOLOE"  # how the names of classes begin whose predict has a default of its own
 AGNOSTIC_YAML = "yoloe"  # in the name of a model YAML
 IMGSZ, AGNOSTIC_NMS = "imgsz", "agnostic_nms"
 PREDICT = (IMGSZ, "conf", "iou", "max_det", "classes", AGNOSTIC_NMS, "retina_masks")
@@ -93,7 +93,7 @@ def trained_size(found: Checkpoint) -> int | list[int] | None:
 def is_agnostic(found: Checkpoint) -> bool | None:
     """Does predict suppress across classes unasked? None for a class of somebody's own."""
     name = found.model.name if isinstance(found.model, Inert) else ""
-    return name.removeprefix(CLASSES) in AGNOSTIC_CLASSES if name.startswith(CLASSES) else None
+    return name.rpartition(".")[2].startswith(AGNOSTIC_CLASS) if name.startswith(ULTRALYTICS) else None
 
 
 def _of_export(model: ModelConfig, path: Path) -> Resolved:
