@@ -6,6 +6,7 @@
 #   make env      only make the environment, and print where it is
 #   make clean    remove what the commands left in this clone, runs/ too
 #   make chaos    kill processes of every role at random for MINUTES (default 2), and compare the rows
+#   make soak     64 workers on whatever cores there are for MINUTES (default 2); none may be replaced
 #
 # Dependencies live in an environment shared by all clones with the same pyproject.toml (see .ci/environment.py);
 # the code that runs is always this clone's own.
@@ -14,7 +15,7 @@ PYTHON ?= python3
 ENV = $$($(PYTHON) .ci/environment.py)
 RUN = set -e; env="$(ENV)"; export PYTHONPATH="$(CURDIR)"; export PATH="$$env/bin:$$PATH";
 
-.PHONY: help env demo test lint chaos clean
+.PHONY: help env demo test lint chaos soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -33,6 +34,9 @@ lint:
 
 chaos:
 	@$(RUN) python -m tests.chaos --minutes $(or $(MINUTES),2) $(ARGS)
+
+soak:
+	@$(RUN) python -m tests.soak --minutes $(or $(MINUTES),2) $(ARGS)
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,9 +1,10 @@
 """Resume at scale: how long a run of ten million committed rows takes to be found again, and in how much memory.
 
 Parts are made as a run makes them (their keys are what counts; boxes are left empty to save an hour). Measured in a
-fresh process: reading the keys of all parts, and asking for every listed item, in chunks, whether it is done.
+fresh process: reading the keys of all parts, and asking for every listed item, in chunks, whether it is done. Where a
+run was continued in several sessions, which row of a path is the newest has to be found out too.
 
-    python -m benchmarks.resume --rows 10000000
+    python -m benchmarks.resume --rows 10000000 --sessions 4
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from farm.store import PartWriter, RunStore
 PART_ROWS = 2048  # commit.images by default
 
 
-def make(folder: str, rows: int) -> None:
+def make(folder: str, rows: int, sessions: int) -> None:
     """A run directory with `rows` committed rows; keys are a counted-up hash, so that they can be asked for again."""
     store = RunStore.open(folder)
-    writer = PartWriter(store.parts_dir, 1)
+    writers = [PartWriter(store.parts_dir, number) for number in range(1, sessions + 1)]
     schema = part_schema("detect")
     for first in range(0, rows, PART_ROWS):
+        writer = writers[first * sessions // rows]
         count = min(PART_ROWS, rows - first)
         known = {
             "key": pa.Array.from_buffers(pa.binary(KEY_BYTES), count, [None, pa.py_buffer(keys(first, count))]),
@@ -74,6 +76,7 @@ def measure(folder: str, rows: int) -> None:
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    arguments.add_argument("--sessions", type=int, default=1)
     arguments.add_argument("--measure", help=argparse.SUPPRESS)
     args = arguments.parse_args()
     if args.measure:
@@ -82,13 +85,14 @@ def main() -> None:
     table = []
     for rows in args.rows:
         with tempfile.TemporaryDirectory() as folder:
-            make(folder, rows)
+            make(folder, rows, args.sessions)
             command = [sys.executable, "-m", "benchmarks.resume", "--measure", folder, "--rows", str(rows)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             read, asked, peak = json.loads(done.stdout)
             table.append([f"{rows:,}", f"{read:.1f}", f"{asked:.1f}", f"{read + asked:.1f}", f"{peak:.0f}"])
     header = ["rows", "s reading keys", "s asking for all", "s in all", "peak MiB"]
-    notes = [f"parts of {PART_ROWS} rows; `python -m benchmarks.resume --rows {' '.join(map(str, args.rows))}`"]
+    command_line = f"--rows {' '.join(map(str, args.rows))} --sessions {args.sessions}"
+    notes = [f"parts of {PART_ROWS} rows; `python -m benchmarks.resume {command_line}`"]
     report("Resume: committed rows found again", header, table, notes, args.save)
 
 

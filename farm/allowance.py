@@ -7,8 +7,8 @@ would the read-ahead of a model that wants its images whole.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 ALLOWED_BYTES = 512 << 20
 READY_BYTES = 1 << 30  # of decoded images kept ready: a classifier's images are kept whole until it crops them
@@ -24,11 +24,13 @@ class Allowance:
         self._freed = threading.Condition()
 
     @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Wait until `size` bytes are free, hold them meanwhile."""
+    def hold(self, size: int, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[None]:
+        """Wait until `size` bytes are free, hold them meanwhile. `waiting` is entered where it must be waited."""
         size = min(size, self._limit)
         with self._freed:
-            self._freed.wait_for(lambda: self._held + size <= self._limit)
+            if self._held + size > self._limit:
+                with waiting():
+                    self._freed.wait_for(lambda: self._held + size <= self._limit)
             self._held += size
         try:
             yield

@@ -82,7 +82,10 @@ def _label(
 ) -> Summary:  # fmt: skip
     """The part that `run` and `retry` share: label, export, summarise."""
     prepared, entries = settling.settle(prepared, store, hooks.on_note, convert_timeout_s)
-    outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
+    try:
+        outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
+    finally:
+        prepared.executable.release()
     finished = outcome.signal is None
     reports = export_all(store, prepared.config.output.exports) if finished else {}
     summary = summarise(store, prepared, outcome, reports, time.monotonic() - began_s)
@@ -153,9 +156,10 @@ def summarise(
         images_per_s=outcome.committed / outcome.labelling_s if outcome.labelling_s else 0.0,
         wall_s=wall_s,
         restarts=outcome.restarts,
-        exit_code=_exit_code(outcome, tally),
+        exit_code=_exit_code(outcome, tally, prepared.source),
         interrupted=_signal_name(outcome.signal),
         remaining=outcome.remaining,
+        left=prepared.source.left,
         failures=tally.failures(),
         stage_s=outcome.stage_s,
         backend=prepared.executable.backend,
@@ -175,10 +179,10 @@ def _bottleneck(prepared: Prepared, outcome: Outcome) -> str:
     return bottleneck(outcome.stage_s, crew, model.factory or backend, faster(model, backend, prepared.device))
 
 
-def _exit_code(outcome: Outcome, tally: Tally) -> int:
+def _exit_code(outcome: Outcome, tally: Tally, source: Source) -> int:
     if outcome.signal is not None:
         return EXIT_SIGNAL + outcome.signal
-    return EXIT_QUARANTINED if tally.failed else EXIT_DONE
+    return EXIT_QUARANTINED if tally.failed or not source.is_complete else EXIT_DONE
 
 
 def _signal_name(number: int | None) -> str | None:

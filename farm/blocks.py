@@ -18,7 +18,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import pyarrow as pa
 from farm import storage
 from farm.messages import Item
 from farm.schema import KEY_BYTES
+from farm.scratch import Scratch
 
 SUFFIX = ".arrow"
 END, STOP = "end", "stop"
@@ -43,7 +43,8 @@ class Blocks:
     def __init__(self, shared: Path) -> None:
         """`shared`: the folder that actors see. `folder` is where the blocks are."""
         self._shared = shared
-        self.folder = Path(tempfile.mkdtemp(prefix="farm-blocks-")) if storage.is_remote(shared) else shared
+        self._scratch = Scratch("blocks") if storage.is_remote(shared) else None
+        self.folder = self._scratch.path if self._scratch else shared
         self.count = 0
         storage.make_folder(shared)
 
@@ -73,7 +74,10 @@ class Blocks:
                 storage.write_whole(self._shared / STOP, b"stop")
 
     def close(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._scratch:
+            self._scratch.close()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             if storage.is_remote(self._shared):
                 storage.remove(self._shared)

@@ -4,18 +4,23 @@
     any other process  Follower    maps the segment read-only, copies batches out; removes and registers nothing
 
 Longer than other modules, because what is written and how it is read must be seen together. After a header of words
-(int64) comes a circular buffer of records: four words (its offset, size, number, images before it), then an Arrow IPC
-stream. Offsets count all bytes ever written, so that none comes twice. Before the writer touches anything it says up to
-where (RESERVED); a follower copies a record and then looks whether what it copied was given up meanwhile. So a batch is
-handed out whole or not at all, and whoever is too slow is told how much was missed.
+(int64) comes a circular buffer of records: five words (its offset, size, number, images before it, a checksum), then an
+Arrow IPC stream. Offsets count all bytes ever written, so that none comes twice. Before the writer touches anything it
+says up to where (RESERVED); a follower copies a record and then looks whether what it copied was given up meanwhile.
+What is not given up and has another checksum comes from a processor that shows the writer's words in another order: it
+is looked at again. So a batch is handed out whole or not at all, and whoever is too slow is told how much was missed.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
+import stat
+import struct
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from multiprocessing import shared_memory
@@ -27,6 +32,7 @@ import pyarrow as pa
 
 from farm import segments, storage
 from farm.errors import NotRunningError
+from farm.processes import birth
 from farm.schema import from_ipc
 
 SUFFIX = "-broadcast"
@@ -34,8 +40,9 @@ BYTES = 8 << 20  # some thousand batches of one image, or eight of 512 images wi
 WORD = 8
 MAGIC, PID, BORN, STATE, RESERVED, END, LAST, OLDEST, NUMBER, IMAGES = range(10)  # words of the header
 HEADER_BYTES = 128
-RECORD_BYTES = 4 * WORD
-FORMAT = 0x4641524D_0001  # "FARM", and a number for this layout
+ABOUT = struct.Struct("<4q")  # of a record, before its checksum
+RECORD_BYTES = ABOUT.size + WORD
+FORMAT = 0x4641524D_0002  # "FARM", and a number for this layout
 RUNNING, ENDED = 0, 1
 PAD = -1  # the size of a record that fills the end of the buffer
 POLL_S = 0.003  # between a follower's looks: a few per cent of one core, for an answer at once
@@ -53,7 +60,7 @@ class Broadcast:
         self._capacity = len(self._memory) - HEADER_BYTES
         self._starts: deque[int] = deque()
         self._end = self._number = self._images = 0
-        self._words[PID], self._words[BORN] = os.getpid(), _birth(os.getpid()) or 0
+        self._words[PID], self._words[BORN] = os.getpid(), birth(os.getpid()) or 0
         self._words[MAGIC] = FORMAT
 
     @classmethod
@@ -69,7 +76,8 @@ class Broadcast:
             start = self._make_room(room)
             at = _place(start, self._capacity)
             record = at // WORD
-            for word, value in enumerate((start, len(data), self._number, self._images)):
+            about = (start, len(data), self._number, self._images)
+            for word, value in enumerate((*about, _checksum(about, data))):
                 self._words[record + word] = value
             self._memory[at + RECORD_BYTES : at + RECORD_BYTES + len(data)] = data
             self._starts.append(start)
@@ -153,17 +161,22 @@ class Follower:
                 self._at += left
                 continue
             place = _place(self._at, self._capacity)
-            start, size, number, before = self._words[place // WORD : place // WORD + 4]
-            if not self._is_intact() or start != self._at:
+            start, size, number, before, checksum = self._words[place // WORD : place // WORD + RECORD_BYTES // WORD]
+            if not self._is_intact():
                 if self._at == self._words[LAST]:
                     return None  # its writer died while it gave up what is here
                 self._at = self._words[LAST]
+            elif start != self._at:
+                return None  # its words are not here yet
             elif size == PAD:
                 self._at += left
             else:
                 data = bytes(self._memory[place + RECORD_BYTES : place + RECORD_BYTES + size])
-                if self._is_intact():
-                    return self._give(data, number, before)
+                if not self._is_intact():
+                    continue
+                if checksum != _checksum((start, size, number, before), data):
+                    return None  # nor are these
+                return self._give(data, number, before)
         return None
 
     def close(self) -> None:
@@ -212,7 +225,7 @@ class Follower:
         now = time.monotonic()
         if self._owner_lives and now - self._asked_s >= ALIVE_S:
             self._asked_s = now
-            self._owner_lives = _birth(self._words[PID]) == self._words[BORN]
+            self._owner_lives = birth(self._words[PID]) == self._words[BORN]
         return self._owner_lives
 
 
@@ -238,9 +251,10 @@ def attach(run: str | Path, wait_s: float = 0.0) -> Follower:
 
 def _attach(run: str | Path) -> Follower:
     if storage.is_url(str(run)) or Path(run).is_dir():
-        prefix = segments.prefix_of(storage.folder_of(run))
+        folder = storage.folder_of(run)
+        prefix, trusted = segments.prefix_of(folder), _trusted(folder)
     elif NAME.fullmatch(str(run)):
-        prefix = f"{run}-"
+        prefix, trusted = f"{run}-", {os.geteuid()}
     else:
         raise NotRunningError(f"{run} is neither a run directory nor the name of a running Farm (see Farm.name)")
     trouble = "no farm is at work there (one on a Ray cluster cannot be followed); what is committed is in its parts"
@@ -248,7 +262,7 @@ def _attach(run: str | Path) -> Follower:
         if not name.endswith(SUFFIX):
             continue
         try:
-            follower = Follower(os.open(segments.SHARED_MEMORY / name, os.O_RDONLY | os.O_CLOEXEC))
+            follower = Follower(_open(segments.SHARED_MEMORY / name, trusted))
         except FileNotFoundError:
             continue  # it ended just now
         except (OSError, ValueError) as error:
@@ -260,13 +274,24 @@ def _attach(run: str | Path) -> Follower:
     raise NotRunningError(f"{run} cannot be followed: {trouble}")
 
 
-def _birth(pid: int) -> int | None:
-    """When the process began, in clock ticks after the machine; None where it is no more. Another never has both."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+def _trusted(folder: Path) -> set[int]:
+    """Whose results are believed to be those of a run directory: this user's, and those of the directory's owner."""
+    return {os.geteuid()} if storage.is_remote(folder) else {os.geteuid(), folder.stat().st_uid}
+
+
+def _open(path: Path, trusted: set[int]) -> int:
+    """Everybody may give names in shared memory, to links and pipes as well. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_uid in trusted:
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(errno.EPERM, "another user has made it")
+
+
+def _checksum(about: tuple[int, ...], data: Any) -> int:
+    """Of a record's other words and its bytes."""
+    return zlib.crc32(data, zlib.crc32(ABOUT.pack(*about)))
 
 
 def _place(offset: int, capacity: int) -> int:

@@ -1,23 +1,34 @@
 """What is done for a single worker process by whoever leases to it: the supervisor, or a keeper.
 
 Which items are leased is decided in leases.py, when enough is enough in restarts.py; here leases are handed over, a
-process past its deadline is killed, and what a dead one left behind is put into words.
+process past its deadline is killed, one that does not die of it is given up, and what a dead one left behind is charged
+and put into words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from farm.deadlines import START_TIMEOUT_S, late, stage_of
+import psutil
+import pyarrow as pa
+
+from farm.deadlines import DECODE, START_TIMEOUT_S, Signs
 from farm.feeding import LEASES_AHEAD, lease_items
-from farm.leases import LeaseBook
+from farm.leases import LeaseBook, Verdict
+from farm.messages import AttemptFailed, PlaceFailed
+from farm.place_trouble import PlaceTrouble
 from farm.restarts import RestartPolicy
 from farm.roster import WorkerProcess
+from farm.schema import STAGE_READ, TIMEOUT
+from farm.tally import shows_reading
 from farm.watch import Watch
 
 INIT_RETRY_S = 1.0
-SUSPENDED_S = 5.0  # a longer turn of the loop means that its own process was stopped: no deadline counts then
+CHECK_S = 0.5  # between looks at deadlines; a beat comes between two of them
+GIVE_UP_S = 30.0  # after SIGKILL: a large process, or a driver, may take seconds to let go of its memory
 
 
 def hear(worker: WorkerProcess, watch: Watch, obey: Callable[[WorkerProcess, Any], None]) -> None:
@@ -30,53 +41,169 @@ def hear(worker: WorkerProcess, watch: Watch, obey: Callable[[WorkerProcess, Any
 
 
 def feed(
-    worker: WorkerProcess, book: LeaseBook, now_s: float, fill: int | None, size_of: Callable[[WorkerProcess], int]
-) -> None:
-    """Lease items to a worker that runs short; one that has had its `fill` (workers.recycle_after) is let go."""
-    if not worker.ready or worker.stopping or worker.dead:
+    worker: WorkerProcess, book: LeaseBook, now_s: float, fill: int | None, size_of: Callable[[WorkerProcess], int],
+    trouble: PlaceTrouble,
+) -> None:  # fmt: skip
+    """Lease items to a worker that runs short; one that has had its `fill` (workers.recycle_after) is let go.
+
+    While the images' place does not answer, a worker with empty hands gets a probe from time to time.
+    """
+    if not worker.ready or worker.stopping or worker.dead or worker.killed_s is not None:
         return
     while book.held_by(worker.uid) <= size_of(worker) * (LEASES_AHEAD - 1):
+        allowed = trouble.allows(now_s)
+        if allowed is not None and (allowed == 0 or book.held_by(worker.uid)):
+            break
         gathered = worker.spec.placement.gathered
         worker.lease_items = lease_items(worker.lease_items, now_s - worker.leased_s, gathered)
         worker.leased_s = now_s
-        size = size_of(worker)
+        size = size_of(worker) if allowed is None else allowed
         lease = book.grant(worker.uid, min(size, fill - worker.leased) if fill else size)
         if lease is None:
             break
+        if allowed is not None:
+            trouble.probed(now_s)
         worker.lease(lease)
         if fill and worker.leased >= fill:
             worker.stop()
             break
 
 
+def attempt_failed(
+    worker: WorkerProcess, message: AttemptFailed, book: LeaseBook, trouble: PlaceTrouble, now_s: float
+) -> list[Verdict]:
+    """Charge items that raised. Those that could not be read are not tried again at once. Returns who fails by it."""
+    if message.stage != STAGE_READ:
+        if trouble.was_read():
+            book.recall()
+        return book.attempt_failed(worker.uid, message.seqs)
+    return [verdict for seq in message.seqs for verdict in _charge(worker, seq, book, trouble, now_s)]
+
+
+def place_failed(
+    worker: WorkerProcess, message: PlaceFailed, book: LeaseBook, trouble: PlaceTrouble, now_s: float
+) -> list[Verdict]:
+    """Items that their place did not give: tried again later, and charged only after long. Returns who fails by it."""
+    verdicts: list[Verdict] = []
+    for seq in message.seqs:
+        due_s = trouble.failed(seq, message.number, now_s)
+        if due_s is None:
+            verdicts += _charge(worker, seq, book, trouble, now_s)
+        else:
+            book.postpone(worker.uid, [seq], due_s)
+    return verdicts
+
+
+def _charge(worker: WorkerProcess, seq: int, book: LeaseBook, trouble: PlaceTrouble, now_s: float) -> list[Verdict]:
+    return book.attempt_failed(worker.uid, [seq], trouble.retry_s(book.failures(seq) + 1, now_s))
+
+
+def rows_came(seqs: Iterable[int], batch: pa.RecordBatch, book: LeaseBook, trouble: PlaceTrouble) -> None:
+    """A batch of these items. Where it shows that the place answers, what waits for that waits no longer."""
+    if trouble.is_known:
+        trouble.settled(seqs)
+        if shows_reading(batch) and trouble.was_read():
+            book.recall()
+
+
 def kill_late(
-    worker: WorkerProcess, row: Mapping[str, Any] | Any, held: int, now_s: float, item_timeout_s: float
+    worker: WorkerProcess, signs: Signs, held: int, now_s: float, awake_s: float, item_timeout_s: float
 ) -> None:
-    """Kill a worker that is stuck on one of the `held` items, frozen, or never gets ready. `row`: its heartbeats."""
+    """Kill a worker that is stuck on one of the `held` items, frozen, or never gets ready.
+
+    `awake_s`: the time of whoever looks, by its AwakeClock. To be called every CHECK_S, which makes two looks of a
+    verdict.
+    """
+    if worker.killed_s is not None:
+        return
+    age_s = worker.vigil.age_s(awake_s)
     if not worker.ready:
-        if now_s - worker.started_s > START_TIMEOUT_S:
-            worker.kill()
-    elif held:
-        worker.late = late(row, now_s, item_timeout_s)
-        if worker.late:
-            worker.kill()
+        late = age_s > START_TIMEOUT_S
+    else:
+        verdict = worker.vigil.look(signs, now_s, awake_s, item_timeout_s)
+        worker.late = verdict if held else None
+        late = worker.late is not None
+        worker.excused = late and _is_stopped(worker)
+    if late:
+        worker.killed_s = awake_s
+        worker.kill()
 
 
-def error_of(worker: WorkerProcess, row: Mapping[str, Any] | Any, item_timeout_s: float) -> dict[str, str]:
+def is_over(worker: WorkerProcess, awake_s: float) -> bool:
+    """Is a worker to be buried whose sentinel is silent? One that its model has forked may hold the sentinel open; and
+    one that was killed, and hangs in the system, is given up after GIVE_UP_S."""
+    if worker.process.exitcode is not None:
+        return True
+    worker.undying = worker.killed_s is not None and awake_s - worker.killed_s > GIVE_UP_S
+    return worker.undying
+
+
+def _is_stopped(worker: WorkerProcess) -> bool:
+    """By a signal: then no image is to blame."""
+    with contextlib.suppress(psutil.Error):
+        return worker.late is not None and worker.late.frozen and _status(worker) == psutil.STATUS_STOPPED
+    return False
+
+
+def _status(worker: WorkerProcess) -> str:
+    return psutil.Process(worker.process.pid).status()
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """To whom a death was charged: items that failed by it, and all that may be guilty, by seq.
+
+    `to_place`: to nobody but the place the images lie in.
+    """
+
+    verdicts: list[Verdict]
+    suspects: list[int]
+    to_place: bool = False
+
+
+def blame(
+    worker: WorkerProcess, book: LeaseBook, signs: Signs, started: int, trouble: PlaceTrouble, now_s: float
+) -> Charge:
+    """Charge a death to the items that it may be owed to.
+
+    `signs`, `started`: the last that it showed. One that went on, after it was judged and before it was killed, is
+    charged to nobody.
+    """
+    if worker.excused or (worker.late is not None and not worker.late.stands(signs)):
+        book.worker_left(worker.uid)
+        return Charge([], [])
+    blamed = worker.late.blamed if worker.late is not None else None
+    hung_until_s = _hung_until_s(worker, trouble, now_s)
+    if hung_until_s is not None:
+        return Charge(book.worker_died(worker.uid, started, blamed, hung_until_s), [], to_place=True)
+    suspects = book.suspects(worker.uid, started, blamed)
+    return Charge(book.worker_died(worker.uid, started, blamed), suspects)
+
+
+def _hung_until_s(worker: WorkerProcess, trouble: PlaceTrouble, now_s: float) -> float | None:
+    """When to try the item again that a worker never came back from reading; None where the place is innocent."""
+    late = worker.late
+    if late is None or late.blamed is None or late.frozen or late.stage != DECODE:
+        return None
+    return trouble.hung(late.blamed, now_s)
+
+
+def error_of(worker: WorkerProcess, signs: Signs, item_timeout_s: float) -> dict[str, str]:
     """What a death says of the item that caused it: stage, type and message of a failed row."""
     if worker.late:
         message = f"took longer than limits.item_timeout_s = {item_timeout_s:g} s; its worker was killed"
-        return {"stage": worker.late.stage, "type": "Timeout", "message": message}
+        return {"stage": worker.late.stage, "type": TIMEOUT, "message": message}
     cause = worker.cause()
-    stage = stage_of(int(row["state"]))
-    return {"stage": stage, "type": cause.partition(",")[0], "message": f"its worker died: {cause}"}
+    return {"stage": signs.stage, "type": cause.partition(",")[0], "message": f"its worker died: {cause}"}
 
 
-def delay_after(worker: WorkerProcess, policy: RestartPolicy) -> float:
+def delay_after(worker: WorkerProcess, policy: RestartPolicy, charge: Charge) -> float:
     """Seconds until the successor of a dead worker starts. Raises where the policy says that it is enough."""
+    if charge.to_place:
+        return 0.0
     if worker.explained:
         return INIT_RETRY_S
     if not worker.ready and (worker.process.exitcode or 0) > 0:
         policy.init_failed("WorkerError", f"the process left with {worker.cause()} while starting", False)
         return INIT_RETRY_S
-    return policy.died(f"worker {worker.spec.worker}", worker.cause())
+    return policy.died(f"worker {worker.spec.worker}", worker.cause(), charge.suspects)

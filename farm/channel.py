@@ -12,6 +12,8 @@ import socket
 import struct
 from typing import Any
 
+from farm.forks import keep_from_forks, no_fork
+
 HEADER = struct.Struct("<Q")
 READ_BYTES = 1 << 18
 BUFFER_BYTES = 1 << 20  # room for a few batches, so that a worker rarely waits for the collector's commit
@@ -19,7 +21,8 @@ BUFFER_BYTES = 1 << 20  # room for a few batches, so that a worker rarely waits 
 
 def channel() -> tuple[Reader, socket.socket]:
     """The reading end and the socket that the writing process gets."""
-    reading, writing = socket.socketpair()
+    with no_fork():
+        reading, writing = map(keep_from_forks, socket.socketpair())
     for end, option in ((reading, socket.SO_RCVBUF), (writing, socket.SO_SNDBUF)):
         end.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
     return Reader(reading), writing
@@ -29,7 +32,7 @@ class Writer:
     """The writing end, in its own process. Blocks while the reader is busy."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._socket = end
+        self._socket = keep_from_forks(end)
 
     def send_frame(self, *parts: Any) -> None:
         """Write bytes-like parts as one frame. Raises OSError when the reader is gone."""

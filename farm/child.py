@@ -1,6 +1,9 @@
 """What every child process does first: leave signals to the supervisor, and leave when the supervisor is gone.
 
-Runs in workers and in the collector. A worker whose parent is a keeper minds it as well: nobody else sees it freeze.
+Runs in workers, in the collector and in converters. A worker whose parent is a keeper minds it as well: nobody else
+sees it freeze.
+
+A parent is watched itself, not a pipe from it: a fork of the parent holds every pipe open, however long it outlives it.
 """
 
 from __future__ import annotations
@@ -10,12 +13,17 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
+from pathlib import Path
+
+from farm.processes import UNKNOWN, Identity, identity_of, is_gone, myself
 
 PULSE_S = 0.5  # a child is gone at most this long after its supervisor
 EXIT_ORPHANED = 75  # EX_TEMPFAIL: the run can be continued
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FORK_SERVER = b"multiprocessing.forkserver"  # in the command line of one
 
 
 def name_process(name: str) -> None:
@@ -34,16 +42,25 @@ def ignore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def watch_parent(pulse: Callable[[], None]) -> None:
-    """Start a daemon thread that calls `pulse` every PULSE_S and ends this process when its parent dies."""
-    parent = multiprocessing.parent_process()
+def leave_with(parent: Identity, pulse: Callable[[], None] = lambda: None) -> None:
+    """Start a daemon thread that calls `pulse` every PULSE_S and ends this process when the other one is gone.
+
+    For any process, however it was started: `parent` is `processes.myself()` of the one that it must not outlive.
+    """
+    watched = _Watched(parent)
 
     def watch() -> None:
-        while not (parent and wait([parent.sentinel], PULSE_S)):
+        while not watched.ended(PULSE_S):
             pulse()
+        _end_fork_server()
         os._exit(EXIT_ORPHANED)
 
     threading.Thread(target=watch, name="farm-watch-parent", daemon=True).start()
+
+
+def watch_parent(pulse: Callable[[], None]) -> None:
+    """`leave_with` the process that started this one with multiprocessing, by a fork server or not."""
+    leave_with(_parent(), pulse)
 
 
 def mind_parent(beat_of: Callable[[], float], silence_s: float) -> Callable[[], None]:
@@ -51,14 +68,52 @@ def mind_parent(beat_of: Callable[[], float], silence_s: float) -> Callable[[], 
 
     Counts pulses of this process, not seconds: a machine that slept has seen no more of its own.
     """
-    parent = multiprocessing.parent_process()
+    parent = _parent()
     last, still = beat_of(), 0
 
     def look() -> None:
         nonlocal last, still
         now = beat_of()
         still, last = (still + 1 if now == last else 0), now
-        if parent is not None and parent.pid and still * PULSE_S >= silence_s:
+        if still * PULSE_S >= silence_s and not is_gone(parent):
             os.kill(parent.pid, signal.SIGKILL)
 
     return look
+
+
+class _Watched:
+    """A process that is no child of this one, until it ends. Where the system has no pidfd it is looked at instead."""
+
+    def __init__(self, process: Identity) -> None:
+        self._process = process
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError, AttributeError):  # an old kernel, a sandbox; ESRCH: gone
+            self._descriptor = os.pidfd_open(process.pid)
+        self._gone = is_gone(process)  # asked after: else the descriptor might be of a later process with its id
+
+    def ended(self, patience_s: float) -> bool:
+        """Waits for it so long."""
+        if self._gone:
+            return True
+        if self._descriptor is None:
+            time.sleep(patience_s)
+            return is_gone(self._process)
+        return bool(wait([self._descriptor], patience_s))
+
+
+def _parent() -> Identity:
+    """The process that called `start`. One that began after this one only has its id: the parent is gone."""
+    process = multiprocessing.parent_process()
+    found = identity_of(process.pid if process and process.pid else os.getppid())
+    me = myself()
+    if found.born == UNKNOWN or UNKNOWN < me.born < found.born:
+        return Identity(found.pid, me.born, found.machine)  # no process with its id can be this
+    return found
+
+
+def _end_fork_server() -> None:
+    """Of a parent that is gone: it would wait for all who hold a pipe of the parent, and the parent's forks do."""
+    with contextlib.suppress(OSError):
+        server = os.getppid()
+        if FORK_SERVER in Path(f"/proc/{server}/cmdline").read_bytes():
+            os.kill(server, signal.SIGKILL)

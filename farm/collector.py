@@ -1,21 +1,25 @@
 """The collector process: receives every result, writes it to the ring, and commits it to disk (not for the library).
 
     owns      the reading ends of all result channels, the free slots of the ring, the part being gathered
-    receives  Results                                            from workers     (one channel each)
-              Attach, Describe, Quarantine, Release, Flush, Stop from the supervisor
+    receives  Results                                                    from workers     (one channel each)
+              Attach, Detach, Describe, Quarantine, Release, Flush, Stop from the supervisor
     sends     CollectorReady, Published, Committed, Drained, CollectorFailed    to the supervisor
 
-Nothing a worker does can hold it up: channels are read without waiting, and a dead one shows as its end. While the
-ring has no free slot it reads no worker, so a slow reader slows the farm and loses nothing. An item is acknowledged
-(Committed) when its part is on disk, and never twice: one bit an item remembers what was received.
+Nothing a worker does can hold it up: channels are read without waiting, and a dead one shows as its end. Where that
+does not come (a process that the model forked holds the channel open, a worker does not die of SIGKILL) the supervisor
+says so: Detach. While the ring has no free slot it reads no worker, so a slow reader slows the farm and loses nothing.
+An item is acknowledged (Committed) when its part is on disk, and never twice: one bit an item remembers what was
+received.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import socket
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -34,6 +38,7 @@ from farm.messages import (
     CollectorReady,
     Committed,
     Describe,
+    Detach,
     Drained,
     Flush,
     Published,
@@ -48,6 +53,9 @@ from farm.store import PartWriter
 
 SUPERVISOR = -1  # the sender of quarantined rows, where workers have their uid
 FRAMES_A_TURN = 8  # read from one worker before the others get theirs
+MESSAGE_CHARS = 300  # of an error in its own code
+LONGEST_WAIT_S = 3600.0  # a wait of 25 days is too long for the system; waking up once an hour costs nothing
+LAST_FRAMES = 1 << 14  # of a dead one; more than a channel can hold were written by somebody else since
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,16 @@ def main(spec: CollectorSpec, control: Connection) -> None:
         message = f"results cannot be written to {spec.parts_dir}: {error.strerror or error}"
         control.send(CollectorFailed(type(error).__name__, message))
         raise SystemExit(1) from None
+    except Exception as error:
+        control.send(CollectorFailed(type(error).__name__, _in_words(error), output=False))
+        raise SystemExit(1) from None
+
+
+def _in_words(error: Exception) -> str:
+    """What happened, and where in which file."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:MESSAGE_CHARS]
+    return f"{type(error).__name__}: {text} ({os.path.basename(frame.filename)}:{frame.lineno})"
 
 
 def _beat(pulse: Heartbeats, row: int) -> None:
@@ -122,7 +140,7 @@ class Collector:
             for key, _ in self._selector.select(self._until_commit()):
                 if key.data == SUPERVISOR:
                     self._obey(self._control.recv())
-                elif self._reading:
+                elif self._reading and key.data in self._channels:
                     self._read(key.data)
             if self._rows >= self._spec.commit_images or self._until_commit() == 0:
                 self.commit()
@@ -153,15 +171,18 @@ class Collector:
         self._control.send(Committed(seqs, name, spent))
 
     def _until_commit(self) -> float | None:
-        """Seconds until the commit is due; None while there is nothing to commit."""
+        """Seconds until the commit is due, or to the next look; None while there is nothing to commit."""
         if not self._rows:
             return None
-        return max(0.0, self._since_s + self._spec.commit_seconds - time.monotonic())
+        due_s = self._since_s + self._spec.commit_seconds - time.monotonic()
+        return min(LONGEST_WAIT_S, max(0.0, due_s))
 
     def _obey(self, message: Any) -> None:
         match message:
             case Attach(worker):
                 self._attach(worker, recv_handle(self._control))
+            case Detach(worker):
+                self._read_last(worker)
             case Describe(task, names):
                 self._metadata = part_metadata(task, names, self._spec.weights_digest)
                 self._publish()
@@ -187,16 +208,37 @@ class Collector:
                 frame = channel.read()
                 if frame is None:
                     break
-                results = Results.from_frame(memoryview(frame))
-                self.receive(worker, results.seqs, results.batch)
+                self._take(worker, frame)
                 if not self._reading:
                     break
         except EOFError:
+            self._end(worker)
+
+    def _read_last(self, worker: int) -> None:
+        """All that lies in the channel of a dead worker, slots or not: it is no more than its buffer. Then its end."""
+        channel = self._channels.get(worker)
+        if channel is None:
+            return
+        with contextlib.suppress(EOFError):
+            for _ in range(LAST_FRAMES):
+                frame = channel.read()
+                if frame is None:
+                    break
+                self._take(worker, frame)
+        self._end(worker)
+
+    def _take(self, worker: int, frame: bytearray) -> None:
+        results = Results.from_frame(memoryview(frame))
+        self.receive(worker, results.seqs, results.batch)
+
+    def _end(self, worker: int) -> None:
+        """Nothing more comes from this worker."""
+        channel = self._channels.pop(worker)
+        if self._reading:
             self._selector.unregister(channel)
-            channel.close()
-            del self._channels[worker]
-            self._unpublished.append((worker, b"", None, None))
-            self._publish()
+        channel.close()
+        self._unpublished.append((worker, b"", None, None))
+        self._publish()
 
     def _fresh(self, seqs: bytes) -> np.ndarray:
         """Which of the items were never received before; all of them count as received from now on."""

@@ -28,16 +28,17 @@ def _no_switch(value: Any) -> Any:
 
 
 Positive = Annotated[int, BeforeValidator(_no_switch), Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(_no_switch), Field(ge=0, le=1)]
+Seconds = Annotated[float, BeforeValidator(_no_switch), Field(gt=0)]
 Auto = Literal["auto"]
 
 STDIN = "-"
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys are errors."""
+    """Base of all sections: immutable, unknown keys are errors, and so are inf and nan, which no comparison ends."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SourceConfig(Section):
@@ -66,14 +67,16 @@ class ModelConfig(Section):
     prompts: list[str] | None = Field(
         None, min_length=1, description="what to look for, in words: for YOLO-World and YOLOE weights"
     )
-    imgsz: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
-        640, description="inference size in pixels, or [height, width]"
+    imgsz: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="inference size in pixels, or [height, width]; null: the one that the weights were made for"
     )
     conf: Share = Field(0.25, description="lowest confidence kept")
     iou: Share = Field(0.7, description="IoU above which non-maximum suppression drops a box")
     max_det: Positive = Field(300, description="most detections kept per image")
     classes: list[Annotated[int, Field(ge=0)]] | None = Field(None, description="class ids to keep; null keeps all")
-    agnostic_nms: bool = Field(False, description="suppress across classes")
+    agnostic_nms: bool | None = Field(
+        None, description="suppress across classes; null: true for YOLOE, false for all others"
+    )
     retina_masks: bool = Field(False, description="segment: masks at the image's own resolution")
     backend: Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"] = Field(
         "auto",
@@ -83,7 +86,7 @@ class ModelConfig(Section):
         "fp32", description="fp16: on CUDA; bf16, int8: with OpenVINO; int8 is calibrated with your images"
     )
     min_agreement: Share = Field(
-        0.995, description="share of torch's boxes that a backend must find on a sample to be chosen by `auto`"
+        0.995, description="share of what torch finds that a backend must find too, on a sample, to be chosen by `auto`"
     )
     decode: Literal["exact", "reduced"] = Field(
         "exact",
@@ -139,13 +142,13 @@ class LimitsConfig(Section):
     """When to give up on an image, a worker or the run."""
 
     attempts: Positive = Field(3, description="tries before an image is quarantined")
-    item_timeout_s: Annotated[float, Field(gt=0)] = Field(60, description="longest time one image may take, in seconds")
+    item_timeout_s: Seconds = Field(60, description="longest time one image may take, in seconds")
     max_pixels: Positive = Field(178_956_970, description="larger images are refused before decoding (Pillow's limit)")
     max_failed: Positive | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="failed images that end the run: a count, or a share below 1 (of at least 100 images)"
     )
     max_restarts: Positive = Field(
-        20, description="worker deaths in a row, without one labelled image between, that end the run"
+        20, description="workers that died, or images that killed one, with none labelled between, that end the run"
     )
 
 
@@ -153,9 +156,7 @@ class CommitConfig(Section):
     """When results go to disk: after so many images or seconds, whichever comes first."""
 
     images: Positive = Field(2048, description="images per part at most")
-    seconds: Annotated[float, Field(gt=0)] = Field(
-        5, description="longest time a result waits for its commit, in seconds"
-    )
+    seconds: Seconds = Field(5, description="longest time a result waits for its commit, in seconds")
 
 
 class OutputConfig(Section):
@@ -395,7 +396,7 @@ def _takes(loc: tuple[str, ...]) -> str:
             "cpu or a list of device numbers" if loc[-1] == "devices" else "a whole number above 0"
         )
     if loc[-1:] == ("imgsz",):
-        return "must be a whole number of pixels above 0, or [height, width]"
+        return "must be a whole number of pixels above 0, or [height, width], or null"
     return ""
 
 

@@ -1,38 +1,141 @@
 """Is a worker stuck? Judged from its heartbeats, by whoever leases to it. Pure: no I/O, no clock.
 
-An item's clock runs while it is decoded or predicted, not while it waits in a batch or for the collector. A process
-that shows no sign of life at all (SIGSTOP, a hang in C that holds the GIL) is as late as one that is busy too long.
+An item's clock runs while it is decoded or predicted, not while it waits: in a batch, for memory, for the device to be
+done with the batch before, for the shared model, for the collector. Nor while nobody ran: a machine that sleeps, a
+container that is paused, a group of processes that is stopped. Each side takes off what it lost itself:
+
+    the worker    beats every BEAT_S. A beat that comes late shows that the process did not run; so much is forgiven to
+                  what it is at (`lost_s`, `Work.forgiving`).
+    who leases    counts its own time with an AwakeClock; by it the beat of a frozen worker stands still. No clocks of
+                  two processes are compared for that, and work is counted no further than the last beat.
+
+What the worker cannot tell from being stopped is C code that holds the GIL: that is found as a beat that stands still,
+and is forgiven where it comes in pieces shorter than SILENCE_S.
+
+A verdict needs two looks that agree, and its item is charged only if the worker still stood there when it died.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from farm.heartbeat import NOTHING, STATES
+from dataclasses import dataclass, replace
 
 START_TIMEOUT_S = 900.0  # loading weights over a slow mount, or building an engine
+BEAT_S = 0.5  # between two beats of a worker
+LATE_BEAT_S = 0.75  # a beat that comes later than so after the last says that the process did not run in between
+SILENCE_S = 10.0  # a beat that stands still for less is no sign of anything: sixty workers may share two cores
+PAUSE_S = 1.0  # an observer that looks after more than this did not run in between
+WORK_STAGES = DECODE, PREDICT = "decode", "predict"
+
+
+def lost_s(since_beat_s: float) -> float:
+    """Seconds in which a worker did not run, given those since its last beat."""
+    return since_beat_s - BEAT_S if since_beat_s > LATE_BEAT_S else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker has been at longest just now: an item, or a batch of which `seq` is one.
+
+    `since_s`: when that began, by time.monotonic(). No other work has the same: it is a name as well.
+    """
+
+    seq: int
+    since_s: float
+    together: int
+    stage: str
+    forgiven_s: float = 0.0
+
+    def forgiving(self, lost: float, now_s: float) -> Work:
+        """With seconds taken off in which its process did not run; never more than it has lasted."""
+        return replace(self, forgiven_s=min(self.forgiven_s + lost, now_s - self.since_s))
+
+    def lasted_s(self, beat_s: float, now_s: float) -> float:
+        """How long the worker was at it, as far as its beats show that it ran."""
+        return min(now_s, beat_s + LATE_BEAT_S) - self.since_s - self.forgiven_s
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What a worker's heartbeats say at one look. `work`: None where it is at nothing, or was just changing it."""
+
+    beat_s: float
+    stage: str
+    work: Work | None
 
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A worker past its deadline: at what stage, and on which item where that is certain."""
+    """A worker past its deadline: at what stage, and on which item where that is certain.
+
+    `frozen`: it shows no sign of life; else it is busy for too long. `since_s`: its last beat, or when its work began.
+    """
 
     stage: str
     blamed: int | None
+    frozen: bool
+    since_s: float
+
+    def stands(self, signs: Signs) -> bool:
+        """Do its last signs say that the worker never went on? Else nobody is to blame for its death."""
+        if self.frozen:
+            return signs.beat_s == self.since_s
+        return signs.work is not None and signs.work.since_s == self.since_s
 
 
-def stage_of(state: int) -> str:
-    """The stage that a row of results names, for a worker's state."""
-    return {"decoding": "decode", "sending": "send"}.get(STATES[state], "predict")
+class AwakeClock:
+    """The time of an observer, who must look again and again: in a longer pause than PAUSE_S it was asleep."""
+
+    def __init__(self, now_s: float) -> None:
+        self._last_s = now_s
+        self._asleep_s = 0.0
+
+    def at(self, now_s: float) -> float:
+        """The observer's own time, now."""
+        self._asleep_s += max(0.0, now_s - self._last_s - PAUSE_S)
+        self._last_s = now_s
+        return now_s - self._asleep_s
 
 
-def late(row: Mapping[str, Any] | Any, now_s: float, item_timeout_s: float) -> Late | None:
-    """A verdict on a worker that holds items. A batch may take as many times longer as it has images."""
-    seq, together = int(row["oldest_seq"]), int(row["oldest_together"])
-    busy = seq != NOTHING and now_s - float(row["oldest_since_s"]) > item_timeout_s * max(1, together)
-    frozen = now_s - float(row["beat_s"]) > item_timeout_s
-    if not (busy or frozen):
+class Stillness:
+    """How long a beat has stood still."""
+
+    def __init__(self) -> None:
+        self._beat_s: float | None = None
+        self._since_s = 0.0
+
+    def lasts(self, beat_s: float, awake_s: float) -> float:
+        """Seconds of the observer's, up to this look."""
+        if beat_s != self._beat_s:
+            self._beat_s, self._since_s = beat_s, awake_s
+        return awake_s - self._since_s
+
+
+class Vigil:
+    """One worker's, from its start. Looks must be far enough apart for a beat to come between them."""
+
+    def __init__(self) -> None:
+        self._began_s: float | None = None
+        self._stillness = Stillness()
+        self._suspicion: Late | None = None
+
+    def age_s(self, awake_s: float) -> float:
+        """Seconds of the observer's since it first asked."""
+        if self._began_s is None:
+            self._began_s = awake_s
+        return awake_s - self._began_s
+
+    def look(self, signs: Signs, now_s: float, awake_s: float, item_timeout_s: float) -> Late | None:
+        """A verdict, where the look before this one said the same."""
+        before, self._suspicion = self._suspicion, self._suspect(signs, now_s, awake_s, item_timeout_s)
+        return self._suspicion if self._suspicion == before else None
+
+    def _suspect(self, signs: Signs, now_s: float, awake_s: float, item_timeout_s: float) -> Late | None:
+        """A batch may take as many times longer as it has images."""
+        still_s = self._stillness.lasts(signs.beat_s, awake_s)
+        work = signs.work
+        blamed = work.seq if work is not None and work.together == 1 else None
+        if work is not None and work.lasted_s(signs.beat_s, now_s) > item_timeout_s * work.together:
+            return Late(work.stage, blamed, False, work.since_s)
+        if still_s > max(item_timeout_s, SILENCE_S):
+            return Late(work.stage if work is not None else signs.stage, blamed, True, signs.beat_s)
         return None
-    return Late(stage_of(int(row["state"])), seq if seq != NOTHING and together == 1 else None)

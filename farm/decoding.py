@@ -15,14 +15,13 @@ Thread-safe; OpenCV releases the GIL. Imports neither torch nor ultralytics.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -30,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, PpmImagePlugin, SunImagePlugin, UnidentifiedImageError
 
+from farm import place_errors
 from farm.errors import DecodeError
 
 Pixels = npt.NDArray[Any]
@@ -51,32 +51,46 @@ def decode(path: str, max_pixels: int, channels: int = 3) -> Pixels:
     return decode_bytes(read_bytes(path, max_pixels), path, max_pixels, channels)
 
 
-def read_bytes(path: str, max_pixels: int) -> bytes:
-    """The bytes of a regular file. Raises DecodeError with stage `read`; never waits on a FIFO or a device."""
+def read_bytes(path: str, max_pixels: int, seen: Callable[[str, int], None] = lambda path, device: None) -> bytes:
+    """The bytes of a regular file. Raises DecodeError with stage `read`; never waits on a FIFO or a device.
+
+    `seen` is told of a file that could be read, and its file system (st_dev).
+    """
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
         try:
-            data = _read_regular(descriptor, max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES)
+            data, device = _read_regular(descriptor, max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES)
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
+        if error.errno in place_errors.SPECIAL and _is_special(path):
             raise DecodeError("read", "NotAFile", _kind_of_file(stat.S_IFSOCK)) from None
-        raise DecodeError("read", type(error).__name__, error.strerror or str(error)) from None
+        raise DecodeError("read", type(error).__name__, place_errors.said(error), error.errno) from None
     except (ValueError, MemoryError) as error:  # ValueError: a NUL byte in the path
         raise DecodeError("read", type(error).__name__, str(error) or "not enough memory to read the file") from None
     if not data:
         raise DecodeError("read", "EmptyFile", "the file holds no bytes")
+    seen(path, device)
     return data
 
 
-def _read_regular(descriptor: int, max_bytes: int) -> bytes:
+def _read_regular(descriptor: int, max_bytes: int) -> tuple[bytes, int]:
+    """The whole content, and the file system."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise DecodeError("read", "NotAFile", _kind_of_file(status.st_mode))
     if status.st_size > max_bytes:
         raise DecodeError("read", "TooManyBytes", f"{status.st_size} bytes: too large for an image to label")
-    return io.FileIO(descriptor, closefd=False).readall()
+    return io.FileIO(descriptor, closefd=False).readall(), status.st_dev
+
+
+def _is_special(path: str) -> bool:
+    """A socket, or a device without a driver: a file on a disk that is gone gives the same error."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode)
 
 
 def _kind_of_file(mode: int) -> str:

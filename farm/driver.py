@@ -12,7 +12,6 @@ but failed ones. Results are on disk when their receipt comes.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -25,13 +24,13 @@ import pyarrow as pa
 
 from farm import segments
 from farm.blocks import FIRST_ITEMS, Blocks, Todo, block_items
+from farm.earlier import Earlier
 from farm.errors import FarmError, TooManyFailures
-from farm.keys import KeySet
 from farm.labeller import Receipt
-from farm.lister import Lister
+from farm.lister import VANISHED, Lister
 from farm.messages import Item
 from farm.restarts import RestartPolicy
-from farm.schema import STAGE_LIST, failed_batch, from_ipc, part_metadata
+from farm.schema import failed_batch, from_ipc, part_metadata
 from farm.store import PartWriter, RunStore, blocks_dir, open_part, part_name
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
 from farm.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
@@ -72,7 +71,7 @@ class Driver:
         self,
         job: Job,
         store: RunStore,
-        lister: Callable[[Callable[[KeySet], Iterator[str]]], Lister],
+        lister: Callable[[Earlier], Lister],
         pipeline: Pipeline,
         on_snapshot: Callable[[Snapshot], None],
         on_batch: Callable[[pa.RecordBatch], None] | None,
@@ -80,7 +79,7 @@ class Driver:
         """`on_batch`: called with the rows of every part, which are read for it; None where nobody asks."""
         self._job = job
         self._store = store
-        self._lister = lister(self._vanished)
+        self._lister = lister(Earlier(store))
         self._pipeline = pipeline
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
@@ -88,6 +87,7 @@ class Driver:
         self._news: queue.SimpleQueue[Receipt | _Ended] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._items: deque[Item] = deque()
+        self._vanished: tuple[Item, ...] = ()
         self._out: dict[int, int] = {}
         self._size = min(FIRST_ITEMS * max(1, job.placements[0].batch), job.config.commit.images)
         self._listing = True
@@ -234,36 +234,43 @@ class Driver:
         ahead = BLOCKS_AHEAD * len(self._job.placements)
         while self._listing and len(self._out) < ahead:
             exhausted = ended and self._lister.empty
-            while len(self._items) < self._size and (chunk := self._lister.take()):
-                self._repeated += chunk.repeated
-                self._items.extend(chunk.items)
-                self._listed = (self._listed or 0) + len(chunk.items)
-            if len(self._items) >= self._size or (self._items and (exhausted or not self._out)):
+            self._take_chunks()
+            if len(self._items) >= self._size or (self._items and (exhausted or self._vanished or not self._out)):
                 self._put()
+            elif self._vanished:
+                self._record_vanished()
             elif exhausted:
-                self._finish()
+                self._listing = False
+                self._blocks.end()
             else:
                 return
+
+    def _take_chunks(self) -> None:
+        """Items for the next block; what has vanished comes when there are no more."""
+        while len(self._items) < self._size and not self._vanished and (chunk := self._lister.take()):
+            self._repeated += chunk.repeated
+            self._listed = (self._listed or 0) + len(chunk.items)
+            if chunk.vanished:
+                self._vanished = chunk.items
+            else:
+                self._items.extend(chunk.items)
 
     def _put(self) -> None:
         items = [self._items.popleft() for _ in range(min(self._size, len(self._items)))]
         self._out[self._blocks.put(items)] = len(items)
 
-    def _finish(self) -> None:
-        """Everything is listed and put. Images that an earlier run labelled and that have vanished become rows."""
-        self._listing = False
+    def _record_vanished(self) -> None:
+        """All blocks are put. Images that an earlier run labelled and that have vanished become rows."""
+        items, self._vanished = self._vanished, ()
         self._blocks.end()
-        gone = self._lister.take_gone()
-        if not gone or self._task is None:
+        if self._task is None:
             return
-        error = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "vanished since it was labelled"}
-        keys, paths = [item.key for item in gone], [item.path for item in gone]
-        rows = failed_batch(self._task, keys, paths, [error] * len(gone), attempts=0, worker=NO_WORKER)
+        keys, paths = [item.key for item in items], [item.path for item in items]
+        rows = failed_batch(self._task, keys, paths, [VANISHED] * len(items), attempts=0, worker=NO_WORKER)
         writer = PartWriter(self._store.parts_dir, self._store.session, self._blocks.skip())
         writer.commit([rows], part_metadata(self._task, self._names, self._job.weights_digest))
         self._tally.add(rows)
-        self._committed += len(gone)
-        self._listed = (self._listed or 0) + len(gone)
+        self._committed += len(items)
 
     def _stop(self) -> None:
         """Nothing new: what is begun is committed."""
@@ -291,10 +298,6 @@ class Driver:
             self._news.put(_Ended(error))
         else:
             self._news.put(_Ended(None))
-
-    def _vanished(self, keys: KeySet) -> Iterator[str]:
-        """Called in the lister's thread."""
-        return (p for p in self._store.ok_paths(keys) if not os.path.lexists(os.path.join(self._job.root, p)))
 
     # What is shown
 

@@ -3,12 +3,16 @@
     FarmError                 root: `exit_code` is what the command line exits with
     ├── ConfigError           2  a config value, key or file is wrong
     ├── SourceError           2  the source does not exist, cannot be read or holds no image
+    │   └── SourceLostError   1  the place the images lie in does not answer any more
     ├── ModelError            2  the weights do not exist, do not load or do not fit the arguments
-    │   └── OutOfTimeError    2  weights were not converted in the time that there was
+    │   ├── OutOfTimeError    2  weights were not converted in the time that there was
+    │   └── WeightsChangedError 2  weights are no longer those that the run was begun with
     ├── OutputError           1  the run directory cannot be written, or its disk is full
     │   ├── RunMismatchError  2  the run directory holds work of another model or other arguments
     │   ├── RunLockedError    2  another farm is writing to the run directory
-    │   └── PartError         1  a file in parts/ is torn or is not farm's
+    │   └── PartError         1  a file in parts/ cannot be used: it is not of this version of farm, or not farm's
+    │       ├── TornPartError 1  it is damaged: what it held is labelled again
+    │       └── UnreadablePartError 1  nothing is known of it but that it cannot be read now
     ├── SharedMemoryError     1  /dev/shm has no room for the ring
     ├── WorkerError           1  workers cannot start, or die faster than they label
     ├── CollectorError        1  the collector cannot start, or keeps dying
@@ -24,7 +28,7 @@ from __future__ import annotations
 EXIT_DONE = 0
 EXIT_FATAL = 1
 EXIT_USAGE = 2
-EXIT_QUARANTINED = 3
+EXIT_QUARANTINED = 3  # or something of the source could not be looked at
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
@@ -47,6 +51,12 @@ class SourceError(FarmError):
     exit_code = EXIT_USAGE
 
 
+class SourceLostError(SourceError):
+    """The place that the images lie in does not answer any more. The same command continues when it does."""
+
+    exit_code = EXIT_FATAL
+
+
 class ModelError(FarmError):
     """The weights do not exist, do not load or do not fit the arguments."""
 
@@ -55,6 +65,10 @@ class ModelError(FarmError):
 
 class OutOfTimeError(ModelError):
     """Weights were not converted, or the result not compared, in the time that there was."""
+
+
+class WeightsChangedError(ModelError):
+    """The weights are no longer those that the run was begun with."""
 
 
 class OutputError(FarmError):
@@ -74,7 +88,19 @@ class RunLockedError(OutputError):
 
 
 class PartError(OutputError):
-    """A file in parts/ is torn or was not written by farm."""
+    """A file in parts/ cannot be used: it was not written by farm, or not by this version."""
+
+
+class TornPartError(PartError):
+    """A part is damaged. `damage` says no more than that; the message says what becomes of it."""
+
+    def __init__(self, damage: str) -> None:
+        super().__init__(f"{damage}; the next `farm run` sets it aside and labels its images again")
+        self.damage = damage
+
+
+class UnreadablePartError(PartError):
+    """A part cannot be read now, by this process; it may be as good as ever."""
 
 
 class SharedMemoryError(FarmError):
@@ -98,9 +124,13 @@ class TooManyFailures(FarmError):
 
 
 class DecodeError(FarmError):
-    """One image cannot be read. `stage` names where it failed; the row's error type is `kind`."""
+    """One image cannot be read. `stage` names where it failed; the row's error type is `kind`.
 
-    def __init__(self, stage: str, kind: str, message: str) -> None:
+    `errno`: the system's number, where it refused.
+    """
+
+    def __init__(self, stage: str, kind: str, message: str, errno: int | None = None) -> None:
         super().__init__(message)
         self.stage = stage
         self.kind = kind
+        self.errno = errno

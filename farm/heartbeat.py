@@ -1,18 +1,24 @@
 """Heartbeats: rows of a small shared-memory segment, one a worker and one for the collector, written by them.
 
-The supervisor (or a keeper, on a cluster) creates, reads and unlinks the segment. Every field is eight bytes and
-aligned, so that a reader sees the old or the new value, never half of one; no lock is needed, and none can be left
-locked by a dead worker.
+The supervisor (or a keeper, on a cluster) creates, reads and unlinks the segment. No lock is needed, and none can be
+left locked by a dead worker. Every field is eight bytes and aligned, so that a reader sees the old or the new value,
+never half of one: that is all there is to say of a beat, a state or a count, which mean something by themselves.
+
+What a worker is at (WORK) is several words that belong together, and is sealed with a hash of them. A reader that finds
+another seal has caught the writer between two words, whatever order its processor shows them in; it looks again, and
+then says that it could not be read. So a writer that was killed or stopped there keeps nobody waiting.
 """
 
 from __future__ import annotations
 
+import struct
 import time
 from multiprocessing import shared_memory
 
 import numpy as np
 
 from farm import segments
+from farm.deadlines import WORK_STAGES, Signs, Work
 
 STARTING, IDLE, DECODING, PREDICTING, SENDING = range(5)
 STATES = ("starting", "idle", "decoding", "predicting", "sending")
@@ -26,14 +32,25 @@ ROW = np.dtype(
         ("pid", "<i8"),
         ("state", "<i8"),
         ("beat_s", "<f8"),  # time.monotonic() of the last sign of life
-        ("oldest_seq", "<i8"),  # the item that has been decoded or predicted longest just now, or NOTHING
-        ("oldest_since_s", "<f8"),  # time.monotonic() when that began
-        ("oldest_together", "<i8"),  # how many items are worked on together with it (its batch)
+        ("work_seq", "<i8"),  # the item that has been decoded or predicted longest just now, or NOTHING
+        ("work_since_s", "<f8"),  # the fields of deadlines.Work
+        ("work_together", "<i8"),
+        ("work_stage", "<i8"),  # its place in WORK_STAGES
+        ("work_forgiven_s", "<f8"),
+        ("work_seal", "<i8"),  # hash of the five before it
         ("started", "<i8"),  # items whose decoding began, in lease order
         ("images", "<i8"),  # items sent
         *[(f"{stage}_s", "<f8") for stage in STAGES],
     ]
 )
+WORK = struct.Struct("@qdqqdq")  # native, so that each word is one store; in ROW from work_seq on
+WORK_OFFSET = int(ROW.fields["work_seq"][1])  # type: ignore[index]
+READ_TRIES = 3  # a writer between two words is there for nanoseconds, or was stopped there
+
+
+def stage_of(state: int) -> str:
+    """The stage that a row of results names, for a worker's state."""
+    return {"decoding": "decode", "sending": "send"}.get(STATES[state], "predict")
 
 
 class Heartbeats:
@@ -43,6 +60,7 @@ class Heartbeats:
         self._segment = segment
         self._owner = owner
         self.name = segment.name
+        self._memory: memoryview = segment.buf  # type: ignore[assignment]  # None only after close
         self._rows: np.ndarray | None = np.ndarray(workers, ROW, buffer=segment.buf)
 
     @classmethod
@@ -54,16 +72,37 @@ class Heartbeats:
         return cls(segments.attach(name), workers, owner=False)
 
     def row(self, worker: int) -> np.void:
-        """The worker's row; reading or setting a field goes straight to shared memory."""
+        """The worker's row; reading or setting a field goes straight to shared memory. For fields that stand alone."""
         assert self._rows is not None
         return self._rows[worker]
+
+    def show_work(self, worker: int, work: Work | None) -> None:
+        """What the worker is at."""
+        words = (NOTHING, 0.0, 0, 0, 0.0)
+        if work is not None:
+            words = work.seq, work.since_s, work.together, WORK_STAGES.index(work.stage), work.forgiven_s
+        WORK.pack_into(self._memory, worker * ROW.itemsize + WORK_OFFSET, *words, hash(words))
+
+    def signs(self, worker: int) -> Signs:
+        """What the worker shows now, for whoever judges it."""
+        row = self.row(worker)
+        beat_s = float(row["beat_s"])  # first: what was forgiven before this beat is then seen, too
+        return Signs(beat_s, stage_of(int(row["state"])), self._work(worker))
+
+    def _work(self, worker: int) -> Work | None:
+        for _ in range(READ_TRIES):
+            *words, seal = WORK.unpack_from(self._memory, worker * ROW.itemsize + WORK_OFFSET)
+            if hash(tuple(words)) == seal:
+                seq, since_s, together, stage, forgiven_s = words
+                return None if seq == NOTHING else Work(seq, since_s, together, WORK_STAGES[stage], forgiven_s)
+        return None
 
     def reset(self, worker: int) -> None:
         """Forget the last incarnation, before the next one starts."""
         row = self.row(worker)
         for name in ROW.names or ():
             row[name] = 0
-        row["oldest_seq"] = NOTHING
+        self.show_work(worker, None)
         row["beat_s"] = time.monotonic()
 
     def forget(self) -> None:

@@ -5,7 +5,8 @@ freezes or raises is what happens to a supervisor's: the same lease book finds t
 when enough is enough.
 
     owns      a thread with the loop, the lease book, the worker process, its row of heartbeats and the worker's
-    receives  Ready, InitFailed, AttemptFailed    from the worker (its control channel)
+    receives  Ready, InitFailed, AttemptFailed,
+              PlaceFailed                         from the worker (its control channel)
               Results                             from the worker (its result channel)
               orders                              from the threads that call `label`
     sends     Lease, Stop                         to the worker (its queue)
@@ -23,9 +24,10 @@ import functools
 import itertools
 import queue
 import secrets
+import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,22 +35,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import care
+from farm.care import CHECK_S
 from farm.channel import Reader
 from farm.config import LimitsConfig, ModelConfig
-from farm.errors import FarmError, WorkerError
+from farm.deadlines import AwakeClock
+from farm.errors import FarmError, SourceLostError, WorkerError
 from farm.heartbeat import STAGES, Heartbeats
+from farm.known_good import identity_of
 from farm.leases import LeaseBook, Verdict
-from farm.messages import AttemptFailed, InitFailed, Item, Ready, Results, unpack_seqs
+from farm.messages import AttemptFailed, InitFailed, Item, PlaceFailed, Ready, Results, unpack_seqs
+from farm.place_errors import PATIENCE, Patience
+from farm.place_trouble import PlaceTrouble
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.roster import Roster, WorkerProcess
-from farm.schema import STATUS_OK, failed_batch, from_ipc
+from farm.schema import STAGE_READ, STATUS_OK, failed_batch, from_ipc
 from farm.summary import WorkerStart
 from farm.watch import Watch
 from farm.worker import WorkerSpec
 
 TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
-CHECK_S = 0.5  # between looks at the deadline
 JOIN_S = 10.0
 
 
@@ -57,7 +63,8 @@ class KeeperSpec:
     """All that a keeper is told. `worker`: its number among all workers of the run, which its rows carry.
 
     `method`: how the process starts (forkserver, spawn); `prefix`: how its names in shared memory begin. `silence_s`:
-    how long the keeper's own process may be frozen before its worker kills it.
+    how long the keeper's own process may be frozen before its worker kills it. `example`: an image of `root` that was
+    read earlier. `digest`: of the weights that the run was begun with.
     """
 
     worker: int
@@ -70,6 +77,9 @@ class KeeperSpec:
     method: str
     prefix: str
     silence_s: float
+    patience: Patience = PATIENCE
+    example: str | None = None
+    digest: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -87,13 +97,25 @@ class _Order:
 class Keeper:
     """Its worker starts with it, and is replaced until `close`."""
 
-    def __init__(self, spec: KeeperSpec) -> None:
+    def __init__(
+        self,
+        spec: KeeperSpec,
+        is_stopped: Callable[[], bool] = lambda: False,
+        has_labelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_stopped`: asked while the images' place does not answer, whether anybody still waits for it.
+
+        `has_labelled`: whether others of the run have labelled an image, or it has in an earlier session.
+        """
         self._spec = spec
+        self._is_stopped = is_stopped
+        self._trouble = PlaceTrouble(spec.patience, f"{spec.root} on {socket.gethostname()}")
+        self._root_id = identity_of(spec.root)
         self._watch = Watch()
         self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._open_orders: list[_Order] = []
         self._book = LeaseBook(spec.limits.attempts)
-        self._policy = RestartPolicy(spec.limits.max_restarts)
+        self._policy = RestartPolicy(spec.limits.max_restarts, has_labelled)
         self._roster = Roster(spec.method, spec.environment, spec.model.weights is not None, spec.prefix)
         self._beats: Heartbeats | None = None
         self._worker: WorkerProcess | None = None
@@ -103,7 +125,7 @@ class Keeper:
         self._uids = itertools.count()
         self._stage_s = dict.fromkeys(STAGES, 0.0)
         self._checked_s = time.monotonic()
-        self._grace_until_s = 0.0
+        self._awake = AwakeClock(self._checked_s)
         self._closing = False
         self._error: FarmError | None = None
         self.task = ""
@@ -128,7 +150,8 @@ class Keeper:
     def label(self, items: Sequence[tuple[bytes, str]]) -> list[pa.RecordBatch]:
         """The rows of these items (key, path), one each, in the order they were done. Blocks; for several threads.
 
-        Raises FarmError where workers cannot start or die too often, now or earlier.
+        Raises FarmError where workers cannot start or die too often, or the images' place does not answer, now or
+        earlier.
         """
         order = _Order(items, left=len(items))
         if not items:
@@ -179,9 +202,19 @@ class Keeper:
         if self._worker is None and now >= self._due_s:
             self._start()
         if self._worker is not None:
-            care.feed(self._worker, self._book, now, self._spec.recycle_after, lambda worker: worker.lease_items)
+            self._feed(self._worker, now)
+        awake_s = self._awake.at(now)
         if now - self._checked_s >= CHECK_S:
-            self._check(now)
+            self._check(now, awake_s)
+
+    def _feed(self, worker: WorkerProcess, now: float) -> None:
+        self._book.wake(now)
+        if (lost := self._trouble.verdict(now)) is not None:
+            raise lost
+        if self._trouble.is_known and not self._book.in_hand and self._is_stopped():
+            raise SourceLostError("the run was stopped while the place the images lie in did not answer")
+        fill = self._spec.recycle_after
+        care.feed(worker, self._book, now, fill, lambda worker: worker.lease_items, self._trouble)
 
     def _accept(self) -> None:
         """Queue the items of new orders."""
@@ -207,6 +240,9 @@ class Keeper:
             heartbeats=self._beats.name,
             environment=self._spec.environment,
             keeper_silence_s=self._spec.silence_s,
+            root_id=self._root_id,
+            example=self._spec.example,
+            digest=self._spec.digest,
         )
         worker, self._results = self._roster.launch(spec)
         self._worker = worker
@@ -224,15 +260,16 @@ class Keeper:
             self._beats.close()
         self._beats = None
 
-    def _check(self, now: float) -> None:
-        elapsed = now - self._checked_s
+    def _check(self, now: float, awake_s: float) -> None:
         self._checked_s = now
-        if elapsed > care.SUSPENDED_S:
-            self._grace_until_s = now + self._spec.limits.item_timeout_s
         worker = self._worker
-        if worker is not None and now >= self._grace_until_s:
-            held = self._book.held_by(worker.uid)
-            care.kill_late(worker, self._row(), held, now, self._spec.limits.item_timeout_s)
+        if worker is None or self._results is None or self._beats is None:
+            return
+        if care.is_over(worker, awake_s):
+            self._on_death(worker, self._results)
+            return
+        signs, held = self._beats.signs(self._spec.worker), self._book.held_by(worker.uid)
+        care.kill_late(worker, signs, held, now, awake_s, self._spec.limits.item_timeout_s)
 
     # What the worker says
 
@@ -253,9 +290,14 @@ class Keeper:
             case InitFailed(_, kind, text, permanent):
                 worker.explained = True
                 self._policy.init_failed(kind, text, permanent)
-            case AttemptFailed(_, seqs, stage, kind, text):
+            case AttemptFailed(_, _, stage, kind, text):
                 error = {"stage": stage, "type": kind, "message": text}
-                self._quarantine(self._book.attempt_failed(worker.uid, seqs), error)
+                verdicts = care.attempt_failed(worker, message, self._book, self._trouble, time.monotonic())
+                self._quarantine(verdicts, error)
+            case PlaceFailed(_, _, _, kind, text):
+                error = {"stage": STAGE_READ, "type": kind, "message": text}
+                verdicts = care.place_failed(worker, message, self._book, self._trouble, time.monotonic())
+                self._quarantine(verdicts, error)
 
     def _on_results(self, worker: WorkerProcess, results: Reader) -> None:
         try:
@@ -263,7 +305,9 @@ class Keeper:
                 message = Results.from_frame(memoryview(frame))
                 seqs = unpack_seqs(message.seqs)
                 self._book.received(worker.uid, seqs)
-                self._hand_over(seqs, from_ipc(message.batch))
+                batch = from_ipc(message.batch)
+                care.rows_came(seqs, batch, self._book, self._trouble)
+                self._hand_over(seqs, batch)
         except EOFError:
             self._watch.drop(results)
 
@@ -301,10 +345,12 @@ class Keeper:
             attempts=[verdict.attempts for verdict in verdicts],
             worker=self._spec.worker,
         )
-        self._hand_over([verdict.item.seq for verdict in verdicts], batch)
+        seqs = [verdict.item.seq for verdict in verdicts]
+        self._trouble.settled(seqs)
+        self._hand_over(seqs, batch)
 
     def _on_death(self, worker: WorkerProcess, results: Reader) -> None:
-        """Hear what it said last, then charge its death to whom it may concern."""
+        """Hear what it said last, and nothing after that; then charge its death to whom it may concern."""
         self._on_control(worker)
         self._on_results(worker, results)
         for waitable in (worker.process.sentinel, worker.control, results):
@@ -319,13 +365,13 @@ class Keeper:
             self._book.worker_left(worker.uid)
             self._close_beats()
             return
-        row = self._row()
-        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
-        error = care.error_of(worker, row, self._spec.limits.item_timeout_s)
-        del row  # a view into the segment
+        assert self._beats is not None
+        signs, started = self._beats.signs(self._spec.worker), int(self._row()["started"])
         self._close_beats()
-        self._quarantine(verdicts, error)
-        self._due_s = time.monotonic() + care.delay_after(worker, self._policy)
+        now = time.monotonic()
+        charge = care.blame(worker, self._book, signs, started, self._trouble, now)
+        self._quarantine(charge.verdicts, care.error_of(worker, signs, self._spec.limits.item_timeout_s))
+        self._due_s = now + care.delay_after(worker, self._policy, charge)
 
     def _end(self) -> None:
         """The thread's last words: everybody who waits is told."""
@@ -333,6 +379,8 @@ class Keeper:
             self._worker.kill()
             self._worker.reap()
             self._worker = None
+        if self._results is not None:
+            self._results.close()
         self._close_beats()
         while not self._orders.empty():
             self._open_orders.append(self._orders.get())

@@ -8,11 +8,13 @@ in when there are many. Ten million keys take 200 MB, an eighth of what a set of
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import blake2b
 
 import numpy as np
 
 from farm.schema import KEY_BYTES
 
+ABSENT = (-1, 0)  # size and time in the key of a file that could not be examined
 MERGE_AT = 1 << 18  # recent keys kept in a Python set before they are sorted in: 30 MB, merged in milliseconds
 
 
@@ -55,17 +57,6 @@ class KeySet:
             found = [hit or key in self._recent for hit, key in zip(found, keys, strict=True)]
         return found
 
-    def without(self, keys: Iterable[bytes]) -> KeySet:
-        """The keys that were added in bulk, but these."""
-        dropped = np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
-        keep = np.ones(len(self._high), bool)
-        first, last = (np.searchsorted(self._high, dropped[:, 0], side) for side in ("left", "right"))
-        for start, end, low in zip(first, last, dropped[:, 1], strict=True):
-            keep[start:end] &= self._low[start:end] != low
-        rest = KeySet()
-        rest.add_bulk([np.stack([self._high[keep], self._low[keep]], axis=1).tobytes()])
-        return rest
-
     def never_met(self) -> KeySet:
         """Keys that were added in bulk and that no `contains` has asked for."""
         rest = KeySet()
@@ -98,6 +89,17 @@ class KeySet:
             if not keep.any():
                 return found.tolist()
             rows, high, low, at = rows[keep], high[keep], low[keep], at[keep] + np.uint32(1)
+
+
+def item_key(path: str, size: int, mtime_ns: int) -> bytes:
+    """16-byte BLAKE2b of an entry. The two numbers come first, each closed by a colon, so no two entries read alike."""
+    framed = b"%d:%d:%b" % (size, mtime_ns, path.encode("utf-8", "surrogateescape"))
+    return blake2b(framed, digest_size=KEY_BYTES).digest()
+
+
+def path_key(path: bytes) -> bytes:
+    """16-byte BLAKE2b of a path as it is in the file system: what tells images apart, whatever became of them."""
+    return blake2b(path, digest_size=KEY_BYTES).digest()
 
 
 def split(joined: bytes) -> list[bytes]:

@@ -19,13 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import blocks, segments, storage
-from farm.errors import FarmError, ModelError, OutputError, PartError
+from farm.errors import FarmError, ModelError, OutputError, SourceLostError, TornPartError
 from farm.keeper import Keeper, KeeperSpec
 from farm.models.weights import weights_digest
+from farm.parts import open_part, part_batches
 from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
-from farm.store import PartWriter, blocks_dir, open_part, part_name
+from farm.store import PartWriter, RunStore, blocks_dir, part_name
 from farm.summary import WorkerStart
 from farm.suspects import Hand
+from farm.tally import any_ok
 
 COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads
 
@@ -93,6 +95,9 @@ class Labeller:
             try:
                 if not blocks.is_stopped(self._folder):
                     return self._label(number, blocks.unpack(items))
+            except SourceLostError as error:
+                if not blocks.is_stopped(self._folder):  # else the images are left for the next run
+                    self._error = error
             except FarmError as error:
                 self._error = error
             except OSError as error:
@@ -110,7 +115,12 @@ class Labeller:
         self._check_weights()
         self._worker = blocks.claim_number(self._folder)
         prefix = segments.prefix_of(self._run_dir)
-        self._keeper = Keeper(replace(self._spec.keeper, worker=self._worker, prefix=prefix))
+        spec = replace(self._spec.keeper, worker=self._worker, prefix=prefix)
+        self._keeper = Keeper(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
+
+    def _has_labelled(self) -> bool:
+        """Called in the keeper's thread: has any actor, in any session of the run?"""
+        return any_ok(RunStore.view(self._run_dir).batches(["status"]))
 
     def _check_weights(self) -> None:
         """Every node must have the same weights: a run holds the work of one model."""
@@ -205,8 +215,8 @@ def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
     if not storage.is_there(part):
         return None
     try:
-        return list(open_part(part).iter_batches(columns=COUNTED))
-    except PartError:
+        return list(part_batches(part, COUNTED, open_part(part)))
+    except TornPartError:
         return None
 
 

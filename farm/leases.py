@@ -5,6 +5,7 @@
       │                  │ worker died         │ collector died
       ├── not started ◀──┤                     │
       ├── (all of them) ◀──────────────────────┘
+      ├── later ◀── postponed: not its fault, or not so soon again
       │                  ▼
       └── alone ◀── suspects ──last attempt failed──▶ quarantined ──received──▶ received ...
 
@@ -16,6 +17,8 @@ charged to the guilty one once it is known.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -52,6 +55,8 @@ class LeaseBook:
         self._wanted = wanted
         self._queue: deque[Item] = deque()
         self._alone: deque[Item] = deque()
+        self._later: list[tuple[float, int, Item]] = []  # a heap: due, number that keeps the order, item
+        self._postponed = itertools.count()
         self._hands: dict[int, _Hand] = {}
         self._received: dict[int, Item] = {}
         self._failures: dict[int, int] = {}
@@ -64,7 +69,7 @@ class LeaseBook:
 
     @property
     def queued(self) -> int:
-        return len(self._queue) + len(self._alone)
+        return len(self._queue) + len(self._alone) + len(self._later)
 
     @property
     def in_hand(self) -> int:
@@ -83,7 +88,7 @@ class LeaseBook:
     @property
     def empty(self) -> bool:
         """Nothing is left to label or to commit."""
-        return not (self._queue or self._alone or self._received or any(h.items for h in self._hands.values()))
+        return not (self.queued or self._received or any(h.items for h in self._hands.values()))
 
     def held_by(self, worker: int) -> int:
         """Items in the worker's hand."""
@@ -93,6 +98,10 @@ class LeaseBook:
     def holds(self, worker: int, seq: int) -> bool:
         hand = self._hands.get(worker)
         return hand is not None and seq in hand.items
+
+    def failures(self, seq: int) -> int:
+        """Attempts that were charged to an item."""
+        return self._failures.get(seq, 0)
 
     # What happens
 
@@ -173,32 +182,60 @@ class LeaseBook:
         self.committed_count += news
         return news
 
-    def attempt_failed(self, worker: int, seqs: Iterable[int]) -> list[Verdict]:
-        """The worker survived, but these items raised. Returns those that are quarantined by it."""
-        hand = self._hands.get(worker)
-        held = [hand.items.pop(seq)[1] for seq in seqs if seq in hand.items] if hand else []
-        return [verdict for item in held for verdict in self._charge(item)]
+    def attempt_failed(self, worker: int, seqs: Iterable[int], due_s: float | None = None) -> list[Verdict]:
+        """The worker survived, but these items raised. Returns those that are quarantined by it.
 
-    def worker_died(self, worker: int, started: int, blamed: int | None = None) -> list[Verdict]:
+        The others are not tried again before `due_s`, by the clock of `wake`.
+        """
+        return [verdict for item in self._take(worker, seqs) for verdict in self._charge(item, due_s)]
+
+    def postpone(self, worker: int, seqs: Iterable[int], due_s: float) -> None:
+        """These items cannot be had now, which is not their fault: not before `due_s`, and after what is queued."""
+        for item in self._take(worker, seqs):
+            self._put_off(item, due_s)
+
+    def wake(self, now_s: float) -> None:
+        """Postponed items that are due are queued again."""
+        while self._later and self._later[0][0] <= now_s:
+            _, _, item = heapq.heappop(self._later)
+            (self._alone if self._is_noted(item) else self._queue).append(item)
+
+    def recall(self) -> None:
+        """What hindered the postponed items is over: those to whom nothing is charged are due now."""
+        charged = [entry for entry in self._later if self._is_noted(entry[2])]
+        self._queue.extend(entry[2] for entry in sorted(self._later) if not self._is_noted(entry[2]))
+        self._later = charged
+        heapq.heapify(self._later)
+
+    def suspects(self, worker: int, started: int, blamed: int | None = None) -> list[int]:
+        """Of whom the worker may have died, by seq; arguments as for `worker_died`, before it is called."""
+        hand = self._hands.get(worker)
+        return sorted(_suspects(hand, started, blamed)) if hand else []
+
+    def worker_died(
+        self, worker: int, started: int, blamed: int | None = None, due_s: float | None = None
+    ) -> list[Verdict]:
         """The worker is gone and its pipe is drained. Returns the items that are quarantined by its death.
 
         `started` is how many of its granted items it had begun, in lease order; `blamed` the seq that is known to be
-        guilty (it ran past its deadline).
+        guilty (it ran past its deadline). With `due_s` it is not charged, as in `postpone`.
         """
         hand = self._hands.pop(worker, None)
         if hand is None:
             return []
-        suspects = [item for place, item in hand.items.values() if place < started]
-        innocent = [item for place, item in hand.items.values() if place >= started]
-        guilty = [item for item in suspects if item.seq == blamed] or (suspects if len(suspects) == 1 else [])
-        if guilty:
-            innocent = [item for item in suspects if item not in guilty] + innocent
-            suspects = []
+        seqs = _suspects(hand, started, blamed)
+        suspects = [item for seq, (_, item) in hand.items.items() if seq in seqs]
+        innocent = [item for seq, (_, item) in hand.items.items() if seq not in seqs]
+        guilty, suspects = (suspects, []) if len(suspects) == 1 else ([], suspects)
         for item in suspects:
             self._suspicions[item.seq] = self._suspicions.get(item.seq, 0) + 1
         self._alone.extend(suspects)
         self._put_back(innocent)
-        return [verdict for item in guilty for verdict in self._charge(item)]
+        if due_s is None:
+            return [verdict for item in guilty for verdict in self._charge(item)]
+        for item in guilty:
+            self._put_off(item, due_s)
+        return []
 
     def worker_left(self, worker: int) -> None:
         """The worker went as it was told to; what it still holds goes back unblamed."""
@@ -221,17 +258,33 @@ class LeaseBook:
     def _put_back(self, items: list[Item]) -> None:
         """To the front of the queue; what had to be tried alone still has to."""
         for item in reversed(items):
-            alone = item.seq in self._failures or item.seq in self._suspicions
-            (self._alone if alone else self._queue).appendleft(item)
+            (self._alone if self._is_noted(item) else self._queue).appendleft(item)
 
-    def _charge(self, item: Item) -> list[Verdict]:
+    def _is_noted(self, item: Item) -> bool:
+        """It must be tried alone."""
+        return item.seq in self._failures or item.seq in self._suspicions
+
+    def _take(self, worker: int, seqs: Iterable[int]) -> list[Item]:
+        """Out of the worker's hand; those that are not in it are ignored."""
+        hand = self._hands.get(worker)
+        return [hand.items.pop(seq)[1] for seq in seqs if seq in hand.items] if hand else []
+
+    def _put_off(self, item: Item, due_s: float) -> None:
+        heapq.heappush(self._later, (due_s, next(self._postponed), item))
+
+    def _charge(self, item: Item, due_s: float | None = None) -> list[Verdict]:
         """One more failed attempt; earlier deaths in a group count now. The last one makes a verdict."""
         failures = self._failures.get(item.seq, 0) + 1 + self._suspicions.pop(item.seq, 0)
         self._failures[item.seq] = failures
         if failures < self._limit:
-            self._alone.append(item)
+            self._alone.append(item) if due_s is None else self._put_off(item, due_s)
             return []
         verdict = Verdict(item, failures)
         self._verdicts[item.seq] = verdict
         self._received[item.seq] = item  # its failed row is on its way to the collector
         return [verdict]
+
+
+def _suspects(hand: _Hand, started: int, blamed: int | None) -> set[int]:
+    begun = {seq for seq, (place, _) in hand.items.items() if place < started}
+    return {blamed} if blamed is not None and blamed in begun else begun

@@ -15,9 +15,7 @@ import contextlib
 import itertools
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 import weakref
@@ -33,17 +31,19 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
-from farm import segments, storage
+from farm import segments
 from farm.config import FarmConfig, validate
 from farm.engines import local, settling
-from farm.errors import ConfigError, FarmError, ModelError, RunLockedError, WorkerError
+from farm.errors import ConfigError, FarmError, ModelError, WorkerError
 from farm.keys import KeySet
 from farm.messages import Item
+from farm.place_errors import Patience
 from farm.results import ImageError, ImageResult
 from farm.schema import STATUS_OK, failed_batch
+from farm.scratch import SPOOL, Scratch
 from farm.sources.base import Entry, Source, item_key
 from farm.spool import Spool, UnreadableImage
-from farm.store import RunStore
+from farm.store import CONVERTED_DIR, RunStore
 from farm.supervisor import NO_WORKER, Supervisor
 
 Order = Literal["input", "completed"]
@@ -56,8 +56,6 @@ AHEAD_BATCHES = 6  # of each worker, before the rate is known
 RATE_MEMORY = 0.8
 COMMIT = {"images": 256, "seconds": 0.05}  # nothing is written; how soon the farm forgets what it has delivered
 STOP_S = 30.0
-FOLDER_PREFIX = "farm-library-"  # of a farm's temporary folder
-ALIVE = ".alive"
 _log = logging.getLogger("farm")
 
 
@@ -76,6 +74,8 @@ class Pending:
 
 class Feed(Source):
     """A source that is fed while it is read. An entry's size is its number, so that no two items have one key."""
+
+    patience = Patience(whole_s=30.0, ends_run=False)  # somebody waits for the result, and can try again
 
     def __init__(self) -> None:
         super().__init__("items", "/", may_repeat=False)
@@ -127,9 +127,8 @@ class Farm:
     def __init__(self, model: str | Path | Mapping[str, Any], workers: Any = "auto", **sections: Any) -> None:
         """Raises FarmError for what a config file would be refused for."""
         _check_sections(sections)
-        _sweep_dead()
-        self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
-        self._alive = _mark_alive(Path(self._folder))
+        self._scratch = Scratch("library")
+        self._folder = str(self._scratch.path)
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         values = {
@@ -144,17 +143,17 @@ class Farm:
             self._config: FarmConfig = validate(values)
             self._feed = Feed()
             _check_precision(self._config)
-            self._prepared = settling.settle_unseen(local.prepare(self._config, source=self._feed), _log.info)
+            prepared = local.prepare(self._config, source=self._feed)
+            self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED_DIR)
         except BaseException:
-            self._alive.release()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._scratch.close()
             raise
         prefix = segments.prefix_of(Path(self._folder))
         self.name = prefix.rstrip("-")
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}
         self._numbers = itertools.count()
-        self._spool = Spool(f"spool-{prefix}images", Path(self._folder) / "spool")
+        self._spool = Spool(f"{SPOOL}{prefix}images", Path(self._folder) / "spool")
         self._failure: BaseException | None = None
         self._supervisor: Supervisor | None = None
         self._closing = False
@@ -193,8 +192,8 @@ class Farm:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(STOP_S)
         self._spool.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._alive.release()
+        self._prepared.executable.release()
+        self._scratch.close()
         _living.discard(self)
 
     # Work
@@ -352,8 +351,9 @@ class Farm:
                 wanted=self._wanted,
             )  # fmt: skip
             self._supervisor = supervisor
-            if self._closing:
-                return
+            if self._closing:  # before it could be told
+                for _ in range(2):
+                    supervisor.interrupt(signal.SIGTERM)
             supervisor.run()
         except BaseException as error:
             self._fail(error)
@@ -564,23 +564,3 @@ def _check_precision(config: FarmConfig) -> None:
             "model.precision int8 is calibrated with images of a source, which a Farm has not; quantise with farm.run, "
             "or give a model that is int8 already (an OpenVINO folder)"
         )
-
-
-def _mark_alive(folder: Path) -> storage.Lock:
-    """A lock that the folder's farm holds as long as it lives, there from the moment that its name is."""
-    lock = storage.lock(folder / f"{ALIVE}.new")
-    (folder / f"{ALIVE}.new").rename(folder / ALIVE)
-    return lock
-
-
-def _sweep_dead() -> None:
-    """Remove what farms of this library left whose programs were killed: images in memory, segments, folders."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        with contextlib.suppress(OSError, RunLockedError):
-            if not (folder / ALIVE).exists():
-                continue
-            lock = storage.lock(folder / ALIVE)
-            segments.sweep(segments.prefix_of(folder))
-            segments.sweep(f"spool-{segments.prefix_of(folder)}")
-            shutil.rmtree(folder)
-            lock.release()

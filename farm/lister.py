@@ -2,6 +2,10 @@
 
 A thread, because a source may be a network mount or a pipe that keeps one waiting, and the supervisor must not wait.
 It runs a bounded number of chunks ahead, so that ten million paths never sit in memory.
+
+A path gets one row in a session at most. One that is listed twice, or that changes meanwhile, is labelled once. One
+that cannot be examined and has a row already keeps it, until the source has come to its end and `Earlier` says whether
+the file has vanished.
 """
 
 from __future__ import annotations
@@ -12,22 +16,29 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from farm.earlier import Earlier, keys_of
 from farm.errors import FarmError, SourceError
-from farm.keys import KeySet
+from farm.keys import ABSENT, KeySet
 from farm.messages import Item
+from farm.schema import STAGE_LIST
 from farm.sources.base import Entry, Source, item_key
 
 CHUNKS_AHEAD = 8
 PUT_WAIT_S = 0.2
+VANISHED = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "vanished since it was labelled"}
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Items to label out of `listed` entries; the others were committed before, or were listed twice."""
+    """Items to label out of `listed` entries; the others were committed before, or were listed twice.
+
+    `vanished`: items of an earlier run whose files are gone, and which get failed rows (VANISHED). They come last.
+    """
 
     items: tuple[Item, ...]
     listed: int
     repeated: int
+    vanished: bool = False
 
 
 class Lister:
@@ -39,15 +50,16 @@ class Lister:
         entries: Iterator[Entry],
         known: KeySet,
         wake: Callable[[], None],
-        gone: Callable[[KeySet], Iterator[str]] = lambda keys: iter(()),
+        earlier: Earlier | None = None,
     ) -> None:
-        """`gone` names those images of the given keys that are not there any more."""
+        """`earlier`: what the run directory holds, if this run is to go on with it."""
         self._source = source
         self._entries = entries
         self._known = known
         self._wake = wake
-        self._find_gone = gone
-        self._gone: tuple[Item, ...] = ()
+        self._earlier = earlier
+        self._sent = KeySet()
+        self._remembers = source.may_repeat or len(known) > 0
         self._chunks: queue.Queue[Chunk] = queue.Queue(CHUNKS_AHEAD)
         self._stop = threading.Event()
         self._ended = False
@@ -69,14 +81,9 @@ class Lister:
         except queue.Empty:
             return None
 
-    def take_gone(self) -> tuple[Item, ...]:
-        """Once the source is exhausted: images that were labelled by an earlier run and have vanished since."""
-        gone, self._gone = (self._gone, ()) if self._ended else ((), self._gone)
-        return gone
-
     @property
     def ended(self) -> bool:
-        """Nothing more will be listed; `error` and what has vanished are known."""
+        """Nothing more will be listed; `error` is known."""
         return self._ended
 
     @property
@@ -90,6 +97,8 @@ class Lister:
 
     def _list(self) -> None:
         try:
+            if self._earlier is not None:
+                self._earlier.begin()
             while not self._stop.is_set():
                 began = time.perf_counter()
                 entries = self._source.chunk(self._entries)
@@ -98,8 +107,7 @@ class Lister:
                 chunk = self._filter(entries)
                 self.listing_s += time.perf_counter() - began
                 self._put(chunk)
-            if not self._stop.is_set():
-                self._gone = self._vanished()
+            self._list_vanished()
         except FarmError as error:
             self.error = error
         except Exception as error:  # whatever it is, it must not pass for the end of the source
@@ -111,28 +119,46 @@ class Lister:
             self._ended = True
             self._wake()
 
-    def _vanished(self) -> tuple[Item, ...]:
-        first = self._seq
-        paths = self._find_gone(self._known.never_met()) if len(self._known) else iter(())
-        items = tuple(Item(first + n, item_key(path, -1, 0), path) for n, path in enumerate(paths))
-        self._seq += len(items)
-        return items
+    def _list_vanished(self) -> None:
+        """What earlier runs labelled and is gone, where this run goes on with all of that; a retry does not."""
+        if self._earlier is None or not len(self._known):
+            return
+        for paths in self._earlier.vanished(self._known.never_met(), self._sent, self._source):
+            if self._stop.is_set():
+                return
+            if paths:
+                self._put(Chunk(self._items([item_key(path, *ABSENT) for path in paths], paths), 0, 0, vanished=True))
+        if not self._stop.is_set():
+            self._earlier.end(self._source)
 
     def _filter(self, entries: list[Entry]) -> Chunk:
-        """Drop what is committed and, where the source may repeat itself, what was listed before."""
+        """Drop what is committed, what has a row and cannot be examined, and what was listed before."""
         keys = [item_key(*entry) for entry in entries]
         done = self._known.contains(keys)
         fresh = [i for i, skip in enumerate(done) if not skip]
-        repeated = 0
-        if self._source.may_repeat:
-            once = {keys[i]: i for i in reversed(fresh)}
-            repeated = len(fresh) - len(once)
-            fresh = sorted(once.values())
-            self._known.add(keys[i] for i in fresh)
+        absent = [i for i in fresh if entries[i].size < 0]
+        if absent and self._earlier is not None:
+            have_rows = self._earlier.have_rows([entries[i].path for i in absent])
+            fresh = sorted({*fresh} - {i for i, has_row in zip(absent, have_rows, strict=True) if has_row})
+        listed = len(fresh)
+        if self._remembers:
+            fresh = self._first_of_their_path(fresh, entries)
+        items = self._items([keys[i] for i in fresh], [entries[i].path for i in fresh])
+        return Chunk(items, len(entries), listed - len(fresh))
+
+    def _first_of_their_path(self, fresh: list[int], entries: list[Entry]) -> list[int]:
+        """Those whose paths were not sent to be labelled before; from now on they are."""
+        paths = keys_of([entries[i].path for i in fresh])
+        once = dict(zip(reversed(paths), reversed(fresh), strict=True))
+        sent = self._sent.contains(list(once))
+        new = {path: i for (path, i), before in zip(once.items(), sent, strict=True) if not before}
+        self._sent.add(new)
+        return sorted(new.values())
+
+    def _items(self, keys: list[bytes], paths: list[str]) -> tuple[Item, ...]:
         first = self._seq
-        self._seq += len(fresh)
-        items = tuple(Item(first + n, keys[i], entries[i].path) for n, i in enumerate(fresh))
-        return Chunk(items, len(entries), repeated)
+        self._seq += len(keys)
+        return tuple(Item(first + n, key, path) for n, (key, path) in enumerate(zip(keys, paths, strict=True)))
 
     def _put(self, chunk: Chunk) -> None:
         while not self._stop.is_set():

@@ -89,7 +89,21 @@ class AttemptFailed:
     message: str
 
 
-FromWorker = Ready | InitFailed | AttemptFailed
+@dataclass(frozen=True, slots=True)
+class PlaceFailed:
+    """Items that could not be read for what the place they lie in, or the machine, is to blame: errno `number`.
+
+    No attempt of theirs, as long as the receiver believes that. `kind` and `message` are for their rows if it does not.
+    """
+
+    worker: int
+    seqs: tuple[int, ...]
+    number: int
+    kind: str
+    message: str
+
+
+FromWorker = Ready | InitFailed | AttemptFailed | PlaceFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +136,13 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
+class Detach:
+    """The worker is dead: what lies in its result pipe is read, and the pipe closed, whoever else may hold it open."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class Describe:
     """What parts say of the run; sent once, before the first result."""
 
@@ -149,7 +170,7 @@ class Flush:
     """Commit what is buffered now."""
 
 
-ToCollector = Attach | Describe | Quarantine | Release | Flush | Stop
+ToCollector = Attach | Detach | Describe | Quarantine | Release | Flush | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +200,18 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The worker's pipe is read to its end; nothing more can come from it."""
+    """The worker's pipe is read to its end and closed; nothing more can come from it."""
 
     worker: int
 
 
 @dataclass(frozen=True, slots=True)
 class CollectorFailed:
-    """The collector cannot go on (disk full, output gone); it exits after sending this."""
+    """The collector cannot go on; it exits after sending this. `output`: because of the disk (full, gone), no other."""
 
     kind: str
     message: str
+    output: bool = True
 
 
 FromCollector = CollectorReady | Published | Committed | Drained | CollectorFailed

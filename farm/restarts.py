@@ -1,30 +1,48 @@
 """When a dead child is replaced, after how long, and when enough is enough. Pure: no I/O, no clock.
 
-A run of days survives any number of deaths as long as images get labelled between them: a poison image costs its
-attempts, an operator's kill one restart. What ends the run is a machine or a model that only ever dies.
+A run of days survives any number of deaths as long as images get labelled between them. Where none is labelled, what
+counts is what a death taught:
+
+    nothing                     it is counted, and each one is waited for longer; `max_restarts` in a row end the run
+    that it was one of several  each of those is tried alone next, and will be labelled or found guilty: progress
+    that it was this image      one more attempt is charged to it: progress, too. A thousand poison images cost their
+                                attempts, and no back-off
+
+A model that dies of every image charges each of them. So the guilty are counted, until an image is labelled:
+`max_restarts` different ones end a run whose model never labelled any, and GUILTY_PER_RESTART times as many one whose
+model has worked, here or in an earlier session of the run.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 from farm.errors import CollectorError, FarmError, ModelError, WorkerError
 
 INIT_FAILURES = 3  # a worker's own error, so many times in a row, is not a passing trouble
 BACKOFF_S = 0.25  # after the second death in a row, doubled with each further one
 BACKOFF_LIMIT_S = 15.0
+GUILTY_PER_RESTART = 10  # a folder of two hundred images that crash a decoder is possible, of millions it is not
 
 
 class RestartPolicy:
-    """Counts deaths since the last labelled image."""
+    """Counts deaths since the last labelled image. `has_labelled`: asked once, when it matters, whether the model has
+    labelled an image in an earlier session."""
 
-    def __init__(self, max_restarts: int) -> None:
+    def __init__(self, max_restarts: int, has_labelled: Callable[[], bool] = lambda: False) -> None:
         self._limit = max_restarts
+        self._has_labelled = has_labelled
+        self._works = False
         self._deaths = 0
+        self._guilty: set[int] = set()
         self._init_failures = 0
         self.restarts = 0
 
     def labelled(self) -> None:
         """An image was labelled: whatever died before, the farm works."""
+        self._works = True
         self._deaths = 0
+        self._guilty.clear()
 
     def ready(self) -> None:
         """A worker's initializer succeeded."""
@@ -38,18 +56,33 @@ class RestartPolicy:
         if self._init_failures >= INIT_FAILURES:
             raise WorkerError(f"workers cannot start, {INIT_FAILURES} in a row failed: {kind}: {message}")
 
-    def died(self, who: str, cause: str) -> float:
-        """A child died. Returns the seconds to wait before its successor starts; raises when enough is enough."""
+    def died(self, who: str, cause: str, suspects: Sequence[int] = ()) -> float:
+        """A child died of one of the `suspects` (items, by seq). Returns the seconds to wait before its successor
+        starts; raises when enough is enough."""
+        if suspects:
+            if len(suspects) == 1:
+                self._guilty.add(suspects[0])
+                self._mind_guilty(who, cause)
+            self.restarts += 1
+            return 0.0
         self._deaths += 1
         if self._deaths > self._limit:
-            raise self._enough(who, cause)
+            raise self._enough(f"{self._deaths} processes died in a row", who, cause)
         self.restarts += 1
         return 0.0 if self._deaths == 1 else min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** (self._deaths - 2))
 
-    def _enough(self, who: str, cause: str) -> FarmError:
+    def _mind_guilty(self, who: str, cause: str) -> None:
+        """Too many of them: not the images are to blame."""
+        if len(self._guilty) <= self._limit:
+            return
+        self._works = self._works or self._has_labelled()
+        if not self._works or len(self._guilty) > GUILTY_PER_RESTART * self._limit:
+            raise self._enough(f"{len(self._guilty)} images in a row killed their process", who, cause)
+
+    def _enough(self, what: str, who: str, cause: str) -> FarmError:
         kind = CollectorError if who == "collector" else WorkerError
         return kind(
-            f"{self._deaths} processes died in a row without one labelled image between (limits.max_restarts is "
-            f"{self._limit}); the last was the {who}: {cause}. "
-            f"Mend the cause, or use fewer workers where memory is short"
+            f"{what} without one labelled image between (limits.max_restarts is {self._limit}); "
+            f"the last was the {who}: {cause}. "
+            f"Mend the cause, use fewer workers where memory is short, or raise the limit where the images are to blame"
         )

@@ -14,9 +14,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from multiprocessing import process as processes
 from multiprocessing import spawn
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import send_handle
@@ -26,9 +27,11 @@ from typing import Any
 from farm import collector, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
-from farm.deadlines import Late
+from farm.deadlines import Late, Vigil
 from farm.errors import WorkerError
+from farm.forks import keep_from_forks, no_fork
 from farm.messages import Attach, Lease, Stop
+from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
 from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
 
@@ -38,9 +41,53 @@ JOIN_S = 5.0
 POLL_S = 0.1
 FORK_SERVER_TRIES = 10
 FORK_SERVER_WAIT_S = 0.2
+UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
 FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
 _starting = threading.Lock()  # a start changes what belongs to the whole process, and a program may have several farms
+
+
+class ChildProcess:
+    """A process that was started. What is known of it stays known when its descriptors are closed.
+
+    Several threads may ask: multiprocessing reads an exit code once, and gives a second reader a wrong one.
+    """
+
+    def __init__(self, process: BaseProcess) -> None:
+        self._process: BaseProcess | None = process
+        self._exitcode: int | None = None
+        self._asking = threading.Lock()
+        self.pid = process.pid
+        self.sentinel = process.sentinel
+
+    @property
+    def exitcode(self) -> int | None:
+        with self._asking:
+            if self._process is not None:
+                self._exitcode = self._process.exitcode
+            return self._exitcode
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    def join(self, timeout: float) -> None:
+        """Wait so long for its end. It is asked itself, too: what its model has forked may hold its sentinel open."""
+        deadline = time.monotonic() + timeout
+        while self.exitcode is None and (left := deadline - time.monotonic()) > 0:
+            wait([self.sentinel], min(POLL_S, left))
+
+    def close(self) -> None:
+        """Let go of its descriptors; of one that does not die, when it is forgotten. The program that started it does
+        not wait for that when it ends, as it would for all others."""
+        with self._asking:
+            if self._process is None:
+                return
+            if self._process.exitcode is None:
+                processes._children.discard(self._process)  # type: ignore[attr-defined]  # `close` refuses it
+            else:
+                self._exitcode = self._process.exitcode
+                self._process.close()
+                self._process = None
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +95,7 @@ class WorkerProcess:
     """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
 
     spec: worker.WorkerSpec
-    process: BaseProcess | ThreadWorker
+    process: ChildProcess | ThreadWorker
     leases: Any
     control: Reader
     started_s: float
@@ -57,7 +104,11 @@ class WorkerProcess:
     dead: bool = False
     drained: bool = False
     explained: bool = False
+    vigil: Vigil = field(default_factory=Vigil)
     late: Late | None = None
+    killed_s: float | None = None
+    undying: bool = False
+    excused: bool = False
     pardoned: bool = False
     lease_items: int = 1
     leased_s: float = 0.0
@@ -83,17 +134,17 @@ class WorkerProcess:
     def kill(self) -> None:
         kill(self.process)
 
-    def reap(self) -> None:
-        """Close what led to a process that is gone."""
-        self.process.join(JOIN_S)
-        self.leases.cancel_join_thread()
-        self.leases.close()
+    def reap(self, patience_s: float = JOIN_S) -> None:
+        """Close what led to a process that is gone, or will be when whatever holds it lets go of it."""
+        self.process.join(0.0 if self.undying else patience_s)
+        self.process.close()
+        close_leases(self.leases)
         self.leases = None  # its semaphores go with it, not when somebody lets go of a traceback
         self.control.close()
 
     def cause(self) -> str:
         """What ended the process, in words."""
-        return describe_exit(self.process.exitcode)
+        return UNDYING if self.undying else describe_exit(self.process.exitcode)
 
 
 class CollectorProcess:
@@ -103,9 +154,10 @@ class CollectorProcess:
     for the other to read.
     """
 
-    def __init__(self, process: BaseProcess, control: Connection) -> None:
+    def __init__(self, process: ChildProcess, control: Connection) -> None:
         self.process = process
         self.control = control
+        self.ready = False
         self._outbox: SimpleQueue[tuple[Any, Reader | None] | None] = SimpleQueue()
         self._sender = threading.Thread(target=self._send, name="farm-to-collector", daemon=True)
         self._sender.start()
@@ -140,6 +192,7 @@ class CollectorProcess:
         self._outbox.put(None)
         self._sender.join(JOIN_S)
         self.control.close()
+        self.process.close()
 
     def bury(self, hear: Callable[[Any], None]) -> str:
         """Hear what a dead collector said last, to the end. Returns what ended it, in words."""
@@ -183,11 +236,13 @@ class Roster:
         self._prefix = prefix
         self._load = ModelLoader(shared=kind == "locked") if kind != "process" else None
         if method == "forkserver":
+            keep_sockets()
             wanted = preload_model and self._load is None
             self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if wanted else []))
 
     def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
-        ours, theirs = self._context.Pipe(duplex=True)
+        with no_fork():
+            ours, theirs = map(keep_from_forks, self._context.Pipe(duplex=True))
         process = self._start("farm-collector", collector.main, (spec, theirs))
         theirs.close()
         return CollectorProcess(process, ours)
@@ -221,8 +276,9 @@ class Roster:
         results, results_end = channel()
         name = f"farm-worker-{spec.worker}"
         if self._load is not None:
-            process: BaseProcess | ThreadWorker = ThreadWorker(spec, leases, control_end, results_end, self._load, name)
-            process.start()
+            thread = ThreadWorker(spec, leases, control_end, results_end, self._load, name)
+            thread.start()
+            process: ChildProcess | ThreadWorker = thread
         else:
             try:
                 process = self._start(name, worker.main, (spec, leases, control_end, results_end))
@@ -234,13 +290,19 @@ class Roster:
     def _lease_queue(self) -> Any:
         if self._load is not None:
             return LeaseQueue()
-        with semaphores_named(self._prefix):
-            return self._context.Queue()
+        with semaphores_named(self._prefix), no_fork():
+            leases: Any = self._context.Queue()
+            for end in (leases._reader, leases._writer):
+                keep_from_forks(end)
+        leases._ignore_epipe = True  # as concurrent.futures does: that a worker has died is known otherwise
+        return leases
 
-    def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> BaseProcess:
+    def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> ChildProcess:
         if multiprocessing.current_process().daemon:
             raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
-        with _starting, signals_blocked(), environment_set(self._environment), _no_main():
+        # spawn hands over the end of a pipe that is this process's for a moment; a fork server says itself what ended
+        alone = no_fork if self._context.get_start_method() == "spawn" else contextlib.nullcontext
+        with _starting, signals_blocked(), environment_set(self._environment), _no_main(), alone():
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:
@@ -250,7 +312,20 @@ class Roster:
                     if last:
                         raise WorkerError(f"{name} cannot be started: its fork server dies again and again") from None
                     time.sleep(FORK_SERVER_WAIT_S)
-        return process
+        return ChildProcess(process)
+
+
+def close_leases(leases: Any) -> None:
+    """Of a worker that is gone. The thread that feeds the pipe may be waiting for room in it: it has no reader now."""
+    if isinstance(leases, LeaseQueue):
+        return leases.close()
+    leases.cancel_join_thread()
+    leases._reader.close()
+    leases.close()
+    if leases._thread is not None:
+        leases._thread.join(JOIN_S)
+    if leases._thread is None or not leases._thread.is_alive():
+        leases._writer.close()
 
 
 @contextlib.contextmanager
@@ -298,7 +373,7 @@ def _no_main() -> Iterator[None]:
         spawn.get_preparation_data = prepare
 
 
-def kill(process: BaseProcess | ThreadWorker) -> None:
+def kill(process: ChildProcess | ThreadWorker) -> None:
     """SIGKILL, also where multiprocessing believes it dead because the fork server that could tell has died."""
     if isinstance(process, ThreadWorker):
         process.give_up()

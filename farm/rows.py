@@ -29,12 +29,18 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """An image that could not be decoded: stage, type and message of why."""
+    """An image that could not be decoded: stage, type and message of why.
+
+    `again`: another attempt may help. `place`: the number of an error that the place it lies in, or the machine, is to
+    blame for.
+    """
 
     item: Item
     attempt: int
     error: Mapping[str, str]
     decode_ms: float
+    again: bool
+    place: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ SCHEMA_VERSION = "1"
 KEY_BYTES = 16
 STATUS_OK = "ok"
 STATUS_FAILED = "failed"
+TIMEOUT = "Timeout"  # type of the error of an image that a worker never came back from
+STAGE_READ = "read"  # of the error of an image whose file could not be read
 STAGE_LIST = "list"  # of the error of an image that was labelled once and has vanished
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 

@@ -11,6 +11,7 @@ can remove what a killed one left behind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import threading
@@ -19,6 +20,7 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 from farm import storage
+from farm.forks import keep_from_forks, no_fork
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
@@ -36,7 +38,8 @@ def create(name: str, size: int) -> shared_memory.SharedMemory:
 
     Raises OSError where there is no room.
     """
-    segment = shared_memory.SharedMemory(name=name, create=True, size=size)
+    with no_fork():
+        segment = keep_from_forks(shared_memory.SharedMemory(name=name, create=True, size=size))
     try:
         if hasattr(os, "posix_fallocate"):  # or the first write to a page without room would be a SIGBUS
             os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor
@@ -50,7 +53,8 @@ def attach(name: str) -> shared_memory.SharedMemory:
     """An existing segment of another process, unknown to this process's resource tracker.
 
     Before Python 3.13 (`track=False`) attaching registers the segment too, and a tracker that ends with the process
-    then removes it under its owner. Raises FileNotFoundError where there is none.
+    then removes it under its owner. Raises FileNotFoundError where there is none, PermissionError where somebody else
+    has made it: everybody may give names in shared memory.
     """
     with _attaching:
         register, attacher = resource_tracker.register, threading.get_ident()
@@ -62,9 +66,13 @@ def attach(name: str) -> shared_memory.SharedMemory:
 
         resource_tracker.register = register_for_others
         try:
-            return shared_memory.SharedMemory(name=name)
+            segment = shared_memory.SharedMemory(name=name)
         finally:
             resource_tracker.register = register
+    if os.fstat(segment._fd).st_uid != os.geteuid():  # type: ignore[attr-defined]
+        segment.close()
+        raise PermissionError(errno.EPERM, "it is another user's", name)
+    return segment
 
 
 def detach(segment: shared_memory.SharedMemory) -> None:
@@ -108,9 +116,20 @@ def leftovers(prefix: str) -> list[str]:
 
 
 def sweep(prefix: str) -> list[str]:
-    """Remove what a killed farm left behind. Only its successor, which holds the run's lock, may call this."""
-    left = leftovers(prefix)
+    """Remove what a killed farm left behind. Only its successor, which holds the run's lock, may call this.
+
+    Names that another user has given are left alone, whatever they are for.
+    """
+    left = [name for name in leftovers(prefix) if is_mine(SHARED_MEMORY / name)]
     for name in left:
         with contextlib.suppress(FileNotFoundError):
             storage.remove(SHARED_MEMORY / name)
     return left
+
+
+def is_mine(path: Path) -> bool:
+    """Is what has this name, be it a link, this user's own? In a folder where others cannot change that."""
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Spool:
     """Files named by number. Safe in several threads."""
 
     def __init__(self, name: str, fallback: Path) -> None:
-        """`name`: of the folder in shared memory; `fallback`: the folder where that has no room."""
+        """`name`: how that of the folder in shared memory begins; `fallback`: the folder where that has no room."""
         self._name = name
         self._fallback = fallback
         self._folders: list[Path] = []
@@ -107,10 +108,10 @@ class Spool:
         """Where files go: in memory if there is much of it, and then on disk."""
         with self._lock:
             if not self._folders:
+                self._fallback.mkdir(mode=0o700)
                 roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= SHARED_ROOM_BYTES
-                self._folders = [SHARED_MEMORY / self._name, self._fallback] if roomy else [self._fallback]
-                for folder in self._folders:
-                    folder.mkdir(mode=0o700)
+                shared = [Path(tempfile.mkdtemp(prefix=f"{self._name}-", dir=SHARED_MEMORY))] if roomy else []
+                self._folders = [*shared, self._fallback]
             return self._folders
 
 

@@ -13,24 +13,28 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
-
-from farm.errors import OutputError, RunLockedError
+from farm.errors import OutputError
+from farm.locks import Lock, lock_file, locked, my_name
+from farm.processes import is_gone, myself, read_identity
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 LOCAL = ("file://", "local://")
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "r2", "hf"})
+TEMPORARY_SUFFIX = ".farm-part"  # of files that are being written
+FORMER_TEMPORARY = re.compile(r"^\.(run\.json|summary\.json|blocks)\.\d+$")  # what earlier versions left behind
 READS_AT_A_TIME = 16  # of a remote file system, where one is mostly waiting
 PATIENCE_S = 300.0  # how long an upload is tried again: an outage on Saturday must not end a run
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
@@ -167,13 +171,46 @@ def write_whole(path: Path, data: bytes) -> None:
     if is_remote(path):
         _patiently(lambda: _upload(path, data))
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
+    temporary = path.with_name(temporary_name(path.name))
+    with open(temporary, "xb") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it has its name: `sweep_temporaries` leaves it alone
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+        os.replace(temporary, path)
     fsync_dir(path.parent)
+
+
+def temporary_name(name: str) -> str:
+    """What a file is called while it is written: a name of chance, so that nobody can have put a link there."""
+    return f".{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what a killed process was about to write in this folder. Only the owner of its lock may call this."""
+    for name in names_in(folder):
+        ours = name.startswith(".") and (name.endswith(TEMPORARY_SUFFIX) or FORMER_TEMPORARY.match(name))
+        of_lock = name.startswith("..")  # a remote lock, which others may be asking for just now
+        if ours and not of_lock and (is_remote(folder) or not _is_being_written(folder / name)):
+            with contextlib.suppress(FileNotFoundError):
+                remove(folder / name)
+
+
+def _is_being_written(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False  # a link, or gone; nobody writes to it
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def create(path: Path, data: bytes = b"") -> None:
@@ -204,7 +241,7 @@ def append(path: Path, data: bytes) -> None:
             before = read(path)
         write_whole(path, before + data)
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         os.write(descriptor, data)
     finally:
@@ -247,42 +284,15 @@ def fsync_dir(path: Path) -> None:
 # Locks
 
 
-class Lock:
-    """A run directory's lock, held until `release` or the end of the process."""
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release: Callable[[], None] | None = release
-
-    def release(self) -> None:
-        """May be called twice."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
-
-
 def lock(path: Path) -> Lock:
     """Take the lock that lies at `path`. Raises RunLockedError where another farm has it."""
-    return _lock_object(path) if is_remote(path) else _lock_file(path)
-
-
-def _lock_file(path: Path) -> Lock:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
-        os.close(descriptor)
-        raise _locked(path, holder) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{_myself()}\n".encode(), 0)
-    return Lock(lambda: os.close(descriptor))
+    return _lock_object(path) if is_remote(path) else lock_file(path)
 
 
 def _lock_object(path: Path) -> Lock:
     """An object that its holder renews: without a sign of life for STALE_S it is anybody's."""
     token = secrets.token_hex(8)
-    me = psutil.Process()
-    mine = {"holder": _myself(), "host": _machine(), "pid": me.pid, "began": me.create_time(), "token": token}
+    mine = {"holder": my_name(), **asdict(myself()), "token": token}
 
     def sign(count: int) -> bytes:
         return json.dumps({**mine, "renewed": count}).encode()
@@ -294,7 +304,7 @@ def _lock_object(path: Path) -> Lock:
         write_whole(path, sign(0))
         time.sleep(min(1.0, RENEW_S))  # somebody else may have waited for the same: the last one has it
     if _holder(path).get("token") != token:
-        raise _locked(path, str(_holder(path).get("holder")))
+        raise locked(path, str(_holder(path).get("holder")))
     released = threading.Event()
 
     def renew() -> None:
@@ -321,13 +331,13 @@ def _lock_object(path: Path) -> Lock:
 def _wait_until_stale(path: Path) -> None:
     """Raises RunLockedError where the holder gives a sign of life."""
     before = _holder(path)
-    if before.get("host") == _machine() and not _lives(before):
+    if (holder := read_identity(before)) is not None and is_gone(holder):
         return
     until_s = time.monotonic() + STALE_S
     while time.monotonic() < until_s:
         time.sleep(min(1.0, RENEW_S))
         if (now := _holder(path)) != before and now:
-            raise _locked(path, str(now.get("holder")))
+            raise locked(path, str(now.get("holder")))
 
 
 def _holder(path: Path) -> dict[str, Any]:
@@ -337,30 +347,6 @@ def _holder(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def _lives(holder: dict[str, Any]) -> bool:
-    try:
-        return abs(psutil.Process(int(holder["pid"])).create_time() - float(holder["began"])) < 2
-    except (psutil.Error, KeyError, ValueError):
-        return False
-
-
-def _machine() -> str:
-    """Where process ids mean the same: this boot of this machine, and on Linux this namespace."""
-    words = [os.uname().nodename]
-    with contextlib.suppress(OSError):
-        words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        words.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(words)
-
-
-def _myself() -> str:
-    return f"process {os.getpid()} on {os.uname().nodename}"
-
-
-def _locked(path: Path, holder: str) -> RunLockedError:
-    return RunLockedError(f"{path.parent} is being written by {holder}; wait for it, or give another output.dir")
 
 
 # Remote file systems
@@ -384,7 +370,7 @@ def _upload(path: Path, data: bytes) -> None:
         if _is_object_store(path):
             fs.pipe_file(name, data)
             return
-        temporary = _remote(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))[1]
+        temporary = _remote(path.with_name(temporary_name(path.name)))[1]
         fs.pipe_file(temporary, data)
         try:
             fs.mv(temporary, name)

@@ -17,8 +17,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from farm import storage
-from farm.errors import OutputError, PartError, RunMismatchError
+from farm.errors import OutputError, PartError, RunMismatchError, TornPartError
 from farm.keys import KeySet
-from farm.schema import KEY_BYTES, SCHEMA_VERSION, STAGE_LIST, STATUS_FAILED, STATUS_OK, path_of
+from farm.newest import PATHS, digests, newest, quick_hashes
+from farm.parts import open_part, part_batches, read_part
+from farm.resume import Resumed, done_keys, resumed_from
+from farm.schema import STATUS_FAILED, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
@@ -38,11 +41,11 @@ TEMPORARY_PREFIX = "."
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
+MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last
 SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
 CONVERTED_DIR = "converted"  # models as a cluster's backend runs them
 COMPRESSION = "zstd"
-READ_ROWS = 65_536
 
 
 class RunStore:
@@ -54,6 +57,9 @@ class RunStore:
         self.session = session
         self.problems: list[str] = []
         self._lock = lock
+        self._counted: tuple[tuple[str, ...], np.ndarray] = ((), np.empty(0, bool))
+        self._mounts: dict[str, Any] = {}
+        self._writing = threading.RLock()
 
     @classmethod
     def open(cls, path: str | Path) -> RunStore:
@@ -109,8 +115,11 @@ class RunStore:
             raise OutputError(f"{self.path / RUN_FILE} cannot be read ({error}); move the folder away") from None
         return data if isinstance(data, dict) else {}
 
-    def check(self, fingerprint: Mapping[str, Any]) -> None:
-        """Raises RunMismatchError where earlier work in the directory was done with something else."""
+    def check(self, fingerprint: Mapping[str, Any], implied: Set[str] = frozenset()) -> None:
+        """Raises RunMismatchError where earlier work in the directory was done with something else.
+
+        `implied`: names that may differ, since others decide what they stand for.
+        """
         before = self.describe().get("fingerprint")
         if before is None:
             if self.parts():
@@ -120,7 +129,7 @@ class RunStore:
             return
         changed = [
             f"{name} was {before.get(name)!r}, now {fingerprint.get(name)!r}"
-            for name in sorted({*before, *fingerprint})
+            for name in sorted({*before, *fingerprint} - implied)
             if before.get(name) != fingerprint.get(name)
         ]
         if changed:
@@ -130,12 +139,27 @@ class RunStore:
             )
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
-        """Write `name` in the run directory, whole or not at all."""
+        """Write `name` in the run directory, whole or not at all. run.json keeps what `remember_mounts` said last."""
         path = self.path / name
-        try:
-            storage.write_whole(path, json.dumps(data, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+        with self._writing:
+            known = {**data, **self._mounts} if name == RUN_FILE else data
+            try:
+                storage.write_whole(path, json.dumps(known, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
+            except OSError as error:
+                raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+    def mounts(self) -> dict[str, Any]:
+        """What a run has said of the disks that its source lies on; nothing where none has."""
+        said = self.describe().get(MOUNTS)
+        return said if isinstance(said, dict) else {}
+
+    def remember_mounts(self, said: Mapping[str, Any]) -> None:
+        """Say so in run.json. In the lister's thread, beside others that write there."""
+        with self._writing:
+            described = self.describe()
+            self._mounts = {MOUNTS: dict(said)}
+            if described.get(MOUNTS) != said:
+                self.write_json(RUN_FILE, described)
 
     # Parts
 
@@ -144,12 +168,26 @@ class RunStore:
         return [self.parts_dir / name for name in self._names()]
 
     def committed_keys(self) -> KeySet:
-        """Keys of all committed rows. A torn part is set aside under another name: its images are labelled again."""
+        """Keys of the images that are done: of the newest rows, but those that failed because of where their file lies.
+
+        So a file that is put back as it was two sessions ago is labelled again. A torn part is set aside under another
+        name, and its images are labelled again. Of a single session, whose rows are all the newest, only keys are read.
+        """
+        whole: list[Path] = []
+        found: list[Resumed] = []
+        read = functools.partial(resumed_from, with_paths=_sessions(self._names()) > 1)
+        for part, resumed in storage.read_ahead(self.parts(), read):
+            if isinstance(resumed, TornPartError):
+                self.problems.append(
+                    f"{resumed.damage}; set aside as {part.name}{TORN_SUFFIX}, its images are labelled again"
+                )
+                storage.rename(part, part.name + TORN_SUFFIX)
+            else:
+                whole.append(part)
+                found.append(resumed)
         keys = KeySet()
-        with_failures: list[Path] = []
-        keys.add_bulk(self._read_keys(with_failures))
-        returned = self._vanished_keys(with_failures)
-        return keys.without(returned) if returned else keys
+        keys.add_bulk(done_keys(found, self._counting(whole, [resumed.hashes for resumed in found])))
+        return keys
 
     def keys_since(self, known: set[str]) -> set[bytes]:
         """Keys in parts whose names are not in `known`: what a dead collector committed without saying so."""
@@ -160,24 +198,31 @@ class RunStore:
         """The newest row of every image, in batches.
 
         Only a later session can label an image again, so the parts of a single one stream as they are; several cost
-        17 bytes of memory a row.
+        a byte of memory a row, and seventeen while they are compared.
         """
-        keep = self._newest() if len({name.split("-")[0] for name in self._names()}) > 1 else None
-        start = 0
-        for _, file in storage.read_ahead(self.parts(), open_part):
-            for batch in file.iter_batches(batch_size=READ_ROWS, columns=list(columns) if columns else None):
-                mine = None if keep is None else keep[start : start + batch.num_rows]
-                start += batch.num_rows
-                yield batch if mine is None or mine.all() else batch.filter(pa.array(mine))
+        return (batch for _, batch in self._rows(self.parts(), columns))
 
-    def ok_paths(self, keys: KeySet) -> Iterator[str]:
-        """Paths of the newest rows that are ok and whose keys are among `keys`."""
-        if not len(keys):
+    def ok_paths(self, keys: KeySet, but_until: int | None = None) -> Iterator[str]:
+        """Paths whose newest row of earlier sessions is ok and has one of the keys.
+
+        With `but_until` those of the other keys, of that session and the ones before.
+        """
+        if but_until is None and not len(keys):
             return
-        for batch in self.batches(["key", "path", "path_bytes", "status"]):
+        for session, batch in self._rows(self._earlier_parts(), ["key", *PATHS, "status"]):
+            if but_until is not None and session > but_until:
+                return
             chosen = pa.array(keys.contains(batch["key"].to_pylist()), pa.bool_())
-            for row in batch.filter(pc.and_(chosen, pc.equal(batch["status"], STATUS_OK))).to_pylist():
+            chosen = pc.and_(chosen if but_until is None else pc.invert(chosen), pc.equal(batch["status"], STATUS_OK))
+            for row in batch.select(PATHS).filter(chosen).to_pylist():
                 yield path_of(row["path"], row["path_bytes"])
+
+    def path_keys(self) -> KeySet:
+        """`path_key` of every path that an earlier session has a row of."""
+        keys = KeySet()
+        tables = storage.read_ahead(self._earlier_parts(), functools.partial(read_part, columns=PATHS))
+        keys.add_bulk(digests(table).tobytes() for _, table in tables)
+        return keys
 
     def failed_paths(self) -> Iterator[str]:
         """Paths of the images whose newest row is a failure."""
@@ -194,56 +239,38 @@ class RunStore:
         names = [name for name in storage.names_in(self.parts_dir) if PART_NAME.match(name)]
         return sorted(names, key=lambda name: [int(n) for n in PART_NAME.match(name).groups()])  # type: ignore[union-attr]
 
-    def _vanished_keys(self, with_failures: Sequence[Path]) -> list[bytes]:
-        """Keys of images whose newest row says that they had vanished: one that is there again is labelled again."""
-        gone = {
-            (row["path"], row["path_bytes"])
-            for part in with_failures
-            for row in read_part(part, ["path", "path_bytes", "error"]).to_pylist()
-            if row["error"] and row["error"]["stage"] == STAGE_LIST
-        }
-        if not gone:
-            return []
-        rows = (row for batch in self.batches(["path", "path_bytes", "error"]) for row in batch.to_pylist())
-        still = {
-            (row["path"], row["path_bytes"]) for row in rows if row["error"] and row["error"]["stage"] == STAGE_LIST
-        } & gone
-        read = functools.partial(read_part, columns=["key", "path", "path_bytes"])
-        return [
-            row["key"]
-            for _, table in storage.read_ahead(self.parts(), read)
-            for row in table.to_pylist()
-            if (row["path"], row["path_bytes"]) in still
-        ]
+    def _rows(self, parts: list[Path], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The newest rows of these parts, with the session that made them."""
+        keep = self._counting(parts)
+        start = 0
+        for part, file in storage.read_ahead(parts, open_part):
+            for batch in part_batches(part, columns, file):
+                mine = None if keep is None else keep[start : start + batch.num_rows]
+                start += batch.num_rows
+                yield session_of(part.name), batch if mine is None or mine.all() else batch.filter(pa.array(mine))
 
-    def _read_keys(self, with_failures: list[Path]) -> Iterator[memoryview]:
-        """Keys of all parts, a chunk at a time; parts that hold failed rows are noted."""
-        for part, found in storage.read_ahead(self.parts(), _keys_of):
-            if isinstance(found, PartError):
-                self.problems.append(f"{found}; set aside as {part.name}{TORN_SUFFIX}, its images are labelled again")
-                storage.rename(part, part.name + TORN_SUFFIX)
-                continue
-            if found.has_failures:
-                with_failures.append(part)
-            for chunk in found.keys.chunks:
-                data = chunk.buffers()[1]
-                first = chunk.offset * KEY_BYTES
-                yield memoryview(data)[first : first + len(chunk) * KEY_BYTES]
+    def _counting(self, parts: list[Path], hashes: Sequence[np.ndarray] | None = None) -> np.ndarray | None:
+        """For every row of these parts in order: is it the newest of its path? None where all are, of one session.
 
-    def _newest(self) -> np.ndarray:
-        """For every row over all parts in order: is it the newest of its path?"""
-        opened = storage.read_ahead(self.parts(), open_part)
-        hashes = [_path_hashes(batch) for _, file in opened for batch in _path_batches(file)]
-        if not hashes:
-            return np.zeros(0, bool)
-        rows = np.concatenate(hashes)[::-1]
-        keep = np.zeros(len(rows), bool)
-        keep[np.unique(rows, return_index=True)[1]] = True
-        return keep[::-1]
+        Remembered for the parts that were asked for last: an export asks more than once. `hashes`: of their paths.
+        """
+        names = tuple(part.name for part in parts)
+        if _sessions(names) < 2:
+            return None
+        counted = self._counted
+        if counted[0] != names:
+            if hashes is None:
+                hashes = [found for _, found in storage.read_ahead(parts, _hashes_of)]
+            counted = self._counted = names, newest(parts, hashes)
+        return counted[1]
+
+    def _earlier_parts(self) -> list[Path]:
+        """Parts of the sessions before this one, to which nothing is added any more."""
+        return [self.parts_dir / name for name in self._names() if session_of(name) < self.session]
 
     def _begin_session(self) -> None:
         self._sweep()
-        self.session = 1 + max((int(name.split("-")[0]) for name in self._names()), default=0)
+        self.session = 1 + max(map(session_of, self._names()), default=0)
         if storage.is_remote(self.path):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 self.session = max(self.session, 1 + int(storage.read(self.path / SESSION_FILE)))
@@ -258,9 +285,10 @@ class RunStore:
         if storage.is_remote(self.path):
             storage.remove(blocks)
         elif blocks.exists():
-            abandoned = blocks.with_name(f"{TEMPORARY_PREFIX}{BLOCKS_DIR}.{os.getpid()}")
+            abandoned = blocks.with_name(storage.temporary_name(BLOCKS_DIR))
             blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
             shutil.rmtree(abandoned)
+        storage.sweep_temporaries(self.path)
         for name in storage.names_in(self.parts_dir):
             if name.startswith(TEMPORARY_PREFIX):
                 storage.remove(self.parts_dir / name)
@@ -293,9 +321,9 @@ class PartWriter:
         return name
 
     def _write(self, name: str, table: pa.Table) -> None:
-        temporary = self._temporary_dir / f"{TEMPORARY_PREFIX}{name}.{os.uname().nodename}.{os.getpid()}"
+        temporary = self._temporary_dir / storage.temporary_name(name)
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "xb") as file:
                 _write_table(table, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -331,42 +359,31 @@ def part_number(name: str, session: int) -> int:
     return int(match[2]) if match and int(match[1]) == session else 0
 
 
-def open_part(path: Path) -> pq.ParquetFile:
-    """A part of farm's. Raises PartError where it is torn or not farm's; OSError where a remote one cannot be had."""
-    place = pa.BufferReader(storage.read(path)) if storage.is_remote(path) else path
-    try:
-        file = pq.ParquetFile(place, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise PartError(f"part {path.name} is torn ({' '.join(str(error).split())[:120]})") from None
-    if (file.schema_arrow.metadata or {}).get(b"farm.schema_version") != SCHEMA_VERSION.encode():
-        raise PartError(f"part {path.name} was not written by this version of farm")
-    return file
+def session_of(name: str) -> int:
+    """The session that a part is of; `name` matches PART_NAME."""
+    return int(name.partition("-")[0])
 
 
-def read_part(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile | None = None) -> pa.Table:
-    """Columns of a part, all without `columns`. Raises PartError where its pages are damaged; other OSErrors pass."""
-    try:
-        return (file or open_part(part)).read(columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's trouble, not the file's: the part may be good
-        raise PartError(f"part {part.name} is damaged ({' '.join(str(error).split())[:120]})") from None
+def example_of(store: RunStore) -> str | None:
+    """An image that the run has labelled, as its newest part names it; None where that is not easily found."""
+    if storage.is_remote(store.path):
+        return None
+    with contextlib.suppress(PartError, OSError, pa.ArrowException):
+        for part in store.parts()[-1:]:
+            for batch in open_part(part).iter_batches(columns=["path", "path_bytes", "status"]):
+                for row in batch.to_pylist():
+                    if row["status"] == STATUS_OK and row["path_bytes"] is None:
+                        return str(row["path"])
+    return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """What a resume wants of a part."""
-
-    keys: pa.ChunkedArray
-    has_failures: bool
+def _hashes_of(part: Path) -> np.ndarray:
+    return quick_hashes(read_part(part, PATHS))
 
 
-def _keys_of(part: Path) -> _Keys | PartError:
-    try:
-        file = open_part(part)
-        return _Keys(read_part(part, ["key"], file)["key"], _has_failures(file))
-    except PartError as error:
-        return error
+def _sessions(names: Sequence[str]) -> int:
+    """How many sessions these parts are of."""
+    return len(set(map(session_of, names)))
 
 
 def _write_table(table: pa.Table, sink: Any) -> None:
@@ -378,29 +395,3 @@ def _write_table(table: pa.Table, sink: Any) -> None:
         use_dictionary=["status", "task"],
         write_page_checksum=True,
     )
-
-
-def _has_failures(file: pq.ParquetFile) -> bool:
-    """By the statistics of its status column, without reading it: `failed` comes before `ok`."""
-    meta = file.metadata
-    column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
-    found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
-    return any(s is None or not s.has_min_max or s.min == STATUS_FAILED for s in found)
-
-
-def _path_batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    yield from file.iter_batches(batch_size=READ_ROWS, columns=["path", "path_bytes"])
-
-
-def _path_hashes(batch: pa.RecordBatch) -> np.ndarray:
-    """Sixteen bytes of identity a row: blake2b of the path's bytes."""
-    from hashlib import blake2b
-
-    paths = batch["path"].cast(pa.binary()).to_pylist()
-    if batch["path_bytes"].null_count < batch.num_rows:
-        paths = [
-            exact if exact is not None else path
-            for path, exact in zip(paths, batch["path_bytes"].to_pylist(), strict=True)
-        ]
-    joined = b"".join([blake2b(path, digest_size=KEY_BYTES).digest() for path in paths])
-    return np.frombuffer(joined, dtype=f"V{KEY_BYTES}").view([("a", "<u8"), ("b", "<u8")])

@@ -71,7 +71,8 @@ class Summary:
     listed = ok + failed when the run is complete; `interrupted` names the signal that stopped it early, and
     `remaining` is then what a rerun would still have to do (None where the source was not listed to its end).
     `stage_s` are seconds by stage, of all workers together; `agreement` says how another backend, a lower precision or
-    reduced decoding compares with torch in fp32 (fields of `farm.models.conversions.Agreement`).
+    reduced decoding compares with torch in fp32 (fields of `farm.models.conversions.Agreement`). `left` are images of
+    earlier runs, among `ok`, that could not be looked at this time.
     """
 
     run_dir: str
@@ -95,6 +96,7 @@ class Summary:
     starts: tuple[WorkerStart, ...] = ()
     exports: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    left: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-able values, as `summary.json` holds it."""

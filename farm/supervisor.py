@@ -1,19 +1,20 @@
 """The supervisor: the parent process of a run. It leases items, watches children, and decides what a death means.
 
     owns      the lease book, all shared-memory segments, all child processes, the reading side of the ring
-    receives  Ready, InitFailed, AttemptFailed                               from workers (control channels)
+    receives  Ready, InitFailed, AttemptFailed, PlaceFailed                  from workers (control channels)
               CollectorReady, Published, Committed, Drained, CollectorFailed from the collector
               chunks of items                                                from the lister thread
     sends     Lease, Stop                                                    to workers (a queue each)
-              Attach, Describe, Quarantine, Release, Flush, Stop             to the collector
+              Attach, Detach, Describe, Quarantine, Release, Flush, Stop     to the collector
 
 One loop, one wait over channels and sentinels with a timeout. A dead worker's channel is drained by the collector
-to its end (Drained) before anything it held is leased again, so that no image is labelled twice. A dead collector
+(Detach, Drained) before anything it held is leased again, so that no image is labelled twice. A worker that does not
+die of SIGKILL is given up like a dead one: nothing that comes out of its channel later counts. A dead collector
 takes the workers with it: what it had not committed is queued again, and all of them start anew.
 
 Longer than other modules, because what a message, a death or a signal leads to is decided in one place; what can be
-decided without state is in leases, restarts, deadlines, feeding, care and tally, and how processes are handled in
-roster.
+decided without state is in leases, restarts, place_trouble, deadlines, feeding, care and tally, and how processes
+are handled in roster.
 """
 
 from __future__ import annotations
@@ -34,25 +35,30 @@ import pyarrow as pa
 
 from farm import broadcast, care, segments, storage
 from farm.broadcast import Broadcast
-from farm.care import SUSPENDED_S
+from farm.care import CHECK_S
 from farm.collector import CollectorSpec
 from farm.config import FarmConfig
-from farm.errors import FarmError, OutputError, TooManyFailures
+from farm.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
+from farm.earlier import Earlier
+from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
 from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.heartbeat import STAGES, STATES, Heartbeats
 from farm.keys import KeySet
+from farm.known_good import identity_of
 from farm.leases import LeaseBook, Verdict
-from farm.lister import Lister
+from farm.lister import VANISHED, Lister
 from farm.messages import (
     AttemptFailed,
     CollectorFailed,
     CollectorReady,
     Committed,
     Describe,
+    Detach,
     Drained,
     Flush,
     InitFailed,
     Item,
+    PlaceFailed,
     Published,
     Quarantine,
     Ready,
@@ -60,20 +66,20 @@ from farm.messages import (
     pack_seqs,
     unpack_seqs,
 )
+from farm.place_trouble import PlaceTrouble
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, Ring
-from farm.roster import CollectorProcess, Roster, WorkerProcess, signals_blocked
-from farm.schema import STAGE_LIST, failed_batch, from_ipc, to_ipc
+from farm.roster import JOIN_S, CollectorProcess, Roster, WorkerProcess, signals_blocked
+from farm.schema import STAGE_READ, failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
-from farm.store import RunStore, part_number
+from farm.store import RunStore, example_of, part_number
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
-from farm.tally import Tally, too_many
+from farm.tally import Tally, any_ok, too_many
 from farm.watch import Watch
 from farm.worker import WorkerSpec
 
 TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
-CHECK_S = 0.5  # between looks at deadlines and rates
 SHOW_S = 0.1
 STOP_TIMEOUT_S = 30.0
 COLLECTOR_SILENCE_S = 10.0
@@ -84,7 +90,10 @@ NO_WORKER = -1  # in a row that no worker made
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be run: everything decided before the first process starts. `keep`: write parts."""
+    """What is to be run: everything decided before the first process starts. `keep`: write parts.
+
+    `weights_digest` is the run's, `loaded_digest` that of what workers load, which may be converted from it.
+    """
 
     config: FarmConfig
     placements: tuple[Placement, ...]
@@ -96,6 +105,7 @@ class Job:
     names: dict[int, str]
     names_known: Callable[[str, dict[int, str]], None]
     keep: bool = True
+    loaded_digest: str | None = None
 
 
 def start_method(job: Job) -> str:
@@ -141,19 +151,23 @@ class Supervisor:
         wanted: Callable[[list[Item]], list[Item]] = lambda items: items,
     ) -> None:
         self._job = job
+        self._pid = os.getpid()
         self._may_keep = may_keep
         self._shown = shown
         self._limits = job.config.limits
         self._store = store
         self._watch = Watch()
-        self._lister = Lister(source, entries, known, self._watch.wake, self._vanished)
+        self._lister = Lister(source, entries, known, self._watch.wake, Earlier(store) if job.keep else None)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
         self._prefix = segments.prefix_of(store.path)
         preload_model = job.config.model.weights is not None
         self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind)
         self._book = LeaseBook(self._limits.attempts, wanted)
-        self._policy = RestartPolicy(self._limits.max_restarts)
+        self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.batches(["status"])))
+        self._trouble = PlaceTrouble(source.patience, job.root)
+        self._root_id = identity_of(job.root)
+        self._example: str | None = None
         self._tally = Tally()
         self._seen_before: set[int] = set()  # counted and handed on, then lost with a collector
         self._broadcast: Broadcast | None = None
@@ -177,6 +191,7 @@ class Supervisor:
         self._fatal: FarmError | None = None
         self._starts: list[WorkerStart] = []
         self._flushed = False
+        self._collector_trouble = ""  # what the last collector failed of, until another commits
         self._ready_s = self._last_commit_s = 0.0
 
     # From outside: signal handlers and other threads
@@ -204,7 +219,8 @@ class Supervisor:
                 raise self._fatal
             return self._outcome()
         finally:
-            self._close()
+            if os.getpid() == self._pid:  # and no fork that a caller's function made and did not end
+                self._close()
 
     def _open(self) -> None:
         with signals_blocked():
@@ -216,7 +232,8 @@ class Supervisor:
             self._broadcast = Broadcast.create(f"{token}{broadcast.SUFFIX}")
         self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements) + 1)  # the last: the collector
         self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
-        self._grace_until_s = 0.0
+        self._awake = AwakeClock(self._began_s)
+        self._collector_stillness = Stillness()
         self._parts = {part.name for part in self._store.parts()}
         self._lister.start()
 
@@ -238,8 +255,9 @@ class Supervisor:
             self._start()
         self._replace(now)
         self._feed(now)
+        awake_s = self._awake.at(now)
         if now - self._checked_s >= CHECK_S:
-            self._check(now)
+            self._check(now, awake_s)
         if now - self._shown_s >= SHOW_S:
             self._show(now)
 
@@ -276,9 +294,14 @@ class Supervisor:
             case InitFailed(_, kind, text, permanent):
                 worker.explained = True
                 self._policy.init_failed(kind, text, permanent)
-            case AttemptFailed(_, seqs, stage, kind, text):
+            case AttemptFailed(_, _, stage, kind, text):
                 error = {"stage": stage, "type": kind, "message": text}
-                self._quarantine(self._book.attempt_failed(worker.uid, seqs), error, worker.spec.worker)
+                verdicts = care.attempt_failed(worker, message, self._book, self._trouble, time.monotonic())
+                self._quarantine(verdicts, error, worker.spec.worker)
+            case PlaceFailed(_, _, _, kind, text):
+                error = {"stage": STAGE_READ, "type": kind, "message": text}
+                verdicts = care.place_failed(worker, message, self._book, self._trouble, time.monotonic())
+                self._quarantine(verdicts, error, worker.spec.worker)
 
     def _on_collector(self, collector: CollectorProcess) -> None:
         try:
@@ -290,8 +313,9 @@ class Supervisor:
 
     def _hear_collector(self, message: Any) -> None:
         match message:
-            case CollectorReady():
-                pass  # messages to it wait in its pipe until it is
+            case CollectorReady():  # messages to it wait in its pipe until it is
+                if self._collector is not None:
+                    self._collector.ready = True
             case Published(sender, seqs, slot, size, inline):
                 numbers = unpack_seqs(seqs)
                 self._read_batch(numbers, slot, size, inline)
@@ -301,6 +325,7 @@ class Supervisor:
                 if part:
                     self._parts.add(part)
                 self._last_commit_s = time.monotonic()
+                self._collector_trouble = ""
                 self._stage_s["commit"] += write_s
                 numbers = unpack_seqs(seqs)
                 self._book.committed(numbers)
@@ -311,13 +336,25 @@ class Supervisor:
                 if uid in self._workers:
                     self._workers[uid].drained = True
                     self._bury_if_gone(self._workers[uid])
-            case CollectorFailed(_, text):
-                raise OutputError(f"{text}; make room or mend it, then run the same command to continue")
+            case CollectorFailed(_, text, output):
+                if output:
+                    raise OutputError(f"{text}; make room or mend it, then run the same command to continue")
+                self._collector_failed(text)
+
+    def _collector_failed(self, trouble: str) -> None:
+        """An error in its own code. Another one starts anew, unless the last has failed before it could commit."""
+        if self._collector_trouble:
+            raise CollectorError(
+                f"the collector failed twice without a commit between: {trouble}. What is committed is kept; "
+                f"mend the cause, then run the same command to continue"
+            )
+        self._collector_trouble = trouble
 
     def _read_batch(self, seqs: Sequence[int], slot: int, size: int, inline: bytes | None) -> None:
         """Hand a batch on, count it, straight from the ring; free its slot. Rows that were seen before are left out."""
         view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
         whole = batch = from_ipc(bytes(view) if self._may_keep else view)
+        care.rows_came(seqs, batch, self._book, self._trouble)
         if self._seen_before:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
         shown = self._shown(batch)
@@ -363,12 +400,14 @@ class Supervisor:
     # Deaths
 
     def _on_death(self, worker: WorkerProcess) -> None:
-        """A worker's sentinel: read its last words, then wait for the collector to drain its results."""
+        """A worker is dead, or as good as that: read its last words, then have the collector drain its results."""
         self._on_control(worker)
         self._watch.drop(worker.process.sentinel)
         self._watch.drop(worker.control)
         worker.dead = True
         worker.kill()
+        if not worker.drained:
+            self._tell(Detach(worker.uid))
         self._bury_if_gone(worker)
 
     def _bury_if_gone(self, worker: WorkerProcess) -> None:
@@ -377,15 +416,16 @@ class Supervisor:
         del self._workers[worker.uid]
         worker.reap()
         place = worker.spec.worker
-        row = self._beats.row(place)
         self._add_stages(place)
         if self._draining or worker.pardoned or (worker.stopping and worker.process.exitcode == 0):
             self._book.worker_left(worker.uid)
             self._vacant[place] = 0.0
             return
-        verdicts = self._book.worker_died(worker.uid, int(row["started"]), worker.late.blamed if worker.late else None)
-        self._quarantine(verdicts, care.error_of(worker, row, self._limits.item_timeout_s), place)
-        delay_s = care.delay_after(worker, self._policy)
+        signs, now = self._beats.signs(place), time.monotonic()
+        started = int(self._beats.row(place)["started"])
+        charge = care.blame(worker, self._book, signs, started, self._trouble, now)
+        self._quarantine(charge.verdicts, care.error_of(worker, signs, self._limits.item_timeout_s), place)
+        delay_s = care.delay_after(worker, self._policy, charge)
         self._restarts[place] += 1
         self._vacant[place] = time.monotonic() + delay_s
 
@@ -400,6 +440,7 @@ class Supervisor:
         if not verdicts or self._task is None:
             return
         seqs = [verdict.item.seq for verdict in verdicts]
+        self._trouble.settled(seqs)
         self._errors.update(dict.fromkeys(seqs, error))
         batch = failed_batch(
             self._task,
@@ -424,7 +465,7 @@ class Supervisor:
         self._parts = {part.name for part in self._store.parts()}
         self._seen_before.update(self._book.received_seqs)
         again = self._book.collector_died()
-        due_s = time.monotonic() + self._policy.died("collector", cause)
+        due_s = time.monotonic() + self._policy.died("collector", self._collector_trouble or cause)
         while time.monotonic() < due_s and len(self._signals) < KILL_NOW:
             time.sleep(TURN_S)
         self._flushed = False
@@ -436,10 +477,11 @@ class Supervisor:
         """Kill all of them; what they held is queued, unblamed."""
         for worker in self._workers.values():
             worker.kill()
+        deadline = time.monotonic() + JOIN_S
         for worker in self._workers.values():
             self._watch.drop(worker.process.sentinel)
             self._watch.drop(worker.control)
-            worker.reap()
+            worker.reap(max(0.0, deadline - time.monotonic()))
             self._add_stages(worker.spec.worker)
             self._book.worker_left(worker.uid)
             self._vacant[worker.spec.worker] = 0.0
@@ -476,6 +518,8 @@ class Supervisor:
         self._vacant.pop(place, None)
         self._beats.reset(place)
         config = self._job.config
+        if self._example is None and self._parts:
+            self._example = example_of(self._store)
         spec = WorkerSpec(
             uid=next(self._uids),
             worker=place,
@@ -486,6 +530,9 @@ class Supervisor:
             max_pixels=config.limits.max_pixels,
             heartbeats=self._beats.name,
             environment=self._job.environment,
+            root_id=self._root_id,
+            example=self._example and os.path.join(self._job.root, self._example),
+            digest=self._job.loaded_digest,
         )
         worker = self._roster.start_worker(spec, self._collector)
         self._workers[worker.uid] = worker
@@ -500,32 +547,25 @@ class Supervisor:
             worker.stop() if worker.ready else worker.kill()
 
     def _list(self) -> None:
-        """Keep enough items queued. Listing is over only when its error and what has vanished are dealt with, too."""
+        """Keep enough items queued. Listing is over only when its error is dealt with, too."""
         ended = self._lister.ended  # asked first: what the lister says at its end is there before this is set
         if self._lister.error and not self._draining:
             self._fatal = self._lister.error
             self._drain()
-        if ended and not self._draining:
-            self._record_gone()
         low = 2 * LEASES_AHEAD * LEASE_ITEMS * max(1, len(self._workers))
         while not self._draining and self._book.queued < low and (chunk := self._lister.take()):
             self._repeated += chunk.repeated
+            if chunk.vanished:
+                self._record_vanished(chunk.items)
+                break  # a chunk a turn: the collector must keep up
             self._book.add(chunk.items)
         self._listed = ended and self._lister.empty
 
-    def _record_gone(self) -> None:
+    def _record_vanished(self, items: Sequence[Item]) -> None:
         """Images that an earlier run labelled and that have vanished become failed rows."""
-        gone = self._lister.take_gone()
-        if not gone:
-            return
         if self._collector is None:
             self._start_collector()
-        error = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "vanished since it was labelled"}
-        self._quarantine(self._book.give_up(gone), error, NO_WORKER)
-
-    def _vanished(self, keys: KeySet) -> Iterator[str]:
-        """Called in the lister's thread."""
-        return (p for p in self._store.ok_paths(keys) if not os.path.lexists(os.path.join(self._job.root, p)))
+        self._quarantine(self._book.give_up(items), VANISHED, NO_WORKER)
 
     def _replace(self, now: float) -> None:
         """Start successors that are due, unless nothing is left for them."""
@@ -540,9 +580,14 @@ class Supervisor:
         """Lease items to whoever runs short; a worker that has had its fill (workers.recycle_after) is let go."""
         if self._draining or not self._book.queued:
             return
+        self._book.wake(now)
+        if (lost := self._trouble.verdict(now)) is not None and self._fatal is None:
+            self._fatal = lost
+            self._drain()
+            return
         fill = self._job.config.workers.recycle_after
         for worker in self._workers.values():
-            care.feed(worker, self._book, now, fill, self._lease_size)
+            care.feed(worker, self._book, now, fill, self._lease_size, self._trouble)
 
     def _lease_size(self, worker: WorkerProcess) -> int:
         if not self._listed:
@@ -550,28 +595,37 @@ class Supervisor:
         workers, batch = len(self._job.placements), worker.spec.placement.batch
         return last_leases(worker.lease_items, self._book.queued, workers, batch)
 
-    def _check(self, now: float) -> None:
+    def _check(self, now: float, awake_s: float) -> None:
         """Deadlines and rates."""
         elapsed = now - self._checked_s
         self._checked_s = now
-        if elapsed > SUSPENDED_S:
-            self._grace_until_s = now + self._limits.item_timeout_s
-        for worker in self._workers.values():
+        for worker in list(self._workers.values()):
             done = worker.received - worker.counted
             worker.counted = worker.received
             worker.rate = (
                 RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
             )
-            if now >= self._grace_until_s and not worker.dead:
-                row = self._beats.row(worker.spec.worker)
-                care.kill_late(worker, row, self._book.held_by(worker.uid), now, self._limits.item_timeout_s)
-                if worker.late and worker.late.stage == "predict" and self._job.config.workers.kind == "locked":
-                    self._replace_threads(worker)
-                    break
-        if now >= self._grace_until_s and self._collector is not None:
-            beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
-            if now - beat_s > max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S):
-                self._collector.kill()  # stopped, not slow: it beats while it writes
+            if worker.dead:
+                continue
+            if care.is_over(worker, awake_s):
+                self._on_death(worker)
+                continue
+            signs, held = self._beats.signs(worker.spec.worker), self._book.held_by(worker.uid)
+            care.kill_late(worker, signs, held, now, awake_s, self._limits.item_timeout_s)
+            if worker.late and worker.late.stage == "predict" and self._job.config.workers.kind == "locked":
+                self._replace_threads(worker)
+                break
+        self._mind_collector(awake_s)
+
+    def _mind_collector(self, awake_s: float) -> None:
+        """Kill one that is stopped, not slow: it beats while it writes. Until it is ready it may be loading."""
+        if self._collector is None:
+            return
+        beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
+        silence_s = max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S)
+        limit_s = silence_s if self._collector.ready else START_TIMEOUT_S
+        if self._collector_stillness.lasts(beat_s, awake_s) > limit_s:
+            self._collector.kill()
 
     def _show(self, now: float) -> None:
         self._shown_s = now
@@ -591,7 +645,7 @@ class Supervisor:
             images_per_s=sum(worker.rate for worker in self._workers.values()),
             committed=self._book.committed_count,
             workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
-            note="stopping: finishing what is in hand" if self._draining else "",
+            note="stopping: finishing what is in hand" if self._draining else self._trouble.note(now),
         )
 
     def _worker_snapshot(self, place: int, worker: WorkerProcess | None) -> WorkerSnapshot:
@@ -632,6 +686,9 @@ class Supervisor:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self._workers and time.monotonic() < deadline and len(self._signals) < KILL_NOW:
             self._watch.turn(TURN_S)
+            for worker in list(self._workers.values()):
+                if not worker.dead and worker.process.exitcode is not None:  # a fork of it holds its sentinel open
+                    self._on_death(worker)
 
     def _close(self) -> None:
         """Nothing is left behind: no process, no segment."""
@@ -639,10 +696,11 @@ class Supervisor:
         for worker in self._workers.values():
             worker.kill()
         if self._collector is not None:
-            with contextlib.suppress(OutputError):  # the run ends with another word already
+            with contextlib.suppress(FarmError):  # the run ends with another word already
                 self._collector.stop(self._hear_collector, STOP_TIMEOUT_S, lambda: len(self._signals) >= KILL_NOW)
+        deadline = time.monotonic() + JOIN_S
         for worker in self._workers.values():
-            worker.reap()
+            worker.reap(max(0.0, deadline - time.monotonic()))
         self._workers.clear()
         for segment in ("_ring", "_broadcast", "_beats"):
             if getattr(self, segment, None) is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm.schema import STATUS_FAILED, STATUS_OK
+from farm.schema import STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_OK, TIMEOUT
 from farm.summary import Failure
 
 SHARE_NEEDS = 100  # images, before a share of them means anything
@@ -24,6 +25,18 @@ def too_many(failed: int, ok: int, limit: int | float | None) -> str | None:
     if done < SHARE_NEEDS or failed <= limit * done:
         return None
     return f"{failed} of {done} images failed ({failed / done:.0%}), more than limits.max_failed = {limit:g}"
+
+
+def any_ok(batches: Iterable[pa.RecordBatch]) -> bool:
+    """Was any image labelled? Of batches with the column status."""
+    return any(pc.any(pc.equal(batch["status"], STATUS_OK)).as_py() for batch in batches)
+
+
+def shows_reading(batch: pa.RecordBatch) -> bool:
+    """Whether an image of a worker's batch was read, labelled or not. One that never returned was not."""
+    failed = [error for error in batch["error"].to_pylist() if error is not None]
+    unread = sum(error["stage"] in (STAGE_READ, STAGE_LIST) or error["type"] == TIMEOUT for error in failed)
+    return unread < batch.num_rows
 
 
 class Tally:

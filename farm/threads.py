@@ -18,12 +18,15 @@ from typing import Any
 
 from farm import worker
 from farm.config import ModelConfig
+from farm.deadlines import BEAT_S
+from farm.heartbeat import Heartbeats
 from farm.messages import Stop
 from farm.models import load_model
 from farm.models.base import Model
 from farm.models.locked import LockedModel
+from farm.pulse import Pulse
 
-BEAT_S = 0.5
+CLOSED = -1  # in place of a descriptor
 
 
 class LeaseQueue:
@@ -41,9 +44,6 @@ class LeaseQueue:
 
     def get_nowait(self) -> Any:
         return Stop() if self._over else self._queue.get_nowait()
-
-    def cancel_join_thread(self) -> None:
-        """Nothing to cancel."""
 
     def close(self) -> None:
         """Nothing that is in it counts any more."""
@@ -67,12 +67,12 @@ class ModelLoader:
             model.abandon()
         self._models.clear()
 
-    def __call__(self, config: ModelConfig, device: str, threads: int) -> Model:
+    def __call__(self, config: ModelConfig, device: str, threads: int, digest: str | None) -> Model:
         with _loading:
             if not self._shared:
-                return load_model(config, device, threads)
+                return load_model(config, device, threads, digest)
             if device not in self._models:
-                self._models[device] = LockedModel(load_model(config, device, threads))
+                self._models[device] = LockedModel(load_model(config, device, threads, digest))
             return self._models[device]
 
 
@@ -81,7 +81,7 @@ class ThreadWorker:
 
     def __init__(
         self, spec: worker.WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
-        load: Callable[[ModelConfig, str, int], Model], name: str,
+        load: Callable[[ModelConfig, str, int, str | None], Model], name: str,
     ) -> None:  # fmt: skip
         self.sentinel, self._ended = os.pipe()
         self.pid = os.getpid()
@@ -89,6 +89,7 @@ class ThreadWorker:
         self._sockets = (control, results)
         self._leases = leases
         self._lock = threading.Lock()
+        self._pulse: Pulse | None = None
         self._thread = threading.Thread(target=self._run, args=(spec, load), name=name, daemon=True)
 
     def start(self) -> None:
@@ -101,19 +102,24 @@ class ThreadWorker:
         """Wait for the thread, unless it was given up."""
         if self.exitcode is None or self.exitcode >= 0:
             self._thread.join(timeout)
-        with contextlib.suppress(OSError):
-            os.close(self.sentinel)
+
+    def close(self) -> None:
+        """Let go of the sentinel. May be called twice."""
+        sentinel, self.sentinel = self.sentinel, CLOSED
+        if sentinel != CLOSED:
+            os.close(sentinel)
 
     def give_up(self) -> None:
         """Cut the thread off: its death is noticed at once, its later results are nobody's."""
         self._leases.close()
         self._end(-signal.SIGKILL)
 
-    def _run(self, spec: worker.WorkerSpec, load: Callable[[ModelConfig, str, int], Model]) -> None:
+    def _run(self, spec: worker.WorkerSpec, load: Callable[[ModelConfig, str, int, str | None], Model]) -> None:
         code = 1
         try:
-            worker.serve(spec, self._leases, *self._sockets, self._keep_beating, load)
-            code = 0
+            if (pulse := self._begin_pulse(spec)) is not None:
+                worker.serve(spec, pulse, self._leases, *self._sockets, load)
+                code = 0
         except SystemExit as leaving:
             code = int(leaving.code or 0)
         except OSError:
@@ -121,21 +127,31 @@ class ThreadWorker:
         finally:
             self._end(code)
 
-    def _keep_beating(self, beat: Callable[[], None]) -> None:
-        def tick() -> None:
-            while self.exitcode is None:
-                beat()
-                self._thread.join(BEAT_S)
+    def _begin_pulse(self, spec: worker.WorkerSpec) -> Pulse | None:
+        """None where the thread was given up already: the row of the heartbeats may be another's."""
+        beats = Heartbeats.attach(spec.heartbeats, spec.rows)
+        with self._lock:
+            if self.exitcode is not None:
+                return None
+            self._pulse = Pulse(beats, spec.worker)
+        threading.Thread(target=self._tick, args=(self._pulse,), name=f"{self._thread.name}-beat", daemon=True).start()
+        return self._pulse
 
-        threading.Thread(target=tick, name=f"{self._thread.name}-beat", daemon=True).start()
+    def _tick(self, pulse: Pulse) -> None:
+        while self.exitcode is None:
+            pulse.beat()
+            self._thread.join(BEAT_S)
 
     def _end(self, code: int) -> None:
         with self._lock:
             if self.exitcode is not None:
                 return
             self.exitcode = code
+            if self._pulse is not None:
+                self._pulse.silence()
             for end in self._sockets:
                 with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
+                    end.shutdown(socket.SHUT_RDWR)  # in forks of the program, too
                 end.close()
+            os.write(self._ended, b"!")  # a fork of the program may hold it open
             os.close(self._ended)

@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,8 +25,10 @@ from farm.engines import local
 from farm.engines.local import Hooks, Running
 from farm.errors import ConfigError, FarmError, ModelError, OutOfTimeError, SourceError
 from farm.models import backends
+from farm.models.conversions import Agreement
 from farm.placement import Machine, inspect_machine, plan, usable_cores
-from farm.sources.base import Entry, Source, first_entry_or_raise
+from farm.scratch import Scratch
+from farm.sources.base import Entry, Source, examine, first_entry_or_raise
 from farm.summary import Snapshot, Summary
 
 BUDGET_S = 120.0
@@ -104,7 +105,7 @@ def tune(
         )
     machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
     prepared = local.prepare(config, machine=machine)
-    entries = list(itertools.islice(first_entry_or_raise(prepared.source), SAMPLE_IMAGES))
+    entries = _sampled(prepared.source)
     sample = Sample(prepared.source.name, prepared.source.root, entries)
     bench = _Bench(sample, machine, note, budget_s, time.monotonic() + budget_s)
     trials: list[Trial] = []
@@ -130,6 +131,15 @@ def tune(
     if best is None:
         raise SourceError("nothing could be tried; give a longer budget")
     return Tuning(tuple(trials), best[0], _fixed(best[1], best[0]))
+
+
+def _sampled(source: Source) -> list[Entry]:
+    """Images from all over the source, or the first ones where that would cost a listing."""
+    entries = list(itertools.islice(first_entry_or_raise(source), SAMPLE_IMAGES))
+    paths = source.sample(SAMPLE_IMAGES) if len(entries) == SAMPLE_IMAGES else []
+    if len(paths) < SAMPLE_IMAGES:
+        return entries
+    return [examine(os.path.join(source.root, path), path) for path in paths]
 
 
 def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]:
@@ -179,7 +189,7 @@ def _plan_of(config: FarmConfig, machine: Machine) -> Any:
 
 
 def _doubted(trial: Trial, earlier: Sequence[Trial], config: FarmConfig) -> Trial:
-    """The trial without a rate, where a backend that nobody asked for moves boxes that torch leaves where they are."""
+    """The trial without a rate, where a backend that nobody asked for moves labels that torch leaves where they are."""
     chosen = config.model.backend == "auto" and trial.backend != "torch"
     if not chosen or trial.agreement is None or trial.precision != "fp32":
         return trial
@@ -282,7 +292,7 @@ class _Bench:
             decoders=place[0].decoders,
             images_per_s=watcher.rate,
             own_bytes=watcher.own_bytes,
-            agreement=summary.agreement["matched"] if summary.agreement else None,
+            agreement=Agreement(**summary.agreement).both_ways if summary.agreement else None,
             note=watcher.note,
             cuda_graphs=config.model.cuda_graphs,
         )
@@ -293,8 +303,8 @@ class _Bench:
             model = model.model_copy(update={"backend": "torch"})
         hooks = Hooks(watcher.meet, watcher.look, on_note=self.note)
         left_s = max(0.0, self.over_s - time.monotonic())
-        with tempfile.TemporaryDirectory(prefix="farm-tune-") as folder:
-            output = config.output.model_copy(update={"dir": folder, "exports": []})
+        with Scratch("tune") as folder:
+            output = config.output.model_copy(update={"dir": str(folder.path), "exports": []})
             trial = config.model_copy(update={"model": model, "output": output})
             try:
                 return run(trial, hooks=hooks, source=self.sample, convert_timeout_s=left_s)

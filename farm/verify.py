@@ -1,6 +1,6 @@
 """`farm verify`: recount a run's promises from its parts. Reads only; runs nothing of what it reads.
 
-What is checked: every file in parts/ is a whole part of this run; no image has two rows that both count; the rows are
+What is checked: every file in parts/ is a whole part of this run; no image was labelled twice for nothing; the rows are
 as many as the last summary says; label files are those that the parts would give.
 """
 
@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import storage
-from farm.errors import PartError
+from farm.errors import PartError, UnreadablePartError
+from farm.exports.base import Warnings
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
-from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_OK, names_of, path_of
-from farm.store import PART_NAME, SUMMARY_FILE, TEMPORARY_PREFIX, TORN_SUFFIX, RunStore, open_part, read_part
+from farm.exports.shared_labels import Losers, labelled_paths
+from farm.exports.yolo import NAME_ERRORS
+from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
+from farm.schema import STAGE_LIST, STATUS_OK, names_of
+from farm.store import (
+    PART_NAME,
+    SUMMARY_FILE,
+    TEMPORARY_PREFIX,
+    TORN_SUFFIX,
+    RunStore,
+    open_part,
+    read_part,
+    session_of,
+)
 
 SHOWN = 20  # problems of one kind that are spelled out
+NO_SUCH_NAME = "\0"  # in place of a text: no file can have that name, which the export said
+SIGHTING = np.dtype(
+    [("path", DIGEST), ("key", DIGEST), ("session", np.int64), ("failed", np.bool_), ("vanished", np.bool_)]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +66,7 @@ def verify(run_dir: str | Path) -> Verification:
     problems, notes = _check_files(store)
     if problems:  # what cannot be read cannot be counted
         return Verification(0, 0, tuple(problems), tuple(notes))
-    problems += _limited(_check_keys(store), "more rows that count twice")
+    problems += _limited(_check_rows(store), "more rows that count twice")
     ok, failed = _counts(store)
     problems += _check_summary(store, ok, failed, notes)
     if not storage.is_remote(store.path) and (store.path / "labels").is_dir() and ok:
@@ -88,44 +106,58 @@ def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
 
 
 def _opened(part: Path) -> dict[bytes, bytes] | PartError:
-    """The metadata of a part that is whole."""
+    """The metadata of a part that is whole. Raises UnreadablePartError: nobody knows whether it is."""
     try:
         file = open_part(part)
         read_part(part, None, file)  # all of it: damage shows by the checksums of its pages
         return file.schema_arrow.metadata or {}
+    except UnreadablePartError:
+        raise
     except PartError as error:
         return error
 
 
-def _check_keys(store: RunStore) -> Iterator[str]:
-    """One key, two rows: right only where the older one failed and was tried again, or had vanished meanwhile."""
-    keys, sessions, failed, vanished = [], [], [], set()
-    for part, table in storage.read_ahead(store.parts(), functools.partial(read_part, columns=["key", "status"])):
-        keys.append(np.frombuffer(b"".join(table["key"].to_pylist()), "<u8").reshape(-1, 2))
-        match = PART_NAME.match(part.name)
-        sessions.append(np.full(len(table), int(match[1]) if match else 0))
-        failed.append(pc.equal(table["status"], STATUS_FAILED).to_numpy())
-        if failed[-1].any():
-            table = read_part(part, ["path", "status", "error"])
-            errors = table.filter(pc.equal(table["status"], STATUS_FAILED)).to_pylist()
-            vanished |= {row["path"] for row in errors if row["error"]["stage"] == STAGE_LIST}
-    if not keys:
+def _check_rows(store: RunStore) -> Iterator[str]:
+    """Rows of one path, of which the newest counts. A next one is right in a later session, where there was cause.
+
+    Cause is that the one before failed, or was of another file: one that changed, also back to what it was before, or
+    that had vanished. In one session there is no cause; but what farm said of files that vanished once stood beside the
+    row of a worker, and is no image labelled twice.
+    """
+    parts = store.parts()
+    hashes = [found for _, found in storage.read_ahead(parts, _hashes_of)]
+    again = repeated(np.concatenate([np.empty(0, np.int64), *hashes]))
+    if not again.any():
         return
-    all_keys, session, bad = np.concatenate(keys), np.concatenate(sessions), np.concatenate(failed)
-    order = np.lexsort((session, all_keys[:, 1], all_keys[:, 0]))
-    older, newer = order[:-1], order[1:]
-    same = (all_keys[older] == all_keys[newer]).all(axis=1)
-    in_order = session[older] < session[newer]
-    excused = _rows_of(store, vanished) if vanished else np.zeros(len(all_keys), bool)
-    for index in newer[same & ~(in_order & (bad[older] | excused[newer]))]:
-        yield f"key {all_keys[index].tobytes().hex()} has more than one row that counts"
+    bounds = np.cumsum([0, *map(len, hashes)])
+    chosen = [again[first:last] for first, last in pairwise(bounds)]
+    wanted = [part for part, mine in zip(parts, chosen, strict=True) if mine.any()]
+    tables = storage.read_ahead(wanted, functools.partial(read_part, columns=["key", *PATHS, "error"]))
+    rows = np.concatenate(
+        [_sightings(part, table, mine) for (part, table), mine in zip(tables, filter(np.any, chosen), strict=True)]
+    )
+    rows = rows[np.lexsort((rows["path"]["b"], rows["path"]["a"]))]  # stable: the oldest first
+    older, newer = rows[:-1], rows[1:]
+    later = (older["session"] < newer["session"]) & (older["failed"] | (older["key"] != newer["key"]))
+    beside = (older["session"] == newer["session"]) & (older["vanished"] != newer["vanished"])
+    for key in newer["key"][(older["path"] == newer["path"]) & ~later & ~beside]:
+        yield f"key {key.tobytes().hex()} has more than one row that counts"
 
 
-def _rows_of(store: RunStore, paths: set[str]) -> np.ndarray:
-    """Over all parts in order: is the row of one of these paths?"""
-    wanted = pa.array(sorted(paths))
-    tables = storage.read_ahead(store.parts(), functools.partial(read_part, columns=["path"]))
-    return np.concatenate([pc.is_in(table["path"], wanted).to_numpy() for _, table in tables])
+def _sightings(part: Path, table: pa.Table, chosen: np.ndarray) -> np.ndarray:
+    """The chosen rows of a part as SIGHTING."""
+    table = table.filter(pa.array(chosen))
+    found = np.zeros(table.num_rows, SIGHTING)
+    found["path"] = digests(table)
+    found["key"] = np.frombuffer(b"".join(table["key"].to_pylist()), DIGEST)
+    found["session"] = session_of(part.name)
+    found["failed"] = table["error"].is_valid().to_numpy()
+    found["vanished"] = pc.equal(pc.struct_field(table["error"], "stage"), STAGE_LIST).fill_null(False).to_numpy()
+    return found
+
+
+def _hashes_of(part: Path) -> np.ndarray:
+    return quick_hashes(read_part(part, PATHS))
 
 
 def _counts(store: RunStore) -> tuple[int, int]:
@@ -170,18 +202,16 @@ def _check_labels(store: RunStore) -> Iterator[str]:
     schema = store.schema()
     task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)
     labels = store.path / "labels"
+    losers = Losers(store.batches, root, Warnings())
     expected: set[str] = set()
-    contested: set[str] = set()
     for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
         texts = label_texts(good, task, names, bool(output.get("save_conf")))
-        paths = zip(good["path"].to_pylist(), good["path_bytes"].to_pylist(), texts, strict=True)
-        for path, exact, text in paths:
-            label = label_path(path_of(path, exact), root)
-            if label in expected:
-                contested.add(label)  # two images share it; the export said whose it is
+        paths = labelled_paths(good)
+        for path, text, loses in zip(paths, texts, losers.among(paths), strict=True):
+            label = label_path(path, root)
             expected.add(label)
-            if label not in contested and _read(labels / label) != text:
+            if not loses and _read(labels / label) not in (text, NO_SUCH_NAME):
                 yield f"labels/{label!r} is not what the parts give; `farm export {store.path}` writes it again"
     for folder, _, files in os.walk(labels):
         for file in files:
@@ -197,5 +227,9 @@ def _read(path: Path) -> str:
             return file.read()
     except FileNotFoundError:
         return ""
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         return f"unreadable: {error}"
+    except ValueError:  # a NUL
+        return NO_SUCH_NAME
+    except OSError as error:
+        return NO_SUCH_NAME if error.errno in NAME_ERRORS else f"unreadable: {error}"

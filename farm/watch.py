@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import selectors
-import weakref
+import threading
 from collections.abc import Callable
 from typing import Any
+
+from farm.forks import keep_from_forks, no_fork
 
 Handler = Callable[[], None]
 WAKE_BYTES = 4096
@@ -19,9 +21,12 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
         self._handlers: dict[Any, Handler] = {}
-        self._wake_read, end = os.pipe()
+        self._waking = threading.RLock()  # a signal handler may interrupt whoever has it
+        with no_fork():
+            self._selector = selectors.DefaultSelector()
+            self._wake_read, end = os.pipe()
+            keep_from_forks(self, Watch._let_go)
         self._wake_write: int | None = end
         os.set_blocking(self._wake_read, False)
         os.set_blocking(end, False)
@@ -45,19 +50,24 @@ class Watch:
                 handler()
 
     def wake(self) -> None:
-        if (end := self._wake_write) is not None:
-            try:
-                os.write(end, b"!")
-            except OSError:
-                pass  # full: it will wake anyway
+        with self._waking:
+            if self._wake_write is not None:
+                try:
+                    os.write(self._wake_write, b"!")
+                except OSError:
+                    pass  # full: it will wake anyway
 
     def close(self) -> None:
-        """Nobody is woken any more. The descriptor stays open until nobody can be about to write to its number."""
+        """Nobody is woken any more, and nobody is about to write to what may soon be another's descriptor."""
+        with self._waking:
+            self._let_go()
+
+    def _let_go(self) -> None:
         end, self._wake_write = self._wake_write, None
-        self._selector.close()
-        os.close(self._wake_read)
         if end is not None:
-            weakref.finalize(self, os.close, end)
+            self._selector.close()
+            os.close(self._wake_read)
+            os.close(end)
 
     def _woken(self) -> None:
         os.read(self._wake_read, WAKE_BYTES)

@@ -3,16 +3,18 @@
     owns      one model, a few decoding threads, results that are not sent yet, its row of the heartbeats
     receives  Lease, Stop            from the supervisor   (its own multiprocessing.Queue)
     sends     Ready, InitFailed,
-              AttemptFailed          to the supervisor     (its control channel)
+              AttemptFailed,
+              PlaceFailed            to the supervisor     (its control channel)
               Results                to the collector      (its result channel)
 
 Images that cannot be read become failed rows here; what raises while predicting goes back to the supervisor, which
-decides about another attempt. Batches hold images of one letterboxed shape only, so that batching changes nothing
-but speed.
+decides about another attempt, and so does what the place that the images lie in may be to blame for. Batches hold
+images of one letterboxed shape only, so that batching changes nothing but speed.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import queue
@@ -22,8 +24,9 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,25 +36,29 @@ import pyarrow as pa
 
 from farm import child, heartbeat, placement
 from farm.allowance import BYTES_PER_PIXEL, READY_BYTES, Allowance, Backlog
+from farm.batch_size import BatchSizes
 from farm.channel import Writer
 from farm.config import ModelConfig
+from farm.deadlines import DECODE, PREDICT
 from farm.decoders import Decoders
 from farm.decoding import decode_bytes, decode_reduced, header_pixels, read_bytes
 from farm.errors import DecodeError, ModelError
 from farm.feeding import READ_AHEAD_BATCHES
 from farm.heartbeat import Heartbeats
 from farm.keys import split
-from farm.messages import AttemptFailed, InitFailed, Item, Lease, Ready, Stop
+from farm.known_good import Identity, KnownGood
+from farm.messages import AttemptFailed, InitFailed, Item, Lease, PlaceFailed, Ready, Stop
 from farm.models import load_model
 from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory
 from farm.outbox import Outbox
+from farm.place_errors import FILE
+from farm.pulse import Pulse
 from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
 DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch
 LAUNCHED_AHEAD = 1  # batches that a device works on while an earlier one is postprocessed, encoded and sent
 MESSAGE_CHARS = 2000  # of an exception's text; some carry whole tensors
-TRANSIENT = {"OSError", "TimeoutError", "BlockingIOError", "InterruptedError", "MemoryError", "ConnectionError"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,8 @@ class WorkerSpec:
     """All that a worker is told at its start. `uid` is unique in the run; `worker` is its place, kept by successors.
 
     `rows`: of the heartbeats. `keeper_silence_s`: how long a keeper, whose row is the last, may stand still before its
-    worker kills it; None where the parent is a supervisor.
+    worker kills it; None where the parent is a supervisor. `root_id`: which folder `root` was when the run began;
+    `example`: an image of it that was read earlier. `digest`: of what is to be loaded.
     """
 
     uid: int
@@ -72,6 +80,9 @@ class WorkerSpec:
     heartbeats: str
     environment: dict[str, str]
     keeper_silence_s: float | None = None
+    root_id: Identity | None = None
+    example: str | None = None
+    digest: str | None = None
 
 
 def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
@@ -80,28 +91,28 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     child.ignore_signals()
     child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)
-    serve(spec, leases, control, results, child.watch_parent, load_model)
+    beats = Heartbeats.attach(spec.heartbeats, spec.rows)
+    pulse = Pulse(beats, spec.worker)
+    child.watch_parent(pulse.beat)
+    if spec.keeper_silence_s is not None:
+        keeper = beats.row(spec.rows - 1)
+        child.watch_parent(child.mind_parent(lambda: float(keeper["beat_s"]), spec.keeper_silence_s))
+    serve(spec, pulse, leases, control, results, load_model)
 
 
 def serve(
     spec: WorkerSpec,
+    pulse: Pulse,
     leases: Any,
     control: socket.socket,
     results: socket.socket,
-    keep_beating: Callable[[Callable[[], None]], None],
-    load: Callable[[ModelConfig, str, int], Model],
+    load: Callable[[ModelConfig, str, int, str | None], Model],
 ) -> None:
     """What a worker does from its start to its end, in a process or a thread. Raises SystemExit(1) where it cannot."""
-    beats = Heartbeats.attach(spec.heartbeats, spec.rows)
-    pulse = Pulse(beats, spec.worker)
-    keep_beating(pulse.beat)
-    if spec.keeper_silence_s is not None:
-        keeper = beats.row(spec.rows - 1)
-        keep_beating(child.mind_parent(lambda: float(keeper["beat_s"]), spec.keeper_silence_s))
     to_supervisor, to_collector = Writer(control), Writer(results)
     try:
         placement.apply(spec.placement)
-        model = load(spec.model, spec.placement.device, spec.placement.threads)
+        model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
         batch = _fitting_batch(model, spec.placement)
         model.restore_threads()
     except Exception as error:
@@ -117,56 +128,6 @@ def serve(
         raise SystemExit(1) from None  # the collector is gone; the supervisor replaces both
 
 
-class Pulse:
-    """The worker's row of the heartbeats: its state, its oldest item, and where its time goes."""
-
-    def __init__(self, heartbeats: Heartbeats, worker: int) -> None:
-        self._heartbeats = heartbeats  # keeps the mapping alive
-        self._row = heartbeats.row(worker)
-        self._lock = threading.Lock()
-        self._active: dict[int, tuple[float, int]] = {}
-        self._row["pid"] = os.getpid()
-        self.beat()
-
-    def beat(self) -> None:
-        self._row["beat_s"] = time.monotonic()
-
-    def state(self, state: int) -> None:
-        self._row["state"] = state
-
-    def begin(self, seqs: Sequence[int], first: bool) -> None:
-        """Work on these items begins now, together; `first`: for the first time, so that they become suspects."""
-        with self._lock:
-            entry = (time.monotonic(), len(seqs))
-            self._active.update(dict.fromkeys(seqs, entry))
-            if first:
-                self._row["started"] += len(seqs)
-            self._show_oldest()
-
-    def pause(self, seqs: Sequence[int]) -> None:
-        """Nothing works on these items any more; their deadline stands still."""
-        with self._lock:
-            for seq in seqs:
-                self._active.pop(seq, None)
-            self._show_oldest()
-
-    def sent(self, count: int) -> None:
-        with self._lock:
-            self._row["images"] += count
-
-    def spent(self, stages: Mapping[str, float]) -> None:
-        """Seconds by stage (heartbeat.STAGES)."""
-        with self._lock:
-            for stage, seconds in stages.items():
-                self._row[f"{stage}_s"] += seconds
-
-    def _show_oldest(self) -> None:
-        seq, (since, together) = next(iter(self._active.items()), (heartbeat.NOTHING, (0.0, 0)))
-        self._row["oldest_since_s"] = since
-        self._row["oldest_together"] = together
-        self._row["oldest_seq"] = seq
-
-
 class Stopwatch:
     """Seconds by stage of one thing that is done."""
 
@@ -180,6 +141,10 @@ class Stopwatch:
         self.seconds[stage] = now - self._last
         self._last = now
 
+    def skip(self) -> None:
+        """What was done since the last call was waiting."""
+        self._last = time.perf_counter()
+
 
 @dataclass(frozen=True, slots=True)
 class Launched:
@@ -189,9 +154,13 @@ class Launched:
     handle: Any
     launch_s: float
 
+    @property
+    def seqs(self) -> list[int]:
+        return [decoded.item.seq for decoded in self.batch]
+
     def parts(self) -> tuple[list[Decoded], list[int], Any, float]:
         """Batch, its seqs, handle and seconds of the launch."""
-        return self.batch, [decoded.item.seq for decoded in self.batch], self.handle, self.launch_s
+        return self.batch, self.seqs, self.handle, self.launch_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +189,13 @@ class Worker:
         self._overlapping = cast(OverlappingModel, model) if getattr(model, "overlaps", False) else None
         self._wait_turn = getattr(model, "wait_turn", lambda: None)  # of threads that share it: no deadline runs then
         self._launched: deque[Launched] = deque()
-        self._batch = batch
+        self._sizes = BatchSizes(batch)
         self._gathered = max(batch, spec.placement.group)
         self._items: deque[tuple[Item, int]] = deque()
         self._decoding: deque[tuple[Item, Future[Decoded | Unread]]] = deque()
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
         self._waiting = 0
+        self._known_good = KnownGood(spec.root, spec.root_id, spec.example)
         self._allowance = Allowance()
         self._backlog = Backlog(READY_BYTES)
         self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
@@ -280,18 +250,20 @@ class Worker:
 
     def _decode(self, item: Item, attempt: int) -> Decoded | Unread:
         """Runs in a decoding thread: the image, letterboxed, or why it cannot be had."""
-        self._pulse.begin((item.seq,), first=True)
+        self._pulse.begin((item.seq,), DECODE, first=True)
+        waiting = functools.partial(self._pulse.standing, (item.seq,), DECODE)
         if self._backlog.is_full:
-            self._pulse.pause((item.seq,))  # no deadline runs meanwhile
-            self._backlog.wait_for_room(item.seq)
-            self._pulse.begin((item.seq,), first=False)
+            with waiting():
+                self._backlog.wait_for_room(item.seq)
         began = time.perf_counter()
         stages = Stopwatch()
+        again, place = True, None
+        path = os.path.join(self._spec.root, item.path)
         try:
-            path = os.path.join(self._spec.root, item.path)
-            data = read_bytes(path, self._spec.max_pixels)
+            data = read_bytes(path, self._spec.max_pixels, self._known_good.add)
             stages.lap("read")
-            with self._allowance.hold((header_pixels(data) or 0) * BYTES_PER_PIXEL):
+            with self._allowance.hold((header_pixels(data) or 0) * BYTES_PER_PIXEL, waiting):
+                stages.skip()
                 image, shape = self._pixels(data, path)
                 stages.lap("decode")
                 prepared = self._model.prepare(image, shape)
@@ -300,12 +272,15 @@ class Worker:
             return Decoded(item, attempt, prepared, shape, (time.perf_counter() - began) * 1e3)
         except DecodeError as failure:
             error = {"stage": failure.stage, "type": failure.kind, "message": str(failure)}
+            again = failure.kind == "MemoryError" if failure.errno is None else failure.errno not in FILE
+            if failure.errno is not None and self._known_good.place_is_to_blame(path, failure.errno):
+                place = failure.errno
         except Exception as failure:  # a bug or a full memory: the image may be fine, another attempt will tell
             error = {"stage": "prepare", "type": type(failure).__name__, "message": f"{failure} ({_where(failure)})"}
         finally:
             self._pulse.pause((item.seq,))
             self._pulse.spent(stages.seconds)
-        return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3)
+        return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3, again, place)
 
     def _pixels(self, data: bytes, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """The decoded image, and (height, width) of the original."""
@@ -356,7 +331,7 @@ class Worker:
         return coming.done()
 
     def _bucket(self, decoded: Decoded) -> None:
-        shape = (*decoded.prepared.shape, decoded.prepared.dtype.num)  # a float image shares no batch with bytes
+        shape = _shape_of(decoded)
         self._buckets.setdefault(shape, []).append(decoded)
         self._waiting += 1
         if len(self._buckets[shape]) >= self._gathered:
@@ -367,16 +342,21 @@ class Worker:
         batch = self._buckets.pop(shape)
         self._waiting -= len(batch)
         self._backlog.add(-sum(decoded.prepared.nbytes for decoded in batch))
+        self._predict_in_parts(batch, LAUNCHED_AHEAD if self._overlapping else 0)
+
+    def _predict_in_parts(self, batch: list[Decoded], ahead: int = 0) -> None:
+        """As many at a time as the device has room for, which each part may show to be fewer."""
         while batch:
-            part, batch = batch[: self._batch], batch[self._batch :]
-            self._predict(part, LAUNCHED_AHEAD if self._overlapping else 0)
+            size = self._sizes.of(_shape_of(batch[0]), time.monotonic())
+            part, batch = batch[:size], batch[size:]
+            self._predict(part, ahead)
 
     def _predict(self, batch: list[Decoded], ahead: int = 0) -> None:
         """Begin a batch, and finish what was begun before it; `ahead` batches may stay begun."""
         self._wait_turn()
         self._pulse.state(heartbeat.PREDICTING)
         began = time.perf_counter()
-        self._pulse.begin([decoded.item.seq for decoded in batch], first=False)
+        self._pulse.begin([decoded.item.seq for decoded in batch], PREDICT)
         prepared, shapes = [d.prepared for d in batch], [d.shape for d in batch]
         refusal = None
         try:
@@ -402,7 +382,8 @@ class Worker:
                 handle = None
                 predicted = time.perf_counter()
                 columns = self._model.encode(predictions)
-                self._pulse.pause(seqs)
+                self._done_with(seqs)
+                self._sizes.took(_shape_of(batch[0]), len(batch))
                 encoded = time.perf_counter()
                 predict_s = launch_s + predicted - began
                 each = 1e3 / len(batch)
@@ -418,8 +399,14 @@ class Worker:
             self._pulse.spent({**stages, "encode": encoded - predicted})
             self._send(seqs, rows)
 
+    def _done_with(self, seqs: Sequence[int]) -> None:
+        """The device is done with them, and turns to what was launched after them: its time begins now."""
+        self._pulse.pause(seqs)
+        if self._launched:
+            self._pulse.begin(self._launched[0].seqs, PREDICT)
+
     def _retry(self, batch: list[Decoded], refusal: Refusal) -> None:
-        """A batch that raised: halved when memory is short, else image by image, so that one cannot fail others.
+        """A batch that raised: in smaller parts when memory is short, else image by image: none shall fail others.
 
         What else is begun is finished first: it holds memory. Where the device is lost the process leaves, and another
         takes its place; a thread has no other process to leave for.
@@ -431,34 +418,40 @@ class Worker:
                 self._to_supervisor.send(InitFailed(self._spec.uid, refusal.kind, lost, permanent=True))
             print(f"farm: worker {self._spec.worker} leaves: {refusal.message}", file=sys.stderr, flush=True)
             raise SystemExit(1)
-        self._pulse.pause([decoded.item.seq for decoded in batch])
+        self._done_with([decoded.item.seq for decoded in batch])
         self._finish()
+        if refusal.out_of_memory:
+            self._sizes.refused(_shape_of(batch[0]), len(batch), time.monotonic())
         if len(batch) == 1:
             self._give_back(batch[0].item.seq, "predict", refusal.kind, refusal.message)
             return
         if refusal.out_of_memory:
-            self._batch = max(1, len(batch) // 2)
             getattr(self._model, "release_memory", lambda: None)()
-        size = self._batch if refusal.out_of_memory else 1
-        for start in range(0, len(batch), size):
-            self._predict(batch[start : start + size])
+            self._predict_in_parts(batch)
+            return
+        for decoded in batch:
+            self._predict([decoded])
 
     def _fail(self, unread: Unread) -> None:
         """A failed row where another attempt cannot help; back to the supervisor otherwise."""
-        error = unread.error
-        if error["type"] in TRANSIENT or error["stage"] == "prepare":
-            self._give_back(unread.item.seq, error["stage"], error["type"], error["message"])
+        error, seq = unread.error, unread.item.seq
+        if unread.place is not None:
+            failed = PlaceFailed(self._spec.uid, (seq,), unread.place, error["type"], error["message"])
+            self._to_supervisor.send(failed)
+        elif unread.again:
+            self._give_back(seq, error["stage"], error["type"], error["message"])
         else:
-            self._send([unread.item.seq], failed_rows(self._model.task, unread, self._spec.worker))
+            self._send([seq], failed_rows(self._model.task, unread, self._spec.worker))
 
     def _give_back(self, seq: int, stage: str, kind: str, message: str) -> None:
-        self._to_supervisor.send(AttemptFailed(self._spec.uid, (seq,), stage, kind, message[:MESSAGE_CHARS]))
+        with self._waiting_for_reader():
+            self._to_supervisor.send(AttemptFailed(self._spec.uid, (seq,), stage, kind, message[:MESSAGE_CHARS]))
 
     def _label_unseen(self, lease: Lease) -> None:
         """A model that looks at no pixels labels a whole lease at once; nothing is read."""
         self._wait_turn()
         self._pulse.state(heartbeat.PREDICTING)
-        self._pulse.begin(lease.seqs, first=True)
+        self._pulse.begin(lease.seqs, PREDICT, first=True)
         began = time.perf_counter()
         columns = self._model.encode(self._model.predict([], [(0, 0)] * len(lease.seqs)))
         each_ms = (time.perf_counter() - began) * 1e3 / len(lease.seqs)
@@ -472,6 +465,10 @@ class Worker:
         if self._outbox.is_due(len(self._items) + len(self._decoding) + self._waiting + begun):
             self._flush()
 
+    def _waiting_for_reader(self) -> AbstractContextManager[None]:
+        """While the collector or the supervisor is too busy to read, no deadline runs of what the device has begun."""
+        return self._pulse.standing([seq for launched in self._launched for seq in launched.seqs], PREDICT)
+
     def _flush_before(self, coming: Future[Any]) -> None:
         """Nothing waits in the outbox while the worker itself waits."""
         if not coming.done():
@@ -482,9 +479,15 @@ class Worker:
             return
         self._pulse.state(heartbeat.SENDING)
         began, count = time.perf_counter(), len(self._outbox)
-        self._outbox.send()
+        with self._waiting_for_reader():
+            self._outbox.send()
         self._pulse.spent({"send": time.perf_counter() - began})
         self._pulse.sent(count)
+
+
+def _shape_of(decoded: Decoded) -> tuple[int, ...]:
+    """What the images of a batch have in common. A float image shares none with bytes."""
+    return (*decoded.prepared.shape, decoded.prepared.dtype.num)
 
 
 def _fitting_batch(model: Model, place: placement.Placement) -> int:

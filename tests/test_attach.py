@@ -288,6 +288,19 @@ def test_what_is_overwritten_while_it_is_read_is_never_given(pair, monkeypatch):
     assert number_of(follower.take()) == 199 and follower.missed == 199
 
 
+@pytest.mark.parametrize("place", [0, 8, 16, 24, 32, 100, -1], ids=lambda place: f"byte {place}")
+def test_what_has_not_wholly_arrived_is_waited_for(pair, place):
+    """As a processor shows it that lets a later word of the writer's overtake an earlier one."""
+    writer, follower = pair
+    data = rows(1, filler=500)
+    writer.publish(data, 1)
+    at = broadcast.HEADER_BYTES + (place if place >= 0 else broadcast.RECORD_BYTES + len(data) - 1)
+    writer._memory[at] ^= 1
+    assert follower.take() is None and follower.take() is None
+    writer._memory[at] ^= 1
+    assert number_of(follower.take()) == 1 and follower.missed == 0
+
+
 def write_fast(name, seconds):
     writer = Broadcast.create(name, 1 << 16)
     batches = [rows(*[number] * 8, filler=number * 50) for number in range(60)]

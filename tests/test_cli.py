@@ -116,3 +116,10 @@ def test_public_names_are_those_promised():
     assert all(getattr(farm, name) is not None for name in farm.__all__)
     with pytest.raises(AttributeError, match="it has Farm, FarmConfig"):
         _ = farm.nothing
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-1", "0", "soon"])
+def test_seconds_are_a_positive_number(capsys, seconds):
+    with pytest.raises(SystemExit):
+        main(["tune", "source=/a", f"--seconds={seconds}"])
+    assert "--seconds" in capsys.readouterr().err

@@ -2,12 +2,24 @@
 
 import multiprocessing
 import secrets
+from dataclasses import replace
 
 import pytest
 
 from farm.channel import Writer, channel
 from farm.collector import Collector, CollectorSpec
-from farm.messages import Committed, Describe, Drained, Published, Release, Results, Stop, pack_seqs, unpack_seqs
+from farm.messages import (
+    Committed,
+    Describe,
+    Detach,
+    Drained,
+    Published,
+    Release,
+    Results,
+    Stop,
+    pack_seqs,
+    unpack_seqs,
+)
 from farm.ring import NO_SLOT, Ring
 from farm.schema import failed_batch, from_ipc, to_ipc
 from farm.store import RunStore
@@ -116,3 +128,39 @@ def test_stop_commits_what_is_left(farm):
     ours.send(Stop())
     collector.run()
     assert [path for batch in store.batches(["path"]) for path in batch["path"].to_pylist()] == ["3.jpg"]
+
+
+@pytest.mark.parametrize("seconds", [1e7, 1e9, 1e300])
+def test_a_commit_that_is_far_away_is_waited_for(farm, seconds):
+    collector, ours, _ = farm
+    collector._spec = replace(collector._spec, commit_seconds=seconds)
+    collector.receive(1, pack_seqs([3]), to_ipc(rows(3)))
+    ours.send(Stop())
+    collector.run()
+    assert any(isinstance(message, Committed) for message in heard(ours))
+
+
+def test_a_dead_worker_is_read_to_its_last_word_though_somebody_holds_its_channel_open(farm):
+    """More than there are slots; what is written after that is nobody's."""
+    collector, ours, _ = farm
+    reader, end = channel()
+    collector._attach(7, reader.detach())
+    writer = Writer(end)
+    for seq in range(5):
+        writer.send_frame(*Results(pack_seqs([seq]), to_ipc(rows(seq))).frame())
+    end.send(b"\x10\0\0\0")  # half a header: it died there
+    collector._obey(Detach(7))
+    with pytest.raises(OSError):
+        writer.send_frame(*Results(pack_seqs([9]), to_ipc(rows(9))).frame())
+    got = []
+    for _ in range(6):
+        messages = heard(ours)
+        got += messages
+        collector._obey(Release(tuple(m.slot for m in messages if isinstance(m, Published))))
+    assert [unpack_seqs(m.seqs)[0] for m in got if isinstance(m, Published)] == list(range(5))
+    assert got[-1] == Drained(7)
+    assert not any(key.data == 7 for key in collector._selector.get_map().values())
+    collector._obey(Detach(7))
+    assert heard(ours) == [], "it is drained once"
+    collector.receive(1, pack_seqs([10]), to_ipc(rows(10)))
+    assert len(heard(ours)) == 1, "others are read on"

@@ -29,7 +29,8 @@ def test_bare_strings_stand_for_the_obvious_key():
 
 def test_defaults_are_those_of_the_design():
     config = validate(MINIMAL)
-    assert (config.model.imgsz, config.model.conf, config.model.iou, config.model.max_det) == (640, 0.25, 0.7, 300)
+    assert (config.model.imgsz, config.model.agnostic_nms) == (None, None), "as the weights have it"
+    assert (config.model.conf, config.model.iou, config.model.max_det) == (0.25, 0.7, 300)
     assert (config.limits.attempts, config.limits.item_timeout_s, config.commit.images) == (3, 60, 2048)
     assert (config.workers.count, config.output.exports, config.engine) == ("auto", ["yolo"], "local")
     assert config.model.safe_load
@@ -153,3 +154,19 @@ def test_the_schema_describes_what_load_accepts():
     assert {"type": "string"} in schema["properties"]["source"]["anyOf"]
     assert set(schema["properties"]) == set(FarmConfig.model_fields)
     json.dumps(schema)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "inf", "nan", "1e400"])
+@pytest.mark.parametrize(
+    "key",
+    ["commit.seconds", "limits.item_timeout_s", "limits.max_failed", "model.conf", "model.iou", "limits.attempts"],
+)
+def test_a_number_is_a_finite_one(tmp_path, key, value):
+    path = write(tmp_path, "source: /a\nmodel: m.pt\noutput: /o\n")
+    assert complaint(path, [f"{key}={value}"]).count("\n") == 0
+
+
+@pytest.mark.parametrize("key", ["commit.seconds", "limits.item_timeout_s", "model.conf"])
+def test_a_switch_is_no_number(tmp_path, key):
+    path = write(tmp_path, "source: /a\nmodel: m.pt\noutput: /o\n")
+    assert "must be a number, not true or false" in complaint(path, [f"{key}=true"])

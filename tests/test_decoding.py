@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence, features
 
-from farm.decoding import decode, decode_bytes, header_pixels
+from farm.decoding import decode, decode_bytes, header_pixels, read_bytes
 from farm.errors import DecodeError
 
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when ultralytics is imported: a zero-byte .heic asks for pip
@@ -446,6 +447,30 @@ def test_socket_is_refused(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket.jpg")
         assert _refused("socket.jpg").kind == "NotAFile"
+
+
+def test_a_disk_that_is_gone_is_no_socket(tmp_path, monkeypatch):
+    """Both are ENXIO; of a regular file it is the number that counts."""
+    (tmp_path / "a.jpg").write_bytes(b"x")
+
+    def refuse(path, flags):
+        raise OSError(errno.ENXIO, "No such device or address", path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    error = _refused(tmp_path / "a.jpg")
+    assert (error.stage, error.kind, error.errno) == ("read", "OSError", errno.ENXIO)
+    assert str(error).startswith("ENXIO (")
+
+
+def test_who_wants_to_know_is_told_what_was_read(tmp_path):
+    seen = []
+    for name, content in (("a.jpg", b"x"), ("empty.jpg", b"")):
+        (tmp_path / name).write_bytes(content)
+    assert read_bytes(str(tmp_path / "a.jpg"), 100, lambda *about: seen.append(about)) == b"x"
+    for name in ("empty.jpg", "none.jpg"):
+        with pytest.raises(DecodeError):
+            read_bytes(str(tmp_path / name), 100, lambda *about: seen.append(about))
+    assert seen == [(str(tmp_path / "a.jpg"), os.stat(tmp_path).st_dev)]
 
 
 def test_what_cannot_be_read(tmp_path):

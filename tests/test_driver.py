@@ -5,17 +5,19 @@ import signal
 import pyarrow as pa
 import pytest
 
+from farm import earlier
 from farm.blocks import follow, unpack
 from farm.config import validate
 from farm.driver import Driver
 from farm.engines.local import Hooks, prepare
 from farm.errors import ModelError, TooManyFailures, WorkerError
-from farm.keys import KeySet
 from farm.labeller import Receipt
 from farm.lister import Lister
-from farm.schema import failed_batch, to_ipc
+from farm.parts import read_part
+from farm.schema import STATUS_OK, failed_batch, part_metadata, part_schema, to_ipc
 from farm.sources import first_entry_or_raise
-from farm.store import RunStore
+from farm.sources.base import item_key
+from farm.store import PartWriter, RunStore
 from farm.supervisor import Job
 from tests.faults.harness import pictures
 
@@ -49,7 +51,7 @@ class FakePipeline:
 def drive(tmp_path):
     opened = []
 
-    def start(pipeline, count=100, known=(), hooks=None, **sections):
+    def start(pipeline, count=100, hooks=None, **sections):
         values = {
             "source": str(pictures(tmp_path / "images", count)),
             "model": {"factory": "farm.models.fake:make"},
@@ -60,10 +62,12 @@ def drive(tmp_path):
         prepared = prepare(validate(values | sections))
         store = RunStore.open(tmp_path / "run")
         opened.append(store)
-        job = Job(prepared.config, prepared.placements, prepared.source.root, "x", {}, 0, None, {}, lambda *about: None)
+        task = "detect" if store.parts() else None
+        job = Job(prepared.config, prepared.placements, prepared.source.root, "x", {}, 0, task, {}, lambda *about: None)
         entries = first_entry_or_raise(prepared.source)
         hooks = hooks or Hooks()
-        make = lambda gone: Lister(prepared.source, entries, KeySet(), lambda: None, gone)  # noqa: E731
+        known = store.committed_keys()
+        make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier)  # noqa: E731
         return Driver(job, store, make, pipeline, hooks.on_snapshot, None)
 
     yield start
@@ -131,3 +135,23 @@ def test_an_interrupt_says_what_is_left(drive):
     assert outcome.signal == signal.SIGTERM
     assert 10 <= outcome.committed < 3000
     assert outcome.remaining is None or outcome.remaining + outcome.committed == 3000
+
+
+def test_what_has_vanished_becomes_rows_in_portions(drive, tmp_path, monkeypatch):
+    monkeypatch.setattr(earlier, "VANISHED_AT_ONCE", 3)
+    gone = [f"gone{number:02d}.png" for number in range(20)]
+    values = {
+        "key": [item_key(path, 1, 1) for path in gone], "path": gone, "status": [STATUS_OK] * 20,
+        "task": ["detect"] * 20, "attempts": [1] * 20, "worker": [0] * 20,
+    }  # fmt: skip
+    schema = part_schema("detect")
+    rows = pa.record_batch([pa.array(values.get(f.name, [None] * 20), f.type) for f in schema], schema=schema)
+    store = RunStore.open(tmp_path / "run")
+    PartWriter(store.parts_dir, 1).commit([rows], part_metadata("detect", {}, "x"))
+    store.close()
+    outcome = drive(FakePipeline(), count=5).run()
+    assert (outcome.committed, outcome.remaining) == (5 + 20, 0)
+    parts = [read_part(part, None) for part in RunStore.view(tmp_path / "run").parts()[1:]]
+    assert [len(part) for part in parts] == [3] * 6 + [2]
+    assert [path for part in parts for path in part["path"].to_pylist()] == gone
+    assert {error["stage"] for part in parts for error in part["error"].to_pylist()} == {"list"}

@@ -1,14 +1,17 @@
 """A keeper and its worker process, without any cluster: items in, rows out, whatever dies."""
 
+import errno
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
 
 from farm.config import LimitsConfig, ModelConfig
-from farm.errors import FarmError, WorkerError
+from farm.errors import FarmError, ModelError, SourceLostError, WorkerError
 from farm.keeper import Keeper, KeeperSpec
+from farm.place_errors import Patience
 from farm.placement import Placement
 from farm.segments import leftovers, prefix_of
 from tests.faults.harness import POISON, pictures, wait_for
@@ -20,12 +23,13 @@ pytestmark = pytest.mark.timeout(60)
 def keep(tmp_path):
     kept = []
 
-    def start(recycle_after=None, limits=None, **model):
+    def start(recycle_after=None, limits=None, made=None, factory="farm.models.fake:make", changes=None, stopped=None,
+              has_labelled=False, **model):  # fmt: skip
         args = {"boxes": 2, "pixels": True, **model}
         spec = KeeperSpec(
             worker=3,
             placement=Placement(0, (), "cpu", 1, 1, 1),
-            model=ModelConfig(factory="farm.models.fake:make", args=args),
+            model=made or ModelConfig(factory=factory, args=args),
             limits=LimitsConfig(**(limits or {})),
             recycle_after=recycle_after,
             root=str(tmp_path / "images"),
@@ -34,7 +38,8 @@ def keep(tmp_path):
             prefix=prefix_of(tmp_path),
             silence_s=60.0,
         )
-        kept.append(Keeper(spec))
+        spec = replace(spec, **(changes or {}))
+        kept.append(Keeper(spec, stopped or (lambda: False), lambda: has_labelled))
         return kept[-1]
 
     yield start
@@ -85,6 +90,13 @@ def test_an_image_that_kills_fails_alone_and_is_counted(keep, tmp_path):
     assert (len(found), keeper.restarts) == (20, 2)
 
 
+def test_a_block_of_poison_is_no_reason_to_give_up_where_others_have_labelled(keep, tmp_path):
+    keeper = keep(has_labelled=True, kill_on=POISON, limits={"attempts": 1, "max_restarts": 2})
+    found = statuses(keeper.label(items(tmp_path, 12, poisoned=tuple(range(12)))))
+    assert list(found.values()) == ["failed"] * 12
+    assert keeper.restarts >= 12
+
+
 def test_a_worker_is_recycled(keep, tmp_path):
     keeper = keep(recycle_after=8)
     assert len(statuses(keeper.label(items(tmp_path, 20)))) == 20
@@ -111,3 +123,53 @@ def test_errors_reach_whoever_waits(keep, tmp_path):
     closed.close()
     with pytest.raises(WorkerError, match="was closed"):
         closed.label(wanted)
+
+
+@pytest.fixture
+def stumble(keep, tmp_path):
+    """A keeper whose images' place stumbles (`flag.write_text`); its patience is short."""
+    (tmp_path / "bad").write_text("")
+    files = {"folder": str(tmp_path / "images"), "flag": str(tmp_path / "flag"), "bad": str(tmp_path / "bad")}
+
+    def start(whole_s, stopped=None):
+        patience = Patience(whole_s, first_pause_s=0.05, longest_pause_s=0.2)
+        factory = "tests.faults.stumbling:make"
+        return keep(factory=factory, changes={"patience": patience}, stopped=stopped, sleep_ms=5, **files)
+
+    return start, tmp_path / "flag"
+
+
+def test_a_place_that_stumbles_keeps_one_waiting(stumble, tmp_path):
+    start, flag = stumble
+    keeper, wanted = start(30.0), items(tmp_path, 60)
+    flag.write_text(str(errno.ESTALE))
+    threading.Timer(1.5, flag.unlink).start()
+    assert set(statuses(keeper.label(wanted)).values()) == {"ok"}
+    assert not flag.exists()
+
+
+def test_a_place_that_stays_away_is_an_error(stumble, tmp_path):
+    start, flag = stumble
+    keeper, wanted = start(0.5), items(tmp_path, 60)
+    assert set(statuses(keeper.label(wanted[:20])).values()) == {"ok"}
+    flag.write_text(str(errno.ENOTCONN))
+    with pytest.raises(SourceLostError, match=r"reading .*/images on .* fails with ENOTCONN .* run the same command"):
+        keeper.label(wanted[20:])
+
+
+def test_who_stops_the_run_does_not_wait_for_the_place(stumble, tmp_path):
+    start, flag = stumble
+    stopped = threading.Event()
+    keeper, wanted = start(1000.0, stopped.is_set), items(tmp_path, 60)
+    flag.write_text(str(errno.ESTALE))
+    threading.Timer(1.0, stopped.set).start()
+    with pytest.raises(SourceLostError, match="stopped"):
+        keeper.label(wanted)
+
+
+def test_weights_that_are_not_those_of_the_run_are_not_loaded(keep, tmp_path):
+    """They were overwritten since the actor compared them, and its worker starts only now."""
+    (tmp_path / "best.pt").write_bytes(b"other weights")
+    keeper = keep(made=ModelConfig(weights=str(tmp_path / "best.pt")), changes={"digest": "0" * 64})
+    with pytest.raises(ModelError, match=r"best\.pt changed since the run began"):
+        keeper.wait_ready()

@@ -119,6 +119,45 @@ def test_an_item_that_must_be_tried_alone_does_not_wait_for_the_end():
     assert book.held_by(1 - tried) > 0
 
 
+def test_a_postponed_item_comes_after_what_is_queued_and_not_before_its_time():
+    book = book_with(4)
+    book.join(0)
+    book.grant(0, 2)
+    book.postpone(0, [0, 1], due_s=5.0)
+    assert (book.queued, book.in_hand, book.empty) == (4, 0, False)
+    book.wake(4.9)
+    assert book.grant(0, 9).seqs == (2, 3)
+    assert book.grant(0, 9) is None
+    book.wake(5.0)
+    lease = book.grant(0, 9)
+    assert (lease.seqs, lease.attempt) == ((0, 1), 1)
+
+
+def test_what_is_recalled_is_due_at_once_but_for_items_that_are_to_blame():
+    book = book_with(3)
+    book.join(0)
+    book.grant(0, 3)
+    book.postpone(0, [2, 0], due_s=5.0)
+    assert book.attempt_failed(0, [1], due_s=7.0) == []
+    book.recall()
+    assert book.grant(0, 9).seqs == (2, 0)
+    assert book.grant(0, 9) is None
+    book.wake(7.0)
+    book.received(0, [0, 2])
+    assert (book.grant(0, 9).seqs, book.failures(1)) == ((1,), 1)
+
+
+def test_an_item_that_its_place_kept_a_worker_from_is_not_charged():
+    book = book_with(3, attempts=1)
+    book.join(0)
+    book.grant(0, 3)
+    assert book.worker_died(0, started=2, blamed=1, due_s=1.0) == []
+    book.join(1)
+    assert book.grant(1, 3).seqs == (0, 2)
+    book.wake(1.0)
+    assert book.grant(1, 3).seqs == (1,)
+
+
 def test_late_results_are_ignored():
     book = book_with(2)
     book.join(0)
@@ -158,6 +197,8 @@ class Farm(RuleBasedStateMachine):
         self.committed: list[int] = []
         self.verdict_attempts: dict[int, int] = {}
         self.lone_failures: dict[int, int] = {}
+        self.now_s = 0.0
+        self.due_s: dict[int, float] = {}
 
     @initialize(count=st.integers(1, 30))
     def list_some(self, count):
@@ -186,6 +227,29 @@ class Farm(RuleBasedStateMachine):
                 assert not held, "a retry must be alone"
                 assert len(lease.seqs) == 1
             self.hands[worker] += lease.seqs
+            assert all(self.due_s.pop(seq, 0.0) <= self.now_s for seq in lease.seqs), "leased before its time"
+
+    @rule(worker=workers, wait_s=st.floats(0, 10), data=st.data())
+    def postponed(self, worker, wait_s, data):
+        """Not now: nothing is charged, however often."""
+        mine = self.hands[worker]
+        if mine:
+            some = data.draw(st.lists(st.sampled_from(mine), unique=True))
+            before = [self.book.failures(seq) for seq in some]
+            self.book.postpone(worker, some, self.now_s + wait_s)
+            assert [self.book.failures(seq) for seq in some] == before
+            self.hands[worker] = [seq for seq in mine if seq not in some]
+            self.due_s |= dict.fromkeys(some, self.now_s + wait_s)
+
+    @rule(passed_s=st.floats(0, 10))
+    def time_passes(self, passed_s):
+        self.now_s += passed_s
+        self.book.wake(self.now_s)
+
+    @rule()
+    def what_hindered_them_is_over(self):
+        self.book.recall()
+        self.due_s = {seq: due_s for seq, due_s in self.due_s.items() if self.book.failures(seq)}
 
     @rule(worker=workers, data=st.data())
     def results_arrive(self, worker, data):
@@ -208,20 +272,29 @@ class Farm(RuleBasedStateMachine):
         granted = self.book._hands[worker].granted
         started = data.draw(st.integers(granted - len(mine), granted))
         blamed = data.draw(st.sampled_from([*mine, None])) if mine else None
-        self._judge(self.book.worker_died(worker, started, blamed))
+        due_s = data.draw(st.one_of(st.none(), st.floats(0, 10).map(lambda wait_s: self.now_s + wait_s)))
+        before = {seq: self.book.failures(seq) for seq in mine}
+        verdicts = self.book.worker_died(worker, started, blamed, due_s)
+        if due_s is not None:
+            assert not verdicts
+            assert {seq: self.book.failures(seq) for seq in mine} == before
+        self._judge(verdicts)
 
     @rule(worker=consumes(workers))
     def worker_leaves(self, worker):
         self.hands.pop(worker)
         self.book.worker_left(worker)
 
-    @rule(worker=workers, data=st.data())
-    def attempt_fails(self, worker, data):
+    @rule(worker=workers, wait_s=st.one_of(st.none(), st.floats(0, 10)), data=st.data())
+    def attempt_fails(self, worker, wait_s, data):
         mine = self.hands[worker]
         if mine:
             seq = data.draw(st.sampled_from(mine))
             self.hands[worker] = [other for other in mine if other != seq]
-            self._judge(self.book.attempt_failed(worker, [seq]))
+            due_s = None if wait_s is None else self.now_s + wait_s
+            self._judge(self.book.attempt_failed(worker, [seq], due_s))
+            if due_s is not None:
+                self.due_s[seq] = due_s
 
     @precondition(lambda self: self.collector)
     @rule(data=st.data())
@@ -263,6 +336,7 @@ class Farm(RuleBasedStateMachine):
         """Whatever happened, one healthy worker finishes the rest."""
         for worker in list(self.hands):
             self.book.worker_left(worker)
+        self.book.wake(float("inf"))
         self.book.join(-1)
         while (lease := self.book.grant(-1, 7)) is not None:
             assert self.book.received(-1, lease.seqs) == len(lease.seqs)

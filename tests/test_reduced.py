@@ -12,8 +12,8 @@ from farm.api import Hooks
 from farm.config import ModelConfig
 from farm.decoding import decode, decode_bytes, decode_reduced, jpeg_shape
 from farm.errors import DecodeError
+from farm.models.agreement import Found, agreement, predictions
 from farm.models.conversions import FEWEST_COMPARED
-from farm.models.convert import agreement, predictions
 
 MAX = 10**8
 
@@ -100,7 +100,7 @@ def test_boxes_of_large_photographs(large, coco_weights):
         whole = decode(path, MAX)
         assert prepared.shape == model.prepare(whole, shape).shape
         (result,) = model.predict([prepared], [shape])
-        reduced[path] = result.boxes.data.numpy()
+        reduced[path] = Found(result.boxes.data.numpy())
     exact = predictions(config, "cpu", large)
     found = agreement(list(exact.values()), list(reduced.values()))
     assert found["boxes"] > 20

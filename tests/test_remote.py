@@ -1,5 +1,6 @@
 """Runs into an object store: the rows, resume and checks are those of a run directory on a disk."""
 
+import errno
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 import farm
 from farm import api, storage
 from farm.cli import main
-from farm.errors import ConfigError, OutputError, RunLockedError
+from farm.errors import ConfigError, OutputError, RunLockedError, UnreadablePartError
 from farm.schema import failed_batch, part_metadata
 from farm.storage import folder_of
 from farm.store import PartWriter, RunStore
@@ -148,6 +149,27 @@ def test_a_torn_part_is_set_aside(bucket, tmp_path):
     summary = farm.run(config(source, url, "local"))
     assert summary.ok == 20
     assert any("set aside" in warning for warning in summary.warnings)
+    assert verify(url).problems == ()
+
+
+def test_a_part_that_cannot_be_had_is_not_torn(bucket, tmp_path, monkeypatch):
+    source = pictures(tmp_path / "images", 3)
+    url = f"{bucket}/run"
+    farm.run(config(source, url, "local"))
+    parts = RunStore.view(url).parts()
+    read = storage.read
+
+    def refused(path):
+        if path.name.endswith(".parquet"):
+            raise OSError(errno.EIO, "SlowDown: please reduce your request rate")
+        return read(path)
+
+    monkeypatch.setattr(storage, "read", refused)
+    for command in (lambda: farm.run(config(source, url, "local")), lambda: api.retry(url), lambda: verify(url)):
+        with pytest.raises(UnreadablePartError, match=f"{parts[0].name} cannot be read: .*run the same command again"):
+            command()
+    assert [part.name for part in RunStore.view(url).parts()] == [part.name for part in parts]
+    monkeypatch.undo()
     assert verify(url).problems == ()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from farm.errors import CollectorError, ModelError, WorkerError
-from farm.restarts import BACKOFF_LIMIT_S, RestartPolicy
+from farm.restarts import BACKOFF_LIMIT_S, GUILTY_PER_RESTART, RestartPolicy
 
 
 def test_deaths_with_images_between_go_on_for_ever():
@@ -24,10 +24,69 @@ def test_deaths_in_a_row_wait_longer_and_end_in_an_error_that_says_why():
         policy.died("worker 1", "SIGSEGV")
 
 
+def test_an_image_costs_its_attempts_and_no_back_off():
+    policy = RestartPolicy(max_restarts=2)
+    for _ in range(100):
+        assert policy.died("worker 0", "SIGSEGV", suspects=[7]) == 0.0
+    assert policy.restarts == 100
+
+
+def test_a_death_that_leaves_several_suspects_is_progress():
+    policy = RestartPolicy(max_restarts=1)
+    for place in range(64):
+        assert policy.died(f"worker {place}", "SIGSEGV", suspects=[2 * place, 2 * place + 1]) == 0.0
+
+
+def test_what_taught_something_does_not_hide_what_taught_nothing():
+    policy = RestartPolicy(max_restarts=2)
+    for _ in range(2):
+        policy.died("worker 0", "SIGKILL")
+        policy.died("worker 0", "SIGSEGV", suspects=[3])
+    with pytest.raises(WorkerError, match="3 processes died in a row"):
+        policy.died("worker 0", "SIGKILL")
+
+
+def guilty_until_the_end(policy):
+    """How many different images must kill before the run ends."""
+    for seq in range(10_000):
+        for _ in range(3):
+            try:
+                policy.died("worker 0", "SIGSEGV", suspects=[seq])
+            except WorkerError as error:
+                assert f"{seq + 1} images in a row killed their process" in str(error)
+                assert "limits.max_restarts is 20" in str(error)
+                return seq
+    return None
+
+
+def test_a_model_that_dies_of_every_image_ends_the_run_soon():
+    assert guilty_until_the_end(RestartPolicy(20)) == 20
+
+
+def test_a_model_that_has_worked_may_meet_a_folder_of_poison():
+    policy = RestartPolicy(20)
+    policy.labelled()
+    assert guilty_until_the_end(policy) == 20 * GUILTY_PER_RESTART
+
+
+def test_what_an_earlier_session_labelled_counts_and_is_asked_once():
+    asked = []
+    policy = RestartPolicy(20, lambda: bool(asked.append(1)) or True)
+    assert guilty_until_the_end(policy) == 20 * GUILTY_PER_RESTART
+    assert asked == [1]
+
+
+def test_poison_with_good_images_between_goes_on_for_ever():
+    policy = RestartPolicy(1)
+    for seq in range(1000):
+        policy.died("worker 0", "SIGSEGV", suspects=[seq])
+        policy.labelled()
+
+
 def test_the_collector_has_an_error_of_its_own():
+    policy = RestartPolicy(max_restarts=1)
+    policy.died("collector", "SIGKILL")
     with pytest.raises(CollectorError):
-        policy = RestartPolicy(max_restarts=1)
-        policy.died("collector", "SIGKILL")
         policy.died("collector", "SIGKILL")
 
 

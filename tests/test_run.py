@@ -194,6 +194,24 @@ def test_a_list_from_standard_input(images, tmp_path):
     assert [row["path"] for row in rows_of(tmp_path / "run")] == ["images/0/00.png", "images/1/01.png"]
 
 
+@pytest.mark.timeout(60)
+def test_each_line_of_a_pipe_is_labelled_as_it_comes(images, tmp_path):
+    """A program that writes the next path when the one before is labelled: nothing waits for a full chunk."""
+    paths = sorted(images.rglob("*.png"))[:4]
+    reader, writer = os.pipe()
+
+    def write_next(batch=None):
+        if paths:
+            os.write(writer, f"{paths.pop()}\n".encode())
+        else:
+            os.close(writer)
+
+    write_next()
+    with open(reader, "rb") as stdin:
+        summary = farm.run(config("-", tmp_path / "run"), hooks=Hooks(on_batch=write_next), stdin=stdin)
+    assert (summary.ok, summary.failed) == (4, 0)
+
+
 def test_results_are_the_same_for_any_number_of_workers(images, tmp_path):
     def labelled(count, batch):
         farm.run(config(images, tmp_path / f"run{count}{batch}", workers={"count": count, "batch": batch}))

@@ -171,3 +171,33 @@ def test_one_folder_has_one_identity(tmp_path, bucket):
 def test_what_cannot_be_opened_says_what_is_missing(url, says):
     with pytest.raises(OutputError, match=f"output.dir {re.escape(url)} .*{says}"):
         folder_of(url)
+
+
+def test_what_a_killed_process_was_writing_is_swept(folder):
+    storage.write_whole(folder / "run.json", b"whole")
+    for name in (storage.temporary_name("run.json"), storage.temporary_name("labels.csv"), ".run.json.4711"):
+        storage.create(folder / name, b"half")
+    storage.create(folder / ".mine", b"the user's")
+    storage.sweep_temporaries(folder)
+    assert sorted(name for name in storage.names_in(folder) if name != "parts") == [".mine", "run.json"]
+
+
+def test_what_is_being_written_is_not_swept(tmp_path, monkeypatch):
+    """By an export, which needs no lock."""
+    replace = os.replace
+
+    def sweep_first(temporary, path):
+        storage.sweep_temporaries(tmp_path)
+        replace(temporary, path)
+
+    monkeypatch.setattr(os, "replace", sweep_first)
+    storage.write_whole(tmp_path / "data.yaml", b"whole")
+    assert os.listdir(tmp_path) == ["data.yaml"]
+
+
+def test_a_clock_that_jumps_kills_no_holder_of_a_remote_lock(bucket, hasty, monkeypatch):
+    held = storage.lock(folder_of(bucket) / ".lock")
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 0.0)
+    with pytest.raises(RunLockedError):
+        storage.lock(folder_of(bucket) / ".lock")
+    held.release()

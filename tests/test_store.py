@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError
+from farm import parts
+from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError, TornPartError, UnreadablePartError
+from farm.keys import item_key
 from farm.schema import failed_batch, names_of, part_metadata
 from farm.store import PartWriter, RunStore, open_part, part_number
 
@@ -16,8 +19,25 @@ METADATA = part_metadata("detect", {0: "cat", 1: "dog"}, "digest")
 
 def rows(*paths, stamp=0):
     keys = [f"{path}{stamp}".encode().ljust(16, b"\0")[:16] for path in paths]
-    error = {"stage": "read", "type": "FileNotFoundError", "message": "gone"}
+    error = {"stage": "decode", "type": "Truncated", "message": "cut short"}
     return failed_batch("detect", keys, list(paths), [error] * len(paths), attempts=1, worker=0)
+
+
+def labelled(*paths, stamp=0):
+    """Rows of images in which nothing was found."""
+    batch = rows(*paths, stamp=stamp)
+    names = batch.schema.names
+    columns = {name: batch[name] for name in names}
+    columns["status"] = pa.repeat("ok", len(paths))
+    columns["error"] = pa.nulls(len(paths), batch.schema.field("error").type)
+    return pa.record_batch([columns[name] for name in names], schema=batch.schema)
+
+
+def committed(store, *batches):
+    """Each batch of rows by a session of its own."""
+    for session, batch in enumerate(batches, 1):
+        PartWriter(store.parts_dir, session).commit([batch], METADATA)
+    return store.committed_keys()
 
 
 def paths_in(store):
@@ -101,9 +121,81 @@ def test_a_torn_part_is_set_aside_and_its_images_are_not_counted(tmp_path, cut):
     store.close()
 
 
-def test_a_foreign_parquet_file_is_no_part(store):
-    import pyarrow as pa
+def test_only_keys_of_the_newest_rows_are_known(store):
+    first, second = labelled("a.jpg", "b.jpg"), labelled("a.jpg", stamp=1)
+    keys = committed(store, first, second)
+    assert keys.contains([*first["key"].to_pylist(), *second["key"].to_pylist()]) == [False, True, True]
+    assert len(keys) == 2
 
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "known"),
+    [("read", "FileNotFoundError", False), ("read", "OSError", False), ("read", "EmptyFile", True)],
+)
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_a_failure_of_the_place_is_tried_again_unless_the_file_could_not_be_examined(
+    store, stage, kind, known, sessions
+):
+    error = {"stage": stage, "type": kind, "message": ""}
+    there, absent = item_key("a.jpg", 5, 5), item_key("b.jpg", -1, 0)
+    failed = failed_batch("detect", [there, absent], ["a.jpg", "b.jpg"], [error] * 2, attempts=1, worker=0)
+    keys = committed(store, *[labelled("a.jpg"), failed][2 - sessions :])
+    assert keys.contains([there, absent]) == [known, True]
+
+
+def test_keys_that_must_be_told_apart_exactly(store, monkeypatch):
+    monkeypatch.setattr("builtins.hash", lambda name: 7)
+    first, second = labelled("a.jpg", "b.jpg"), labelled("a.jpg", "c.jpg", stamp=1)
+    keys = committed(store, first, second)
+    assert keys.contains([*first["key"].to_pylist(), *second["key"].to_pylist()]) == [False, True, True, True]
+
+
+UNREADABLE = [PermissionError(13, "no"), OSError(5, "no"), OSError(24, "no"), MemoryError("no")]
+
+
+@pytest.mark.parametrize("error", UNREADABLE, ids=["EACCES", "EIO", "EMFILE", "memory"])
+@pytest.mark.parametrize("when", ["opened", "read"])
+def test_a_part_that_cannot_be_read_is_not_torn(store, monkeypatch, error, when):
+    name = PartWriter(store.parts_dir, 1).commit([labelled("a.jpg")], METADATA)
+
+    def refuse(*args, **options):
+        raise error
+
+    if when == "opened":
+        monkeypatch.setattr(parts.pq, "ParquetFile", refuse)
+    else:
+        monkeypatch.setattr(parts.pq.ParquetFile, "read", refuse)
+        monkeypatch.setattr(parts.pq.ParquetFile, "iter_batches", refuse)
+    for read in (store.committed_keys, lambda: list(store.batches()), lambda: list(store.failed_paths())):
+        with pytest.raises(UnreadablePartError, match=f"{name} cannot be read: .*; mend that, then run the same"):
+            read()
+    assert os.listdir(store.parts_dir) == [name]
+
+
+@pytest.mark.parametrize("version", [b"2", None])
+def test_a_part_of_another_version_is_left_alone(store, version):
+    metadata = {**METADATA, b"farm.schema_version": version} if version else {b"x": b"y"}
+    name = PartWriter(store.parts_dir, 1).commit([labelled("a.jpg")], metadata)
+    for read in (store.committed_keys, lambda: list(store.batches())):
+        with pytest.raises(PartError, match=r"was not written by (this version of farm.*number 2|farm; move it out)"):
+            read()
+    assert os.listdir(store.parts_dir) == [name] and not store.problems
+
+
+def test_a_folder_called_like_a_part_is_left_alone(store):
+    (store.parts_dir / "0001-000001.parquet").mkdir()
+    with pytest.raises(PartError, match=r"is a folder.*move it out"):
+        store.committed_keys()
+
+
+def test_whoever_meets_a_torn_part_is_told_what_becomes_of_it(store):
+    torn = store.parts_dir / PartWriter(store.parts_dir, 1).commit([labelled("a.jpg")], METADATA)
+    torn.write_bytes(torn.read_bytes()[:-20])
+    with pytest.raises(TornPartError, match=r"is torn .*the next `farm run` sets it aside and labels its images again"):
+        list(store.batches())
+
+
+def test_a_foreign_parquet_file_is_no_part(store):
     path = store.parts_dir / "0001-000001.parquet"
     pq.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(PartError, match="not written by"):

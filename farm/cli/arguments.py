@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -33,6 +34,14 @@ def load_config(args: argparse.Namespace) -> FarmConfig:
     if not files and not overrides:
         raise ConfigError("nothing to run; give a config file, or source=FOLDER model=yolo26n.pt output=runs/a")
     return load(files[0] if files else None, overrides, os.getcwd())
+
+
+def positive(text: str) -> float:
+    """The type of an option that takes a positive number, of seconds or whatever; inf and nan are none."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+    return number
 
 
 def this_command() -> str:

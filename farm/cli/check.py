@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ def execute(args: argparse.Namespace) -> int:
         table.add_row(*map(str, row))
     console.print(table)
     console.print(f"backend          {settling.in_words(prepared, _begun_with(config))}", markup=False, highlight=False)
+    for name, origin in prepared.origins.items():
+        value = getattr(prepared.config.model, name)
+        console.print(f"{name:17}{json.dumps(value)}, {origin}", markup=False, highlight=False)
     console.print(f"source root      {prepared.source.root}", markup=False, highlight=False)
     console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from farm.cli.arguments import add_config, load_config
+from farm.cli.arguments import add_config, load_config, positive
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ HEAD = "# Tuned by farm"
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--write", type=Path, default=Path("tuned.yaml"), metavar="FILE", help="where the winner goes")
-    parser.add_argument("--seconds", type=float, default=120.0, help="time for all trials together (default 120)")
+    parser.add_argument("--seconds", type=positive, default=120.0, help="time for all trials together (default 120)")
 
 
 def execute(args: argparse.Namespace) -> int:

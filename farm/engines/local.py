@@ -10,8 +10,8 @@ import contextlib
 import platform
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO, Protocol
 
@@ -21,7 +21,9 @@ from farm.config import FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
 from farm.models import backends
+from farm.models.arguments import Resolved, resolve
 from farm.models.conversions import Executable
+from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
 from farm.sources import open_source
@@ -33,6 +35,7 @@ from farm.supervisor import Job, Outcome, Supervisor
 LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change in one of them can change labels
 FACTORY_DIGEST = "factory"
 BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
+MODEL = "model."  # what the names of the model's arguments begin with there
 SHAPE_GROUP = 8  # images of one shape, one after the other
 
 
@@ -67,13 +70,19 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that is ready to start: config with weights resolved, opened source, planned workers."""
+    """A run that is ready to start: config with weights and arguments resolved, opened source, planned workers.
+
+    `origins`: where arguments of the model come from that the config leaves open; `implied`: names of the fingerprint
+    that say nothing which another does not say.
+    """
 
     config: FarmConfig
     source: Source
     placements: tuple[Placement, ...]
     digest: str
     executable: Executable
+    origins: Mapping[str, str] = field(default_factory=dict)
+    implied: frozenset[str] = frozenset()
 
     @property
     def device(self) -> str:
@@ -84,7 +93,7 @@ class Prepared:
         """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
         excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs"}
         model = self.config.model.model_dump(exclude=excluded)
-        labels = {f"model.{name}": value for name, value in model.items()}
+        labels = {f"{MODEL}{name}": value for name, value in model.items()}
         backend = self.executable.backend
         calibrated = {CONVERSION: self.executable.conversion} if self.config.model.precision == "int8" else {}
         return {
@@ -110,11 +119,13 @@ def prepare(
 
     `stdin` is read where `source.path` is `-`; `source` replaces what the config names; `machine` what is found.
     """
-    config, digest = _with_weights(config)
+    resolved, digest = _with_weights(config)
+    config = config.model_copy(update={"model": resolved.model})
     source = source or open_source(config.source, stdin)
     placements = plan(machine or inspect_machine(cuda=config.workers.devices != "cpu"), config.workers)
     executable = Executable(str(config.model.weights), backend_of(config.model, placements[0].device, many=False))
-    return Prepared(config, source, placements, digest, executable)
+    implied = frozenset(f"{MODEL}{name}" for name in resolved.implied)
+    return Prepared(config, source, placements, digest, executable, resolved.origins, implied)
 
 
 def backend_of(model: ModelConfig, device: str, many: bool) -> str:
@@ -170,6 +181,7 @@ def job_of(
         names=names,
         names_known=names_known,
         keep=keep,
+        loaded_digest=prepared.executable.digest or prepared.digest,
     )
 
 
@@ -223,16 +235,17 @@ class Record:
         self.begin()
 
 
-def _with_weights(config: FarmConfig) -> tuple[FarmConfig, str]:
-    """The config with weights as an existing path, and their digest."""
+def _with_weights(config: FarmConfig) -> tuple[Resolved, str]:
+    """The model with weights as an existing path and the arguments that predict would take; the weights' digest."""
     if config.model.weights is None:
         if config.model.precision != "fp32" or config.model.backend != "auto":
             raise ModelError("model.backend and model.precision are for weights; a factory makes the model as it likes")
-        return config, FACTORY_DIGEST
+        return resolve(config.model), FACTORY_DIGEST
     path = resolve_weights(config.model.weights)
     check_backend(config.model)
-    model = config.model.model_copy(update={"weights": str(path)})
-    return config.model_copy(update={"model": model}), weights_digest(str(path))
+    digest = weights_digest(path)
+    with unchanged(path, digest):  # what the file says of itself is said by these very bytes
+        return resolve(config.model.model_copy(update={"weights": path})), digest
 
 
 def environment_of(prepared: Prepared) -> dict[str, str]:

@@ -22,9 +22,7 @@ import math
 import os
 import pickle
 import secrets
-import shutil
 import socket
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,10 +42,12 @@ from farm.keeper import KeeperSpec
 from farm.keys import KeySet
 from farm.labeller import Labeller, LabellerSpec, Receipt
 from farm.lister import Lister
+from farm.place_errors import Patience
 from farm.placement import Machine, Placement, inspect_machine, usable_cores
 from farm.roster import environment_set
+from farm.scratch import Scratch
 from farm.sources.base import Entry, Source
-from farm.store import RunStore
+from farm.store import RunStore, example_of
 from farm.supervisor import Job, Outcome, start_method
 
 LOCAL, AUTO = "local", "auto"
@@ -57,6 +57,7 @@ OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
 SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
 KNOCK_S = 5.0
 FROZEN_S = 60.0  # an actor that stands still for so long is killed by its worker; Ray starts another
+SOCKETS_BYTES = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store") + 1  # below Ray's folder
 REMOVE_TRIES, REMOVE_WAIT_S = 20, 0.25
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 MEMORY = "memory"  # a resource of Ray's nodes, in bytes
@@ -97,7 +98,7 @@ def run(
         job,
         store,
         lambda gone: Lister(prepared.source, entries, known, lambda: None, gone),
-        RayPipeline(job, store, prepared.config.model.weights),
+        RayPipeline(job, store, prepared.config.model.weights, prepared.source.patience),
         hooks.on_snapshot,
         None if hooks.on_batch is Hooks().on_batch else hooks.on_batch,
     )
@@ -107,8 +108,9 @@ def run(
 class RayPipeline:
     """A dataset whose rows are blocks and whose results are receipts. See `farm.driver.Pipeline`."""
 
-    def __init__(self, job: Job, store: RunStore, weights: str | None) -> None:
-        """`weights`: as the user named them; every node compares their digest."""
+    def __init__(self, job: Job, store: RunStore, weights: str | None, patience: Patience) -> None:
+        """`weights`: as the user named them; every node compares their digest. `patience`: with the images' place."""
+        self._patience = patience
         self._job = job
         self._weights = weights
         self._store = store
@@ -153,6 +155,7 @@ class RayPipeline:
     def _spec(self) -> LabellerSpec:
         job = self._job
         device = job.placements[0].device
+        example = example_of(self._store)
         keeper = KeeperSpec(
             worker=0,
             placement=replace(job.placements[0], device="cuda:0" if device != "cpu" else device),  # Ray shows it one
@@ -164,6 +167,9 @@ class RayPipeline:
             method=start_method(job),
             prefix="",
             silence_s=FROZEN_S,
+            patience=self._patience,
+            example=example and os.path.join(job.root, example),
+            digest=job.loaded_digest,
         )
         return LabellerSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
 
@@ -345,7 +351,7 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
     constants: Any = importlib.import_module("ray._private.ray_constants")
     machine = inspect_machine(config.workers.devices != "cpu")
     stack.callback(_read_environment)  # once it is again what it was: another cluster may have another token, or none
-    folder = tempfile.mkdtemp(prefix="farm-ray-")
+    folder = Scratch("ray", SOCKETS_BYTES)
     stack.callback(_remove, folder)
     stack.enter_context(
         environment_set(
@@ -366,7 +372,7 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
             num_gpus=len(machine.cuda_devices),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES + actors * OBJECT_STORE_BYTES_PER_ACTOR,
-            _temp_dir=folder,
+            _temp_dir=str(folder.path),
             **QUIET,
         )
 
@@ -378,11 +384,11 @@ def _read_environment() -> None:
     raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _remove(folder: str) -> None:
+def _remove(folder: Scratch) -> None:
     """Ray's processes may write their last words into it after the shutdown has returned."""
     for _ in range(REMOVE_TRIES):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.exists(folder):
+        folder.close()
+        if not folder.path.exists():
             return
         time.sleep(REMOVE_WAIT_S)
 

@@ -15,14 +15,16 @@ from pathlib import Path
 from farm import storage
 from farm.config import STDIN, ModelConfig
 from farm.engines.local import BACKEND, CONVERSION, Prepared, backend_of
-from farm.errors import ModelError
+from farm.errors import ModelError, WeightsChangedError
 from farm.models import backends, conversions
 from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.sources import first_entry_or_raise
-from farm.sources.base import Entry
+from farm.sources.base import Entry, Source
+from farm.sources.sampling import evenly, spread
 from farm.store import CONVERTED_DIR, RunStore
 
 ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
+CONFIDENCE_MOVED = 0.01  # on average: fp32 elsewhere moves it by a millionth, and a threshold by so much is felt
 
 
 def settle(
@@ -41,21 +43,25 @@ def settle(
     backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
     conversion = fingerprint.get(CONVERSION)
     expected = Executable(str(model.weights), backend, conversion=conversion)
-    store.check(replace(prepared, executable=expected).fingerprint)  # at once: nothing is converted for nothing
+    expecting = replace(prepared, executable=expected).fingerprint
+    store.check(expecting, prepared.implied)  # at once: nothing is converted for nothing
     if model.weights is not None:
         request = Request(model, prepared.digest, backend, prepared.device)
-        request = replace(request, sample=_sample(request, prepared.source.root, first))
+        request = replace(request, sample=_sample(request, prepared.source, first))
         make = functools.partial(
-            conversions.prepare, note=note, cache=_cache(prepared, store, request), conversion=conversion,
-            timeout_s=timeout_s,
+            conversions.prepare, note=note, folder=_cache(prepared, store, request), conversion=conversion,
+            timeout_s=timeout_s, spare=None if storage.is_remote(store.path) else store.path / CONVERTED_DIR,
         )  # fmt: skip
         prepared = replace(prepared, executable=_executable(request, make, note))
-        store.check(prepared.fingerprint)
+        store.check(prepared.fingerprint, prepared.implied)
     return prepared, itertools.chain(first, entries)
 
 
 def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
-    """How many entries are listed before anything is labelled. A pipe is waited for no longer than need be."""
+    """How many entries are listed before anything is labelled. A pipe is waited for no longer than need be.
+
+    They tell whether the run is long, and are the sample of a source that cannot be sampled all over.
+    """
     chosen = model.backend == "auto" and prepared.device == "cpu"
     explicit = model.backend not in ("auto", "torch")
     convertible = model.weights is not None and model.weights.endswith(".pt")
@@ -66,10 +72,16 @@ def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
     return conversions.CALIBRATION_IMAGES if model.precision == "int8" else conversions.SAMPLE_IMAGES
 
 
-def _sample(request: Request, root: str, first: Sequence[Entry]) -> list[str]:
-    """Paths of images that lie all over the first entries."""
+def _sample(request: Request, source: Source, first: Sequence[Entry]) -> list[str]:
+    """Paths of images that lie all over the source, and so do the first of them; where that would cost a listing, all
+    over the first entries. It costs the listing of some folders, and only where there are more than these.
+    """
+    if not (request.is_converted or conversions.is_lowered(request.config)):
+        return []
     count = conversions.sample_size(request, len(first))
-    return [os.path.join(root, entry.path) for entry in first[:: max(1, len(first) // count)][:count]]
+    found = source.sample(count) if len(first) >= backends.AUTO_IMAGES else []
+    found += spread(evenly([entry.path for entry in first], count))
+    return [os.path.join(source.root, path) for path in list(dict.fromkeys(found))[:count]]
 
 
 def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None:
@@ -92,9 +104,13 @@ def _executable(request: Request, make: Callable[[Request], Executable], note: C
     model = request.config
     if request.is_converted and model.backend == "auto" and model.precision == "fp32":
         try:
-            agreement = make(replace(request, config=model.model_copy(update={"decode": "exact"}))).agreement
+            made = make(replace(request, config=model.model_copy(update={"decode": "exact"})))
+            made.release()
+            agreement = made.agreement
             doubt = _doubt(agreement, model.min_agreement) if agreement else ""
             doubt = doubt and f"{request.backend} {doubt}"
+        except WeightsChangedError:
+            raise
         except ModelError as error:
             doubt = str(error)
         if doubt:
@@ -106,19 +122,26 @@ def _executable(request: Request, make: Callable[[Request], Executable], note: C
 def _doubt(agreement: Agreement, least: float) -> str:
     """Why a backend that nobody asked for should not be taken; nothing where it may."""
     if agreement.boxes < ENOUGH_BOXES:
-        return f"cannot be compared, since torch finds only {agreement.boxes} boxes in {agreement.images} images"
+        few = f"{agreement.boxes} {agreement.compared} in {agreement.images} images"
+        return f"cannot be compared, since torch finds only {few}"
     if agreement.both_ways < least:
-        return f"and torch agree on {agreement.both_ways:.1%} of the boxes, less than model.min_agreement"
+        share = f"{agreement.both_ways:.1%} of the {agreement.compared}"
+        return f"and torch agree on {share}, less than model.min_agreement"
+    if abs(agreement.confidence) > CONFIDENCE_MOVED:
+        return f"gives confidences that are {agreement.confidence:+.3f} from torch's on average"
     return ""
 
 
-def settle_unseen(prepared: Prepared, note: Callable[[str], None]) -> Prepared:
-    """As `settle`, for a source that cannot be looked into: `auto` is torch, nothing is compared."""
+def settle_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path | None = None) -> Prepared:
+    """As `settle`, for a source that cannot be looked into: `auto` is torch, nothing is compared.
+
+    `spare`: where a conversion lies if the user's cache cannot be written.
+    """
     model = prepared.config.model
     if model.weights is None or not model.weights.endswith(".pt"):
         return prepared
     backend = backend_of(model, prepared.device, many=False)
-    executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note)
+    executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note, spare=spare)
     return replace(prepared, executable=executable)
 
 

@@ -1,7 +1,7 @@
 """What executes the network: chosen by the supervisor's side, before any worker starts.
 
 `auto` takes a faster backend only where the run is long enough to pay for the conversion (conversions.py), and only
-where its boxes agree with torch's on a sample of the user's own images.
+where its labels agree with torch's on a sample of the user's own images.
 """
 
 from __future__ import annotations

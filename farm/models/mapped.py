@@ -5,86 +5,102 @@ with) into a cache, as a checkpoint of its own. From then on every worker of the
 maps that file: its pages are in memory once. Nothing writes to them; the model object, and whatever changes while it
 predicts, is each worker's own. The numbers are the same to the bit, and nothing is left to convert or to fuse.
 
-A file is whole by its name, which holds its digest; a damaged one is made again. Where the cache cannot be written,
-has no room, or a model cannot be kept like this, weights are loaded as Ultralytics does it, and nothing else changes.
+The model is made from a copy of the weights that has the digest it is kept under, so that a file which is overwritten
+meanwhile leaves nothing wrong behind. A damaged one is made again. Where the cache cannot be written, has no room, or
+a model cannot be kept like this, weights are loaded as Ultralytics does it, and nothing else changes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import gc
-import hashlib
-import json
 import os
 import platform
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
-from farm.errors import ModelError
+from farm.errors import ModelError, WeightsChangedError
+from farm.models import cache
+from farm.models.cache import Content, Entry
+from farm.models.unchanged import changed
 from farm.models.weights import weights_digest
 
-CACHE = Path("~/.cache/farm/mapped")
-FORMAT = 1  # of what is kept; another number makes everything anew
+FORMAT = 2  # of what is kept; another number makes everything anew
 FORWARDS = "farm.forwards"  # in the checkpoint: which method fusing made a module's `forward`
 LOCK_S = 120.0  # for another worker to load and write a model; after that this one loads its own
-POLL_S = 0.05
-ROOM = 4  # times the size of the weights file, which may hold halves, must be free
-KEEP_S = 30 * 86400.0  # a file that nobody has mapped for so long is removed when the next one is made
-REFUSED = "refused"
-MAKING = ".making-"
+ROOM = 5  # times the size of the weights file, which may hold halves, must be free: a copy, and the model in float32
+REFUSED = "refused"  # in the manifest: why the model cannot be kept
 
 
-def load_once(weights: str, safe: bool, make: Callable[..., Any], cache: Path | None = None) -> Any:
+def load_once(weights: str, safe: bool, make: Callable[..., Any], digest: str | None = None) -> Any:
     """What `make(path, loaded)` gives, a YOLO object with its predictor, on shared weights where that can be.
 
     `make` is called with `weights`, or with a file of the cache (~/.cache/farm/mapped), and calls `loaded` between
-    loading and setting up. `safe`: the weights are loaded without running code, and so is what is kept. Raises what
-    `make(weights)` raises.
+    loading and setting up. `safe`: the weights are loaded without running code, and so is what is kept. `digest`: of
+    the weights, where it is known. Raises what `make(weights)` raises, and WeightsChangedError.
     """
-    cache = (cache or CACHE).expanduser()
-    folder = cache / f"{Path(weights).stem}-{_key(weights, safe)}"
-    file = _whole(folder)
-    if file is None:
-        plain, file = _keep(weights, make, cache, folder)
-        if file is None:
-            return plain or make(weights)
-        del plain
-    yolo = _map(file, make) or make(weights)
-    _return_memory()
-    return yolo
+    root = cache.root()
+    if root is None:
+        return make(weights)
+    digest = digest or weights_digest(weights)
+    entry = Entry.of(root / cache.MAPPED, Path(weights).stem, _depends_on(digest, safe))
+    lease = entry.lease()  # what lies in memory is not removed: its room would not be free
+    plain, content = None, entry.content()
+    if content is None:
+        plain, content = _keep(weights, digest, make, entry)
+    yolo = None
+    if content is not None:
+        plain = None
+        yolo = _map(content.path, make)
+        _return_memory()
+    if yolo is not None:
+        yolo.predictor.farm_lease = lease
+    elif lease is not None:
+        lease.release()
+    return yolo or plain or make(weights)
 
 
-def _keep(weights: str, make: Callable[..., Any], cache: Path, folder: Path) -> tuple[Any, Path | None]:
-    """Load the weights and keep the result in the folder, unless another worker has done it meanwhile.
+def _keep(weights: str, digest: str, make: Callable[..., Any], entry: Entry) -> tuple[Any, Content | None]:
+    """Load the weights and keep the result in the entry, unless another worker has done it meanwhile.
 
-    Returns what was loaded, if anything was, and the file, if there is one now.
+    Returns what was loaded, if anything was, and what the entry holds, if it holds something now.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if (folder / REFUSED).exists() or shutil.disk_usage(folder).free < ROOM * os.path.getsize(weights):
-                return None, None
-            stack.enter_context(_alone(folder / "lock"))
-            file = _whole(folder)
-            _remove_old(cache, folder)
-        except OSError:
+    yolo = None
+    try:
+        if REFUSED in entry.manifest():
             return None, None
-        if file is not None:
-            return None, file
-        yolo = make(weights)
-        return yolo, _write(yolo, Path(weights).stem, folder)
+        with entry.alone(time.monotonic() + LOCK_S):
+            content = entry.content()
+            if content is not None or shutil.disk_usage(entry.folder).free < ROOM * os.path.getsize(weights):
+                return None, content
+            with entry.making() as folder:
+                yolo = make(_copy(weights, digest, folder))
+                return yolo, _write(yolo, folder / Path(weights).name, entry, digest)
+    except WeightsChangedError:
+        raise
+    except (OSError, ModelError):
+        return yolo, None  # the weights themselves are loaded next, or say in their own name why they cannot be
 
 
-def _write(yolo: Any, stem: str, folder: Path) -> Path | None:
-    """The model behind the predictor as a checkpoint; it appears whole. None where that cannot be.
+def _copy(weights: str, digest: str, folder: Path) -> str:
+    """A copy of the weights that nobody else writes to. Raises WeightsChangedError where they are others by now."""
+    copy = folder / "copy" / Path(weights).name
+    copy.parent.mkdir()
+    shutil.copyfile(weights, copy)
+    now = cache.content_digest(copy)
+    if now != digest:
+        raise changed(weights, digest, now)
+    return str(copy)
+
+
+def _write(yolo: Any, file: Path, entry: Entry, digest: str) -> Content | None:
+    """Publish the model behind the predictor as a checkpoint, made at `file`. None where that cannot be.
 
     The name begins as the weights' does: Ultralytics recognises some kinds of model by it.
     """
@@ -93,25 +109,20 @@ def _write(yolo: Any, stem: str, folder: Path) -> Path | None:
     if yolo.ckpt.get("modelopt"):
         return None  # its quantisers are put back from another part of the checkpoint
     model = yolo.predictor.model.backend.model
+    about = {"weights": file.name, "digest": digest}
     forwards: dict[str, str] = {}
     try:
         forwards |= _take_forwards(model)
-        kept = {"model": model, "train_args": yolo.ckpt.get("train_args", {}), FORWARDS: forwards}
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=MAKING, delete=False) as made:
-            torch.save(kept, made)
-            made.flush()
-            os.fsync(made.fileno())
-        file = folder / f"{stem}.{_digest(Path(made.name))}.pt"
-        os.rename(made.name, file)
+        torch.save({"model": model, "train_args": yolo.ckpt.get("train_args", {}), FORWARDS: forwards}, file)
+        return entry.publish(file, about)
     except OSError:
         return None
-    except Exception as error:
-        with contextlib.suppress(OSError):  # nobody needs to try again
-            (folder / REFUSED).write_text(f"{type(error).__name__}: {error}\n")
+    except Exception as error:  # nobody needs to try again
+        with contextlib.suppress(OSError):
+            entry.describe({"about": about, REFUSED: f"{type(error).__name__}: {error}"})
         return None
     finally:
         _put_forwards(model, forwards)
-    return file
 
 
 def _map(file: Path, make: Callable[..., Any]) -> Any:
@@ -129,8 +140,6 @@ def _map(file: Path, make: Callable[..., Any]) -> Any:
         del yolo.model.__deepcopy__
     except (ModelError, RuntimeError, OSError, KeyError, AttributeError):
         return None
-    with contextlib.suppress(OSError):
-        os.utime(file)
     return yolo
 
 
@@ -158,35 +167,10 @@ def _put_forwards(model: Any, names: dict[str, str]) -> None:
         module.forward = getattr(module, name)
 
 
-def _key(weights: str, safe: bool) -> str:
+def _depends_on(digest: str, safe: bool) -> list[Any]:
     """What the kept model depends on: the memory layout is chosen by torch and by the processor."""
     packages = {name: version(name) for name in ("torch", "ultralytics")}
-    words = [FORMAT, weights_digest(weights), safe, packages, platform.machine()]
-    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
-
-
-def _whole(folder: Path) -> Path | None:
-    """The file that is kept, read once to the end; a damaged one is removed."""
-    with contextlib.suppress(OSError):
-        for file in folder.glob("*.pt"):
-            if _digest(file) == file.name.split(".")[-2]:
-                return file
-            file.unlink()
-    return None
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()[:32]
-
-
-def _remove_old(cache: Path, folder: Path) -> None:
-    """Under the folder's lock: files that a killed worker left unfinished; and of the whole cache what is unused."""
-    for left in folder.glob(f"{MAKING}*"):
-        left.unlink(missing_ok=True)
-    for file in cache.glob("*/*.pt"):
-        if file.stat().st_mtime < time.time() - KEEP_S:
-            file.unlink(missing_ok=True)
+    return [FORMAT, digest, safe, packages, platform.machine()]
 
 
 def _return_memory() -> None:
@@ -194,22 +178,3 @@ def _return_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One worker makes a file. Raises TimeoutError where another has been at it for too long."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    deadline_s = time.monotonic() + LOCK_S
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline_s:
-                    raise TimeoutError(f"{lock} is taken") from None
-                time.sleep(POLL_S)
-        yield
-    finally:
-        os.close(descriptor)

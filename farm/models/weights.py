@@ -6,18 +6,18 @@ Nothing here imports torch. A model that is named and not here is fetched once, 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
+from farm.models.cache import WEIGHTS, content_digest, fsync, root
+from farm.models.foreign import read_checkpoint
 
-CHUNK_BYTES = 1 << 20
 DOWNLOAD_TIMEOUT_S = 1800
 DOWNLOAD_SUFFIXES = (".pt",)
 BACKENDS = {
@@ -27,6 +27,12 @@ BACKENDS = {
     "_openvino_model": "openvino",
     ".engine": "tensorrt",
 }
+RENAMED = (  # names of YOLOv3 and YOLOv5 that Ultralytics takes for those of models that it trained anew
+    (re.compile(r"(yolov5[nsmlx])\.pt$"), r"\1u.pt"),
+    (re.compile(r"(yolov5[nsmlx]6)\.pt$"), r"\1u.pt"),
+    (re.compile(r"(yolov3(?:-tiny|-spp)?)\.pt$"), r"\1u.pt"),
+    (re.compile(r"(yolov[35].*)u\.yaml$"), r"\1.yaml"),
+)
 DOWNLOAD = """
 import sys
 from ultralytics.utils.downloads import attempt_download_asset
@@ -35,8 +41,12 @@ attempt_download_asset(sys.argv[1])
 
 
 def environment(config: ModelConfig) -> dict[str, str]:
-    """Variables under which Ultralytics is imported: no code from weights, no pip, no network, no chatter."""
+    """Variables under which Ultralytics is imported: no code from weights, no pip, no network, no chatter.
+
+    Without a home folder it would not even be imported; where that is no folder, it takes a private temporary one.
+    """
     return {
+        **({} if root() else {"HOME": os.devnull}),
         "ULTRALYTICS_SAFE_LOAD": str(config.safe_load).lower(),
         "YOLO_AUTOINSTALL": str(config.autoinstall).lower(),
         "YOLO_OFFLINE": "true",
@@ -50,6 +60,14 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
     A bare name like yolo26n.pt that is no file here is downloaded into `cache` (~/.cache/farm/weights). Raises
     ModelError with what is there instead.
     """
+    loaded = loaded_name(weights)
+    if os.path.exists(weights) and loaded != weights and not os.path.exists(loaded):
+        read_checkpoint(Path(weights))
+        raise ModelError(
+            f"model.weights {weights}: Ultralytics takes that name for {os.path.basename(loaded)} and does not load "
+            f"the file; rename it, or give model={os.path.basename(loaded)}"
+        )
+    weights = loaded
     if os.path.exists(weights):
         return os.path.abspath(weights)
     path = Path(weights)
@@ -58,8 +76,17 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
         if _shipped_yaml(weights):
             return weights
     elif bare and path.suffix in DOWNLOAD_SUFFIXES:
-        return _download(weights, cache or Path("~/.cache/farm/weights").expanduser())
+        return _download(weights, cache or _downloads(weights))
     raise ModelError(f"model.weights {weights} do not exist{_nearest(path)}")
+
+
+def loaded_name(weights: str) -> str:
+    """The name under which Ultralytics looks for weights: yolov5nu.pt for yolov5n.pt (`check_yolov5u_filename`)."""
+    if weights.endswith(".pt") and "u" in weights:  # anywhere in the path: so it is there
+        return weights
+    for old, new in RENAMED:
+        weights = old.sub(new, weights)
+    return weights
 
 
 def check_backend(config: ModelConfig) -> None:
@@ -87,27 +114,16 @@ def runs_with(weights: str) -> str | None:
 
 def weights_digest(weights: str) -> str:
     """SHA-256 (hex) of a weights file, or of a folder's files with their names, or of a shipped model YAML."""
-    path = Path(weights)
-    if not path.exists():
-        path = _shipped_yaml(weights) or path
-    digest = hashlib.sha256()
     try:
-        for file in _files(path):
-            if file != path:
-                digest.update(str(file.relative_to(path)).encode() + b"\0")
-            with open(file, "rb") as data:
-                while chunk := data.read(CHUNK_BYTES):
-                    digest.update(chunk)
+        return content_digest(file_of(weights))
     except OSError as error:
         raise ModelError(f"model.weights {weights} cannot be read: {error.strerror}") from None
-    return digest.hexdigest()
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if file.is_file())
-    else:
-        yield path
+def file_of(weights: str) -> Path:
+    """The file or folder of these weights: that of the name, or a model YAML that Ultralytics ships."""
+    path = Path(weights)
+    return path if path.exists() else _shipped_yaml(weights) or path
 
 
 def _shipped_yaml(name: str) -> Path | None:
@@ -128,18 +144,33 @@ def _shipped_yaml(name: str) -> Path | None:
     return None
 
 
+def _downloads(name: str) -> Path:
+    """Where models are kept that were fetched."""
+    folder = root()
+    if folder is None:
+        raise ModelError(f"model.weights {name} is no file here, and without a home folder nothing is downloaded")
+    return folder / WEIGHTS
+
+
 def _download(name: str, cache: Path) -> str:
     """Fetch a model that Ultralytics publishes. In a process of its own: this one never imports torch."""
     target = cache / name
     if target.exists():
         return str(target)
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"model.weights {name} is no file here, and {cache} cannot be written: {error.strerror}"
+        ) from None
     environ = {**os.environ, "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
     done = subprocess.run(
         [sys.executable, "-c", DOWNLOAD, name], cwd=cache, env=environ, capture_output=True, text=True,
         timeout=DOWNLOAD_TIMEOUT_S, check=False,
     )  # fmt: skip
     if target.exists():
+        fsync(target)
+        fsync(cache)
         return str(target)
     reason = (done.stderr.strip().splitlines() or ["no such model is published"])[-1]
     raise ModelError(

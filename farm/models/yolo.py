@@ -11,12 +11,15 @@ are those of `predict(batch=1)` whatever the batch.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +28,8 @@ import pyarrow as pa
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
-from farm.models import mapped
+from farm.models import checkpoint, mapped
+from farm.models.arguments import BY_NAME, plain_size, told
 from farm.models.base import is_out_of_memory
 from farm.models.budgets import limited_backend
 from farm.models.by_shape import ByShape
@@ -35,15 +39,13 @@ from farm.models.weights import environment
 from farm.schema import TASKS
 
 WARM_UP_SIDE = 32
+YAML = (".yaml", ".yml")
+SEED = 0  # of the weights of a model that has none
 MEASURED_BATCHES = (1, 3)  # whose memory tells how many images fit
 FILLED_SHARE = 0.8  # of a worker's part of a device's memory; a second batch is begun while one is postprocessed
 ON_HOST = ("detect", "pose", "obb")  # what is left to do with their detections needs no device
-REFUSALS = (
-    "types outside the supported",
-    "weights_only",
-    "unsafe",
-    "unsupported global",
-)  # of Ultralytics' safe loading
+REFUSALS = ("weights_only", "unsafe", "unsupported global", "blocked during restricted")  # of safe loading
+UNSUPPORTED = "types outside the supported"  # said of a refusal, and of what is no model however it is loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,15 @@ class YoloModel:
 
     needs_pixels = True
 
-    def __init__(self, config: ModelConfig, device: str, threads: int) -> None:
+    def __init__(self, config: ModelConfig, device: str, threads: int, digest: str | None = None) -> None:
+        """`digest`: of the weights, where it is known."""
         if config.precision == "fp16" and device == "cpu":
             raise ModelError("model.precision fp16 needs a CUDA device; set model.precision=fp32")
         self._config = config
         self._threads = threads
         self._device = device
         with _loading(config), limited_backend(str(config.weights), threads, config.precision):
-            yolo = _set_up(config, device)
+            yolo = _set_up(config, device, digest)
         self.task: str = yolo.task
         self._predictor = yolo.predictor
         self._letterbox = self._predictor.pre_transform
@@ -361,11 +364,11 @@ def configure_ultralytics(config: ModelConfig) -> None:
     vars(nms)["time"] = SimpleNamespace(time=lambda: 0.0)
 
 
-def _set_up(config: ModelConfig, device: str) -> Any:
+def _set_up(config: ModelConfig, device: str, digest: str | None) -> Any:
     """The YOLO object with its predictor: on weights that all workers of the machine share, where they can be."""
     if device == "cpu" and str(config.weights).endswith(".pt") and not config.prompts:
         make = functools.partial(_make, config, device)
-        return mapped.load_once(str(config.weights), config.safe_load, make)
+        return mapped.load_once(str(config.weights), config.safe_load, make, digest)
     return _make(config, device, str(config.weights))
 
 
@@ -387,10 +390,38 @@ def _load(config: ModelConfig) -> Any:
 
     from farm.models import preload  # noqa: F401
 
+    weights = str(config.weights)
     try:
-        return YOLO(str(config.weights), task=config.task, verbose=False)
+        with _drawn_alike(weights):
+            return _named(weights) or YOLO(weights, task=config.task, verbose=False)
     except Exception as error:
         raise ModelError(_why(config, error)) from None
+
+
+@contextmanager
+def _drawn_alike(weights: str) -> Iterator[None]:
+    """A model YAML has no weights: they are drawn, and must be the same ones in all workers and sessions of a run."""
+    if not weights.endswith(YAML):
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield
+
+
+def _named(weights: str) -> Any:
+    """The object of a class that `yolo predict` takes by the name alone; None for YOLO(), which looks into the file."""
+    from ultralytics import RTDETR, FastSAM
+
+    name = Path(weights).stem.lower()
+    if "rtdetr" in name and not weights.endswith(".pt"):
+        return RTDETR(weights)  # exports before Ultralytics 8.3 do not say what they are
+    if BY_NAME in name:
+        found = FastSAM(weights)
+        return found if found.task == "segment" else None
+    return None
 
 
 def _set_prompts(yolo: Any, config: ModelConfig) -> None:
@@ -416,16 +447,7 @@ def _set_prompts(yolo: Any, config: ModelConfig) -> None:
 
 def _predict_nothing(yolo: Any, config: ModelConfig, device: str) -> None:
     """One call on an empty image, after which the predictor is set up, fused and warm."""
-    arguments: dict[str, Any] = {
-        "imgsz": config.imgsz,
-        "conf": config.conf,
-        "iou": config.iou,
-        "max_det": config.max_det,
-        "classes": config.classes,
-        "agnostic_nms": config.agnostic_nms,
-        "retina_masks": config.retina_masks,
-        "device": device,
-    }
+    arguments: dict[str, Any] = {"device": device, **told(config)}
     if config.precision == "fp16":
         arguments |= {"quantize": 16, "channels_last": True}
     channels = int((getattr(yolo.model, "yaml", None) or {}).get("channels", 3))  # an export does not say
@@ -436,17 +458,28 @@ def _predict_nothing(yolo: Any, config: ModelConfig, device: str) -> None:
         if is_out_of_memory(error):
             raise  # another worker may give memory back
         raise ModelError(_why(config, error)) from None
+    _check_size(config, yolo.predictor.args.imgsz)
+
+
+def _check_size(config: ModelConfig, taken: Any) -> None:
+    """Raises ModelError where a runtime has an export run at another size than the run was told."""
+    if config.imgsz is not None and plain_size(taken) != plain_size(config.imgsz):
+        raise ModelError(
+            f"weights {config.weights} run at {taken} here, and not at {config.imgsz}; set model.imgsz={taken}"
+        )
 
 
 def _why(config: ModelConfig, error: Exception) -> str:
     """One line: the weights, what is wrong, what to change."""
     text = " ".join(str(error).split())
     lowered = text.lower()
-    if config.safe_load and any(word in lowered for word in REFUSALS):
+    if config.safe_load and is_refused(error):
         return (
             f"weights {config.weights} hold code that safe loading refuses ({text[:200]}); "
-            f"only if you trust the file: model.safe_load=false"
+            f"only if you trust the file: model.safe_load=false{_and_install(str(config.weights))}"
         )
+    if UNSUPPORTED in lowered:
+        return f"weights {config.weights} hold no model of Ultralytics'; save one with Ultralytics' model.save()"
     if "invalid cuda" in lowered:
         return (
             f"this torch cannot use the device of {config.weights}: {text[:300]}; set workers.devices=cpu, or mend it"
@@ -454,3 +487,19 @@ def _why(config: ModelConfig, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) or "no module named" in lowered or "not found, autoupdate" in lowered:
         return f"weights {config.weights} need a package that is not installed: {text[:300]}"
     return f"weights {config.weights} do not load: {type(error).__name__}: {text[:300]}"
+
+
+def is_refused(error: BaseException) -> bool:
+    """Is it safe loading that stands in the way, and nothing else? What it refuses is an error of unpickling."""
+    text = str(error).lower()
+    if UNSUPPORTED in text:
+        return isinstance(error.__cause__, pickle.UnpicklingError)
+    return any(word in text for word in REFUSALS)
+
+
+def _and_install(weights: str) -> str:
+    """What loading the file would need besides: packages that its classes come from."""
+    found = checkpoint.read(weights)
+    roots = {name.partition(".")[0] for name in found.names} if found else set()
+    missing = sorted(root for root in roots - {"__builtin__", ""} if importlib.util.find_spec(root) is None)
+    return f", and install {', '.join(missing)}" if missing else ""

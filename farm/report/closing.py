@@ -64,7 +64,7 @@ def _table(summary: Summary) -> Table:
 def _agreement(agreement: Mapping[str, Any]) -> str:
     if not agreement["boxes"]:
         return f"not known: {agreement['reference']} finds nothing in {agreement['images']} images"
-    return f"{agreement['matched']:.1%} of {agreement['boxes']:,} boxes of {agreement['reference']}"
+    return f"{agreement['matched']:.1%} of {agreement['boxes']:,} {agreement['compared']} of {agreement['reference']}"
 
 
 def _say_failure(console: Console, failure: Failure) -> None:

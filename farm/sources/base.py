@@ -2,7 +2,8 @@
 
 A source lists lazily: ten million paths are never in memory together. It never opens an image. What cannot be read or
 is no image at all (a dangling link, a FIFO, a URL in a list) is listed like any other entry, so that it becomes a
-failed row and is counted; only a folder that cannot be listed is a problem of the source.
+failed row and is counted; only a folder that cannot be listed is a problem of the source. What an earlier run labelled
+in such a folder is left as it was.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from hashlib import blake2b
 from itertools import chain, islice
 from typing import NamedTuple
 
 from farm.errors import SourceError
-from farm.schema import KEY_BYTES
+from farm.keys import ABSENT
+from farm.keys import item_key as item_key  # what an entry's key is belongs to what a source is
+from farm.place_errors import PATIENCE
 
 # Ultralytics' IMG_FORMATS, and gif, of which the first frame is labelled
 IMAGE_EXTENSIONS = frozenset(
@@ -23,6 +25,7 @@ IMAGE_EXTENSIONS = frozenset(
 )
 CHUNK_ITEMS = 1024
 MAX_PROBLEMS = 100  # a tree without permissions must not fill memory with its complaints
+MAX_UNLISTED = 10_000  # folders told apart; where there are more, nothing is known of the whole source
 
 
 class Entry(NamedTuple):
@@ -37,14 +40,25 @@ class Entry(NamedTuple):
 
 
 class Source(ABC):
-    """Lists entries. An entry's file is `os.path.join(source.root, entry.path)`."""
+    """Lists entries. An entry's file is `os.path.join(source.root, entry.path)`.
+
+    `patience`: with the place they lie in, while it does not answer.
+    """
+
+    patience = PATIENCE
 
     def __init__(self, name: str, root: str, may_repeat: bool) -> None:
-        """`name`: as the user wrote it. `may_repeat`: whether one path could be listed twice."""
+        """`name`: as the user wrote it. `may_repeat`: whether one path could be listed twice.
+
+        `unlisted` are absolute folders of which nothing is known, since they cannot be listed; `left` counts images of
+        earlier runs that could not be looked at, and whose rows stay as they are.
+        """
         self.name = name
         self.root = root
         self.may_repeat = may_repeat
         self.problems: list[str] = []
+        self.unlisted: set[str] = set()
+        self.left = 0
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
@@ -53,6 +67,11 @@ class Source(ABC):
     @abstractmethod
     def count(self) -> int | None:
         """How many entries there are, without examining them; None where only listing tells. For another thread."""
+
+    def sample(self, count: int) -> list[str]:
+        """Paths of entries from all over the source, `count` at most, the same for the same source; the first of them
+        lie all over it, too. Only as far as that costs next to nothing: none where only listing would tell."""
+        return []
 
     def chunk(self, entries: Iterator[Entry]) -> list[Entry]:
         """The next entries, none at the end. A source that is fed while it is read gives those that are there."""
@@ -63,13 +82,37 @@ class Source(ABC):
         if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 
+    def cannot_list(self, folder: str, error: OSError) -> None:
+        """A folder is left out. Unless it is not there any more, nothing is known of what lies in it."""
+        self.note(f"folder {folder!r} cannot be listed: {error.strerror or error}")
+        if not is_gone(error):
+            self.unlisted.add(folder.rstrip("/") if len(self.unlisted) < MAX_UNLISTED else self.root.rstrip("/"))
+
+    def knows_of(self, file: str) -> bool:
+        """Was every folder listed that `file` (absolute) lies in?"""
+        at = len(file)
+        while self.unlisted and (at := file.rfind("/", 0, at)) >= 0:
+            if file[:at] in self.unlisted:
+                return False
+        return True
+
+    @property
+    def is_complete(self) -> bool:
+        """Could everything be listed, and every image of earlier runs be looked at?"""
+        return not self.unlisted and not self.left
+
+
+def is_gone(error: OSError) -> bool:
+    """Is what was looked for not there? Any other error says that nobody knows."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError)
+
 
 def examine(file: str, path: str) -> Entry:
     """The entry `path` of a file that may not exist, or whose name is no path at all (a URL, a NUL byte)."""
     try:
         status = os.stat(file)
     except (OSError, ValueError):
-        return Entry(path, -1, 0)
+        return Entry(path, *ABSENT)
     return Entry(path, status.st_size, status.st_mtime_ns)
 
 
@@ -86,9 +129,3 @@ def first_entry_or_raise(source: Source) -> Iterator[Entry]:
     why = f"; {source.problems[0]}" if source.problems else ""
     wanted = ", ".join(sorted(IMAGE_EXTENSIONS))
     raise SourceError(f"no image found in {source.name}; looked for extensions {wanted}{why}")
-
-
-def item_key(path: str, size: int, mtime_ns: int) -> bytes:
-    """16-byte BLAKE2b of an entry. The two numbers come first, each closed by a colon, so no two entries read alike."""
-    framed = b"%d:%d:%b" % (size, mtime_ns, path.encode("utf-8", "surrogateescape"))
-    return blake2b(framed, digest_size=KEY_BYTES).digest()

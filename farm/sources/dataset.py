@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import yaml
 
 from farm.errors import SourceError
 from farm.sources.base import Entry, Source
+from farm.sources.sampling import in_turn
 
 SPLITS = ("train", "val", "validation", "test", "minival")
 _NOT_SPLITS = frozenset(("path", "names", "download", "yaml_file"))  # other keys whose values look like paths
@@ -29,12 +31,21 @@ class DatasetSource(Source):
         self._parts = parts
         for part in parts:
             part.problems = self.problems
+            part.unlisted = self.unlisted
 
     def entries(self) -> Iterator[Entry]:
         for part in self._parts:
             prefix = os.path.relpath(part.root, self.root)
             for entry in part.entries():
                 yield entry if prefix == "." else entry._replace(path=os.path.join(prefix, entry.path))
+
+    def sample(self, count: int) -> list[str]:
+        """As many of each part, as far as it has them."""
+        sampled = []
+        for part in self._parts:
+            prefix = os.path.relpath(part.root, self.root)
+            sampled.append([path if prefix == "." else os.path.join(prefix, path) for path in part.sample(count)])
+        return list(islice(in_turn(sampled), count))
 
     def count(self) -> int | None:
         total = 0

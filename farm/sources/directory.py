@@ -10,6 +10,7 @@ entries, with their status, costs more than asking for the status afterwards.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -48,11 +49,14 @@ class Block(NamedTuple, Generic[State]):
 
 
 def walk(
-    root: str, state: State, enter: Callable[[str, State], State | None], note: Callable[[str], None] | None
+    root: str,
+    state: State,
+    enter: Callable[[str, State], State | None],
+    cannot_list: Callable[[str, OSError], None] | None,
 ) -> Iterator[Block[State]]:
     """Depth first, every folder below `root` that `enter(name, state)` wants: it gives that folder's state, or None.
 
-    A folder that cannot be listed is noted and left out.
+    A folder that cannot be listed is left out, and `cannot_list(folder, error)` told.
     """
     stack: list[tuple[str, State, Ancestors | None]] = [("", state, None)]
     while stack:
@@ -66,8 +70,8 @@ def walk(
             for names in _blocks(folder, subfolders):
                 yield Block(prefix, state, names)
         except OSError as error:
-            if note is not None:
-                note(f"folder {folder!r} cannot be listed: {error.strerror or error}")
+            if cannot_list is not None:
+                cannot_list(folder, error)
         here = Ancestors(status.st_dev, status.st_ino, outer) if subfolders else None
         for name in sorted(subfolders, reverse=True):
             inner = enter(name, state)
@@ -81,17 +85,18 @@ def _blocks(folder: str, subfolders: list[str]) -> Iterator[list[str]]:
         while block := list(islice(entries, BLOCK)):
             names: list[str] = []
             for entry in block:
-                (subfolders if _is_folder(entry) else names).append(entry.name)
+                (subfolders if is_folder(entry) else names).append(entry.name)
             del block  # not kept while the names are worked off
             names.sort()
             yield names
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that nobody can follow now is taken for what its name says: an image that fails, or a folder unlisted."""
     try:
         return entry.is_dir()
-    except OSError:  # a link that points at itself
-        return False
+    except OSError as error:
+        return error.errno != errno.ELOOP and not has_image_extension(entry.name)
 
 
 def check_folder(folder: str, name: str) -> None:
@@ -112,7 +117,7 @@ class DirectorySource(Source):
         self._recursive = recursive
 
     def entries(self) -> Iterator[Entry]:
-        for prefix, _, names in walk(self.root, True, self._enter, self.note):
+        for prefix, _, names in walk(self.root, True, self._enter, self.cannot_list):
             folder = os.path.join(self.root, prefix)
             for name in names:
                 if _is_image(name):
@@ -120,6 +125,12 @@ class DirectorySource(Source):
 
     def count(self) -> int:
         return sum(_is_image(name) for block in walk(self.root, True, self._enter, None) for name in block.names)
+
+    def sample(self, count: int) -> list[str]:
+        """At the cost of listing some folders (see sampling.py)."""
+        from farm.sources.sampling import TreeSample
+
+        return TreeSample(self.root, self._enter, lambda name, _: _is_image(name)).take(count, True)
 
     def _enter(self, name: str, _: bool) -> bool | None:
         return True if self._recursive and name[0] != "." else None

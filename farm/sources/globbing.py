@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from farm.errors import SourceError
 from farm.sources.base import Entry, Source, examine, has_image_extension
 from farm.sources.directory import check_folder, walk
+from farm.sources.sampling import TreeSample
 
 _MAGIC = re.compile(r"[*?[]")
 _Matcher = Callable[[str], bool]
@@ -45,7 +46,7 @@ class GlobSource(Source):
         self._images_only = _extension_is_open(self._parts[-1])
 
     def entries(self) -> Iterator[Entry]:
-        for prefix, places, names in walk(self.root, self._closed({0}), self._enter, self.note):
+        for prefix, places, names in walk(self.root, self._closed({0}), self._enter, self.cannot_list):
             folder = os.path.join(self.root, prefix)
             for name in names if self._last in places else ():
                 if self._is_item(name):
@@ -54,6 +55,11 @@ class GlobSource(Source):
     def count(self) -> int:
         blocks = walk(self.root, self._closed({0}), self._enter, None)
         return sum(self._is_item(name) for block in blocks if self._last in block.state for name in block.names)
+
+    def sample(self, count: int) -> list[str]:
+        """At the cost of listing some folders (see sampling.py)."""
+        is_item = lambda name, places: self._last in places and self._is_item(name)  # noqa: E731
+        return TreeSample(self.root, self._enter, is_item).take(count, self._closed({0}))
 
     def _is_item(self, name: str) -> bool:
         return self._matchers[self._last](name) and (not self._images_only or has_image_extension(name))

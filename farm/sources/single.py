@@ -19,5 +19,8 @@ class SingleFileSource(Source):
     def entries(self) -> Iterator[Entry]:
         yield examine(self._path, self._name)
 
+    def sample(self, count: int) -> list[str]:
+        return [self._name]
+
     def count(self) -> int:
         return 1

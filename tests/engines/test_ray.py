@@ -1,5 +1,6 @@
 """The Ray engine beside the local one: the same rows, whatever dies. One local Ray serves most of these tests."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"
 
 import farm
 from farm import engines
-from farm.config import validate
+from farm.config import SourceConfig, validate
 from farm.engines.ray import shares
-from farm.errors import ConfigError, FarmError, WorkerError
+from farm.errors import ConfigError, FarmError, SourceLostError, WorkerError
+from farm.place_errors import Patience
 from farm.placement import Machine, Placement
+from farm.sources import open_source
 from tests.engines.harness import config, sound
 from tests.faults.harness import POISON, ROOT, pictures, wait_for
 
@@ -45,6 +48,38 @@ def test_an_image_that_kills_and_one_that_hangs_fail_alone(both, tmp_path):
     summary, _ = both(source, model={"kill_on": POISON}, limits={"attempts": 2})
     assert (summary.ok, summary.failed, summary.restarts) == (38, 2, 4)
     assert {(failure.stage, failure.type) for failure in summary.failures} == {("predict", "SIGSEGV")}
+
+
+def test_a_place_that_stumbles_costs_no_image_and_one_that_stays_away_ends_the_run(own_ray, tmp_path):
+    source = open_source(SourceConfig(path=str(pictures(tmp_path / "images", 120))))
+    source.patience = Patience(whole_s=2.0, first_pause_s=0.05, longest_pause_s=0.2)
+    flag, bad, parts = tmp_path / "flag", tmp_path / "bad", tmp_path / "run" / "parts"
+    bad.write_text("00013.png")
+    args = {"folder": str(source.root), "flag": str(flag), "bad": str(bad), "pixels": True, "sleep_ms": 30}
+    values = config(Path(source.root), tmp_path / "run", commit={"images": 8})
+    values |= {"model": {"factory": "tests.faults.stumbling:make", "args": args}}
+
+    def stumble(after, seconds):
+        if wait_for(lambda: len(list(parts.glob("*.parquet"))) > after, 60):
+            flag.write_text(str(errno.ESTALE))
+            time.sleep(seconds)
+
+    thread = threading.Thread(target=stumble, args=(0, 0))
+    thread.start()
+    with pytest.raises(SourceLostError, match=r"fails with ESTALE .* run the same command to continue"):
+        farm.run(values, source=source)
+    thread.join()
+    flag.unlink()
+    labelled = len(sound(tmp_path / "run"))
+    assert 0 < labelled < 120
+    source.patience = Patience(whole_s=60.0, first_pause_s=0.05, longest_pause_s=0.2)
+    thread = threading.Thread(target=lambda: (stumble(len(list(parts.glob("*.parquet"))), 1), flag.unlink()))
+    thread.start()
+    summary = farm.run(values, source=source)
+    thread.join()
+    assert (summary.ok, summary.failed, summary.skipped) == (119, 1, labelled)
+    assert [(failure.stage, failure.example) for failure in summary.failures] == [("read", "00013.png")]
+    sound(tmp_path / "run")
 
 
 def test_an_image_that_hangs_is_quarantined_at_its_deadline(both, tmp_path):
@@ -150,8 +185,8 @@ def test_what_ray_sets_aside_fits_on_its_nodes(place, count, nodes, expected):
 
 def test_a_model_that_only_dies_or_never_starts_ends_the_run_with_its_own_error(own_ray, tmp_path):
     source = pictures(tmp_path / "images", 10, poisoned=tuple(range(10)))
-    limits = {"attempts": 100, "max_restarts": 3}
-    with pytest.raises(WorkerError, match=r"4 processes died in a row.*SIGSEGV"):
+    limits = {"attempts": 2, "max_restarts": 3}
+    with pytest.raises(WorkerError, match=r"4 images in a row killed their process.*SIGSEGV"):
         farm.run(config(source, tmp_path / "run", model={"kill_on": POISON}, limits=limits))
     with pytest.raises(FarmError, match="the device is on fire"):
         farm.run(config(source, tmp_path / "run2", model={"fail_init": "the device is on fire"}))
@@ -252,3 +287,19 @@ def test_a_ray_of_its_own_takes_nobody_without_its_token(own_ray):
         done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=100)
         outcomes.append((done.returncode, "nauthenticated" in done.stderr + done.stdout))
     assert outcomes == [(1, True), (0, False)]
+
+
+def test_listed_images_that_are_away_for_a_run_have_one_row_and_come_back(own_ray, tmp_path):
+    pictures(tmp_path / "files", 12)
+    (tmp_path / "list.txt").write_text("".join(f"files/{number:05d}.png\n" for number in range(12)))
+    values = config(tmp_path / "list.txt", tmp_path / "run")
+    found = []
+    for away in (False, True, False):
+        if away:
+            (tmp_path / "files").rename(tmp_path / "elsewhere")
+        elif not (tmp_path / "files").exists():
+            (tmp_path / "elsewhere").rename(tmp_path / "files")
+        summary = farm.run(values)
+        assert (summary.ok, summary.failed, summary.exit_code) == ((0, 12, 3) if away else (12, 0, 0))
+        found.append(sound(tmp_path / "run"))
+    assert found[0] == found[2]

@@ -2,13 +2,14 @@
 
 import io
 import itertools
+from pathlib import Path
 
 import pytest
 
 from farm.config import validate
 from farm.engines import local
 from farm.engines.settling import settle
-from farm.models import backends
+from farm.models import backends, conversions
 from farm.models.conversions import _Work
 from farm.placement import Machine
 from farm.sources.base import Entry, Source
@@ -17,6 +18,7 @@ from farm.store import RunStore
 GPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=("A",))
 CPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=())
 BOXES = 100
+AGREED = {"matched": 1.0, "confidence": 0.0, "boxes": BOXES, "found": BOXES, "images": 32}
 
 
 class Endless(Source):
@@ -45,7 +47,7 @@ def settled(tmp_path, monkeypatch):
     def settled(machine, agrees, path="/images", **model):
         def answer(self, task):
             if task["what"] == "convert":
-                (self.folder / "model.onnx").touch()
+                (Path(task["out"]) / "model.onnx").touch()
                 return {"file": "model.onnx"}
             matched = agrees[self.request.backend, self.request.config.decode]
             return {"matched": matched, "confidence": 0.0, "boxes": BOXES, "found": BOXES, "images": 32}
@@ -106,3 +108,48 @@ def test_a_pipe_is_waited_for_no_longer_than_a_sample_needs(settled):
 def test_torch_is_not_compared(settled):
     prepared, notes, source = settled(CPU, {}, backend="torch")
     assert (prepared.executable.agreement, notes, source.taken) == (None, [], 1)
+
+
+@pytest.mark.parametrize(
+    ("folders", "each", "model", "asked"),
+    [
+        (
+            8,
+            10,
+            {"decode": "reduced", "backend": "torch"},
+            4,
+        ),  # the first ten images tell that it is a long run, and no more
+        (8, 1, {"backend": "onnxruntime"}, 8),  # all of it has been looked at
+        (8, 10, {"precision": "int8", "backend": "openvino"}, 16),
+    ],
+)
+def test_the_sample_lies_all_over_the_source(tmp_path, monkeypatch, folders, each, model, asked):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(backends, "installed", lambda name: True)
+    monkeypatch.setattr(backends, "AUTO_IMAGES", 10)
+    monkeypatch.setattr(conversions, "CALIBRATION_IMAGES", 16)
+    (tmp_path / "m.pt").write_bytes(b"weights")
+    for folder in range(folders):
+        (tmp_path / "images" / str(folder)).mkdir(parents=True)
+        for number in range(each):
+            (tmp_path / "images" / str(folder) / f"{number}.jpg").touch()
+    samples = {}
+
+    def answer(self, task):
+        samples[task["what"]] = [path[len(str(tmp_path / "images")) + 1 :] for path in task["sample"]]
+        return {"file": "model"} if task["what"] == "convert" else AGREED
+
+    monkeypatch.setattr(_Work, "_in_a_process", answer)
+    values = {"source": str(tmp_path / "images"), "model": {"weights": str(tmp_path / "m.pt"), **model}}
+    prepared = local.prepare(validate({**values, "output": str(tmp_path / "run")}), machine=CPU)
+    store = RunStore.open(tmp_path / "run")
+    try:
+        _, entries = settle(prepared, store, lambda text: None)
+        listed = [entry.path for entry in entries]
+    finally:
+        store.close()
+    assert listed == sorted(listed) and len(listed) == folders * each, "what is labelled, and in which order, stays"
+    for sample in samples.values():
+        assert set(sample) <= set(listed)
+        assert len({path[0] for path in sample[:folders]}) == min(folders, len(sample))
+        assert len(sample) == asked

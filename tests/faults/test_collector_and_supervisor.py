@@ -8,6 +8,7 @@ import time
 import pytest
 
 import farm
+from farm.errors import CollectorError
 from tests.faults.harness import Saboteur, config, group_members, pictures, rows, segments, start, wait_for
 
 IMAGES = 250
@@ -123,4 +124,39 @@ def test_chaos_over_all_roles(source, undisturbed, tmp_path):
             os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     farm.run(config(source, tmp_path / "run", {"sleep_ms": 8}))
+    assert rows(tmp_path / "run") == undisturbed
+
+
+RAISING = """
+import farm.collector, os
+def commit(self, original=farm.collector.Collector.commit):
+    if self._rows and ({always!r} or not os.path.exists({mark!r})):
+        open({mark!r}, "w").close()
+        raise ValueError("odd")
+    original(self)
+farm.collector.Collector.commit = commit
+"""
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_an_error_in_the_collectors_own_code(source, undisturbed, tmp_path, monkeypatch, always):
+    """Once it costs time. Again and again, with images labelled between, it ends the run, and says what it was."""
+    mark = str(tmp_path / "raised")
+    (tmp_path / "raising.py").write_text(RAISING.format(mark=mark, always=always))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif any('multiprocessing' in word for word in sys.orig_argv):\n    import raising\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.getcwd()}")
+    values = config(source, tmp_path / "run", {"sleep_ms": 1}, workers={"start": "spawn"})
+    if always:
+        with pytest.raises(CollectorError, match=r"twice without a commit between: ValueError: odd \(raising.py:6\)"):
+            farm.run(values)
+        return
+    assert farm.run(values).restarts >= 1
+    assert rows(tmp_path / "run") == undisturbed
+
+
+def test_a_run_whose_numbers_are_as_large_as_can_be(source, undisturbed, tmp_path):
+    huge = {"limits": {"item_timeout_s": 1e300}, "commit": {"seconds": 1e300}}
+    farm.run(config(source, tmp_path / "run", **huge))
     assert rows(tmp_path / "run") == undisturbed

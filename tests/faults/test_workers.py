@@ -3,12 +3,16 @@
 import os
 import signal
 import weakref
+from typing import ClassVar
 
+import cv2
+import numpy as np
 import pytest
 
 import farm
+from farm.api import retry
 from farm.errors import FarmError, WorkerError
-from farm.models.fake import AcceleratorError, OutOfMemoryError
+from farm.models.fake import AcceleratorError, FakeModel, OutOfMemoryError
 from farm.worker import _refusal
 from tests.faults.harness import POISON, Saboteur, config, pictures, rows, segments
 
@@ -75,10 +79,21 @@ def test_several_poison_images_do_not_end_a_run_that_goes_on(tmp_path):
 
 def test_a_model_that_only_dies_ends_the_run(tmp_path):
     source = pictures(tmp_path / "source", 30, poisoned=tuple(range(30)))
-    limits = {"attempts": 100, "max_restarts": 5}
-    with pytest.raises(WorkerError, match=r"6 processes died in a row.*SIGSEGV"):
+    limits = {"attempts": 2, "max_restarts": 5}
+    with pytest.raises(WorkerError, match=r"6 images in a row killed their process.*SIGSEGV"):
         farm.run(config(source, tmp_path / "run", {"kill_on": POISON}, limits=limits))
     assert not segments(tmp_path / "run")
+
+
+def test_poison_images_that_are_retried_are_no_reason_to_end_a_run(tmp_path):
+    """Nothing is labelled between their deaths, but the model has labelled others before."""
+    source = pictures(tmp_path / "source", 40, poisoned=tuple(range(0, 40, 2)))
+    limits = {"attempts": 1, "max_restarts": 3}
+    summary = farm.run(config(source, tmp_path / "run", {"kill_on": POISON}, limits=limits))
+    assert (summary.ok, summary.failed) == (20, 20)
+    summary = retry(tmp_path / "run")
+    assert (summary.ok, summary.failed) == (20, 20)
+    assert summary.restarts >= 20
 
 
 def test_a_frozen_worker_is_killed_at_its_deadline_and_the_other_goes_on(source, undisturbed, tmp_path):
@@ -138,6 +153,40 @@ def test_a_lost_device_costs_the_guilty_image_and_no_other(tmp_path, overlaps):
     assert (summary.ok, summary.failed) == (39, 1)
     assert [path for path, status, _ in rows(tmp_path / "run") if status == "failed"] == ["00005.png"]
     assert summary.restarts >= 2
+
+
+class Short(FakeModel):
+    """On a device with memory for so many pixels at a time. Notes the batches that it was given: (width, images)."""
+
+    room = 64 * 4
+    seen: ClassVar[list[tuple[int, int]]] = []
+
+    def prepare(self, image, shape):
+        return image
+
+    def predict(self, prepared, shapes):
+        self.seen.append((prepared[0].shape[1], len(prepared)))
+        if sum(image.shape[0] * image.shape[1] for image in prepared) > self.room:
+            raise OutOfMemoryError("too many pixels")
+        return shapes
+
+
+def test_one_refused_batch_makes_no_other_smaller(tmp_path, monkeypatch):
+    """Two large images of which the device has room for one; sixteen small ones fit at once, before and after."""
+    source = tmp_path / "source"
+    source.mkdir()
+    widths = [8] * 8 + [40] * 2 + [2] * 48
+    for number, width in enumerate(widths):
+        cv2.imwrite(str(source / f"{number:03d}.png"), np.zeros((4, width, 3), np.uint8))
+    monkeypatch.setattr("farm.threads.load_model", lambda *arguments: Short(boxes=1, pixels=True))
+    workers = {"kind": "thread", "count": 1, "batch": 8}
+    Short.seen.clear()
+    summary = farm.run(config(source, tmp_path / "run", workers=workers, limits={"attempts": 1}))
+    assert (summary.ok, summary.failed, summary.restarts) == (58, 0, 0)
+    assert Short.seen.count((40, 1)) == 2, "each of the large ones went alone"
+    small = [count for width, count in Short.seen if width == 2]
+    assert sum(small) == 48
+    assert sum(count == 8 for count in small) >= 3, small
 
 
 def test_what_a_refused_batch_held_is_let_go_before_it_is_halved():

@@ -16,9 +16,9 @@ from farm.config import ModelConfig
 from farm.engines.settling import _doubt
 from farm.errors import ModelError, RunMismatchError
 from farm.models import backends, conversions
+from farm.models.agreement import Found, agreement, predictions
 from farm.models.backends import choose
 from farm.models.conversions import Agreement, Request, prepare
-from farm.models.convert import agreement, predictions
 from farm.models.weights import weights_digest
 
 SAMPLE = 12
@@ -78,7 +78,7 @@ def test_bf16_needs_a_processor_that_has_it(monkeypatch, tmp_path):
 
 
 def boxes(*rows):
-    return np.array(rows, np.float32).reshape(-1, 6)
+    return Found(np.array(rows, np.float32).reshape(-1, 6))
 
 
 A, B = (0, 0, 10, 10, 0.9, 1), (20, 20, 40, 40, 0.5, 2)
@@ -227,23 +227,42 @@ def test_auto_falls_back_where_a_backend_disagrees(coco_images, coco_weights, tm
     assert pq.read_schema(next((tmp_path / "run" / "parts").iterdir())).names[:2] == ["key", "path"]
 
 
-def test_auto_falls_back_where_a_conversion_fails(coco_images, coco_weights, tmp_path, monkeypatch):
-    """Nobody asked for the backend, so that nothing ends because of it: here the cache cannot be written."""
-    monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
-    (tmp_path / "home").write_text("not a folder")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    notes = []
-    config = {
+def short_run(coco_images, coco_weights, tmp_path, **model):
+    return {
         "source": str(coco_images),
-        "model": {"weights": str(coco_weights), "imgsz": 64},
+        "model": {"weights": str(coco_weights), "imgsz": 64, **model},
         "output": {"dir": str(tmp_path / "run"), "exports": []},
     }
+
+
+def test_auto_falls_back_where_a_conversion_fails(coco_images, coco_weights, tmp_path, monkeypatch):
+    """Nobody asked for the backend, so that nothing ends because of it."""
+
+    def fail(task, deadline_s):
+        raise ModelError("no such operator")
+
+    monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
+    monkeypatch.setattr(conversions, "ask_converter", fail)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    notes = []
+    config = short_run(coco_images, coco_weights, tmp_path)
     summary = farm.run(config, hooks=Hooks(on_note=notes.append))
     assert summary.backend == "torch"
     assert summary.ok == len(list(coco_images.iterdir()))
-    assert any("cannot be written" in note and note.endswith("torch it is") for note in notes)
-    with pytest.raises(ModelError, match="cannot be written"):
+    assert any("no such operator" in note and note.endswith("torch it is") for note in notes)
+    with pytest.raises(ModelError, match="no such operator"):
         farm.run({**config, "model": {**config["model"], "backend": "openvino"}, "output": str(tmp_path / "other")})
+
+
+def test_without_a_home_that_can_be_written_a_conversion_lies_with_its_run(
+    coco_images, coco_weights, tmp_path, monkeypatch
+):
+    (tmp_path / "home").write_text("not a folder")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = short_run(coco_images, coco_weights, tmp_path, backend="onnxruntime")
+    summary = farm.run(config)
+    assert (summary.backend, summary.ok) == ("onnxruntime", len(list(coco_images.iterdir())))
+    assert len(list((tmp_path / "run" / "converted").glob("*/model.onnx"))) == 1
 
 
 def test_int8_is_calibrated_once_for_a_run(coco_images, coco_weights, tmp_path, monkeypatch, cache):
@@ -292,8 +311,8 @@ def test_a_converted_model_without_suppression_gives_as_many_boxes_as_asked(tmp_
     paths = [*sample[:2], str(thin)]
     want = predictions(config, "cpu", paths)
     got = predictions(config.model_copy(update={"weights": made.weights}), "cpu", paths)
-    assert [len(boxes) for boxes in got.values()] == [len(boxes) for boxes in want.values()]
-    assert max(map(len, want.values())) > 300
+    assert [len(found.boxes) for found in got.values()] == [len(found.boxes) for found in want.values()]
+    assert max(len(found.boxes) for found in want.values()) > 300
 
 
 @pytest.mark.parametrize(

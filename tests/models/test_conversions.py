@@ -1,13 +1,21 @@
 """Conversions and comparisons, with a converter that is made up: how long they may take, what is compared and kept."""
 
+import errno
 import fcntl
+import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from farm.config import ModelConfig
-from farm.errors import ModelError, OutOfTimeError
-from farm.models.conversions import Request, _Work, prepare, sample_size
+from farm.errors import ModelError, OutOfTimeError, WeightsChangedError
+from farm.models import cache
+from farm.models.cache import Entry
+from farm.models.conversions import Request, _depends_on, _label, _Work, prepare, sample_size
+from farm.models.upkeep import found, remove
+from farm.models.weights import weights_digest
 
 ANSWER = {"matched": 0.97, "confidence": 0.0, "boxes": 100, "found": 99, "images": 2}
 
@@ -33,7 +41,7 @@ def test_what_a_conversion_that_is_cut_off_has_made_is_taken_away(tmp_path, monk
     with pytest.raises(OutOfTimeError, match=r"took longer than 2 s"):
         prepare(request, print, tmp_path / "cache", timeout_s=2)
     (folder,) = (tmp_path / "cache").iterdir()
-    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "used"]
 
 
 def test_somebody_elses_conversion_is_not_waited_for_longer_than_there_is_time(tmp_path):
@@ -54,7 +62,10 @@ def asked(monkeypatch):
 
     def answer(self, task):
         tasks.append({**task, "backend": self.request.backend, "device": self.request.device})
-        return {"file": "model.onnx"} if task["what"] == "convert" else ANSWER
+        if task["what"] == "convert":
+            (Path(task["out"]) / "model.onnx").write_bytes(b"%d" % len(tasks))
+            return {"file": "model.onnx"}
+        return ANSWER
 
     monkeypatch.setattr(_Work, "_in_a_process", answer)
     return tasks
@@ -101,8 +112,7 @@ def test_images_that_have_changed_are_compared_again(tmp_path, asked):
 def test_exact_and_reduced_decoding_of_one_conversion_are_told_apart(tmp_path, asked):
     for decode in ("exact", "reduced"):
         config = model(backend="onnxruntime", decode=decode)
-        made = prepare(Request(config, "digest", "onnxruntime", "cpu", ("a.jpg",)), print, tmp_path)
-        (tmp_path / made.conversion / "model.onnx").touch()
+        prepare(Request(config, "digest", "onnxruntime", "cpu", ("a.jpg",)), print, tmp_path)
     assert [task["what"] for task in asked] == ["convert", "compare", "compare"]
 
 
@@ -129,3 +139,106 @@ def test_a_comparison_that_fails_ends_no_run(tmp_path, monkeypatch):
 )
 def test_a_short_run_is_compared_on_few_images(values, backend, images, size):
     assert sample_size(Request(model(**values), "digest", backend, "cpu"), images) == size
+
+
+def onnx(sample=("a.jpg",), **values):
+    return Request(model(backend="onnxruntime", **values), "digest", "onnxruntime", "cpu", sample)
+
+
+def test_who_waits_for_anothers_conversion_says_so(tmp_path):
+    entry = Entry.of(tmp_path, _label(onnx()), _depends_on(onnx()))
+    notes = []
+    with entry.alone(time.monotonic()), pytest.raises(OutOfTimeError):
+        prepare(onnx(), notes.append, tmp_path, timeout_s=1.5)
+    holder = f"process {os.getpid()} on {os.uname().nodename}"
+    assert notes == [f"waiting for {holder}, which makes or compares the onnxruntime fp32 of yolo.pt"]
+
+
+def test_a_conversion_that_a_power_cut_has_emptied_is_made_and_compared_again(tmp_path, asked):
+    first = prepare(onnx(), print, tmp_path)
+    Path(first.weights).write_bytes(b"")
+    again = prepare(onnx(), print, tmp_path)
+    assert [task["what"] for task in asked] == ["convert", "compare"] * 2
+    assert Path(again.weights).read_bytes() and again.digest == weights_digest(again.weights) != first.digest
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[]"])
+def test_an_agreement_that_is_damaged_is_found_out_again(tmp_path, asked, damage):
+    made = prepare(onnx(), print, tmp_path)
+    (kept,) = Path(made.weights).parent.glob("agreement-*.json")
+    kept.write_bytes(damage)
+    assert prepare(onnx(), print, tmp_path) == made
+    assert [task["what"] for task in asked] == ["convert", "compare", "compare"]
+
+
+def test_other_pictures_under_the_same_names_are_another_calibration(tmp_path, asked):
+    image = tmp_path / "a.jpg"
+    request = Request(model(precision="int8"), "digest", "openvino", "cpu", (str(image),))
+    made = []
+    for data in (b"one", b"two", b"one"):
+        image.write_bytes(data)
+        os.utime(image, (0, 0))
+        made.append(prepare(request, print, tmp_path / "cache").conversion)
+    assert made[0] != made[1] and made[0] == made[2]
+    assert [task["what"] for task in asked].count("convert") == 2
+    image.write_bytes(b"three")
+    assert prepare(request, print, tmp_path / "cache", conversion=made[1]).conversion == made[1], "as the run began"
+
+
+def test_pictures_that_change_while_they_calibrate(tmp_path, monkeypatch):
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"one")
+
+    def convert(self, task):
+        (Path(task["out"]) / "model.onnx").touch()
+        image.write_bytes(b"two")
+        return {"file": "model.onnx"}
+
+    monkeypatch.setattr(_Work, "_in_a_process", convert)
+    request = Request(model(precision="int8"), "digest", "openvino", "cpu", (str(image),))
+    with pytest.raises(ModelError, match="are being changed"):
+        prepare(request, print, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*/model.onnx"))
+
+
+def test_what_a_run_loads_is_not_removed(tmp_path, asked):
+    made = prepare(onnx(), print, tmp_path / "backends")
+    (entry,) = found(tmp_path)
+    assert entry.in_use and not remove(entry)
+    made.release()
+    assert remove(entry)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, asked, monkeypatch):
+    """Another place is taken; where there is none, that is said."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match=r"cache of converted models cannot be written: .*Not a directory"):
+        prepare(onnx(), print, tmp_path / "file")
+    monkeypatch.setattr(cache, "ROOT", str(tmp_path / "file"))
+    made = prepare(onnx(), print, spare=tmp_path / "spare")
+    assert Path(made.weights).parent.parent == tmp_path / "spare"
+
+
+def test_a_cache_that_can_only_be_read_is_read(tmp_path, asked, monkeypatch):
+    made = prepare(onnx(), print, tmp_path)
+    made.release()
+
+    def refuse(*arguments, **others):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(cache, "take", refuse)
+    assert prepare(onnx(), print, tmp_path).weights == made.weights
+    assert prepare(onnx(("b.jpg",)), print, tmp_path).agreement is not None
+    assert [task["what"] for task in asked] == ["convert", "compare", "compare"]
+
+
+def test_weights_that_changed_before_they_were_converted_leave_nothing_under_their_old_digest(tmp_path):
+    """Between the digest and the conversion lies the wait for a lock, up to an hour."""
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"as the run began")
+    digest = weights_digest(str(weights))
+    weights.write_bytes(b"overwritten")
+    request = Request(ModelConfig(weights=str(weights)), digest, "onnxruntime", "cpu")
+    with pytest.raises(WeightsChangedError, match=r"best\.pt changed since the run began"):
+        prepare(request, print, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*/m*"))

@@ -1,9 +1,14 @@
 """Weights once: the same numbers to the bit, one file for all, a fraction of the memory; plain loading where it fails."""
 
+import fcntl
+import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +16,11 @@ import numpy as np
 import pytest
 
 from farm.config import ModelConfig
-from farm.errors import ModelError
+from farm.errors import ModelError, WeightsChangedError
+from farm.models import cache as kept
 from farm.models import load_model, mapped
+from farm.models.cache import Entry
+from farm.models.upkeep import tidy
 from tests.faults.harness import ROOT
 
 TASKS = ["yolo11n", "yolo26n", "yolov10n", "yolo11n-seg", "yolo11n-pose", "yolo11n-obb", "yolo11n-cls", "yolov8n-p6"]
@@ -29,7 +37,7 @@ print(psutil.Process().memory_full_info().uss, flush=True)
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped, "CACHE", tmp_path / "mapped")
+    monkeypatch.setattr(kept, "ROOT", str(tmp_path))
     return tmp_path / "mapped"
 
 
@@ -91,7 +99,7 @@ def test_mapped_models_give_the_same_bits(name, cache, tmp_path, monkeypatch):
     first, again = load(weights), load(weights)
     assert is_mapped(first) and is_mapped(again)
     with monkeypatch.context() as patched:
-        patched.setattr(mapped, "load_once", lambda weights, safe, make: make(weights))
+        patched.setattr(mapped, "load_once", lambda weights, safe, make, digest: make(weights))
         plain = load(weights)
     assert not is_mapped(plain)
     assert columns(first) == columns(again) == columns(plain)
@@ -122,7 +130,7 @@ def test_a_lost_file_is_made_again_and_an_unfinished_one_removed(weights, cache)
     (file,) = cache.glob("*/*.pt")
     file.unlink()
     left = file.with_name(".making-killed")
-    left.touch()
+    left.mkdir()
     assert is_mapped(load(weights))
     assert not left.exists() and len(list(cache.glob("*/*.pt"))) == 1
 
@@ -135,7 +143,7 @@ def test_where_nothing_can_be_kept_weights_are_loaded_plainly(weights, cache, mo
         patched.setattr(mapped.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
         assert columns(load(weights)) == expected
     with monkeypatch.context() as patched:
-        patched.setattr(mapped.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
+        patched.setattr(kept.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
         model = load(weights)
         assert columns(model) == expected and not is_mapped(model)
     assert not list(cache.glob("*/*.pt"))
@@ -159,8 +167,26 @@ def test_who_waits_too_long_loads_its_own(weights, cache, monkeypatch):
     (file,) = cache.glob("*/*.pt")
     file.unlink()
     monkeypatch.setattr(mapped, "LOCK_S", 0.2)
-    with mapped._alone(file.with_name("lock")):
+    with Entry(file.parent).alone(0):
         assert not is_mapped(load(weights))
+
+
+def test_a_file_that_changes_while_a_worker_waits_is_not_kept_under_the_old_digest(weights, cache, tmp_path):
+    best = tmp_path / "best.pt"
+    best.write_bytes(weights.read_bytes())
+    load(best)
+    (folder,) = cache.iterdir()
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with open(folder / "lock", "w") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        loading = pool.submit(load, best)
+        time.sleep(1)  # it waits for the lock, and has its digest
+        best.write_bytes(random_weights("yolov8n", tmp_path).read_bytes())
+        fcntl.flock(held, fcntl.LOCK_UN)
+        with pytest.raises(WeightsChangedError, match=r"best\.pt changed"):
+            loading.result(timeout=100)
+    assert not list(folder.glob("*.pt"))
 
 
 def test_other_weights_of_the_same_name_are_other_weights(weights, cache, tmp_path):
@@ -171,10 +197,15 @@ def test_other_weights_of_the_same_name_are_other_weights(weights, cache, tmp_pa
 
 
 def test_what_nobody_has_used_for_long_is_removed(weights, cache, tmp_path):
-    load(weights)
+    model = load(weights)
     (old,) = cache.glob("*/*.pt")
-    os.utime(old, (0, 0))
-    load(random_weights("yolov8n", tmp_path))
+    for path in (*old.parent.iterdir(), old.parent):
+        os.utime(path, (0, 0))
+    tidy([cache])
+    assert old.exists(), "it is in use"
+    del model
+    gc.collect()
+    tidy([cache])
     assert not old.exists()
 
 

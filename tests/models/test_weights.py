@@ -1,5 +1,6 @@
 """Weights as the supervisor sees them: found, told apart, and described when they are not there."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,12 @@ def test_an_export_has_the_precision_that_it_has(weights, precision):
 
 def test_openvino_computes_an_export_in_bf16_where_it_is_told_to():
     check_backend(ModelConfig(weights="m_openvino_model", precision="bf16"))
+
+
+def test_without_a_home_folder_ultralytics_can_be_imported_all_the_same(monkeypatch):
+    config = ModelConfig(weights="a.pt")
+    assert "HOME" not in environment(config)
+    monkeypatch.setattr(weights, "root", lambda: None)
+    assert environment(config)["HOME"] == os.devnull
+    with pytest.raises(ModelError, match="without a home folder nothing is downloaded"):
+        resolve_weights("yolo99n.pt")

@@ -267,3 +267,22 @@ def test_classes_in_words_without_what_reads_them(in_words, coco_weights):
         pytest.skip("CLIP is installed")
     with pytest.raises(ModelError, match=r"text encoder .* is missing .*install Ultralytics' CLIP"):
         load_model(ModelConfig(weights=str(in_words / "yolov8s-worldv2.pt"), prompts=["cat"]), "cpu", 1)
+
+
+def test_a_model_without_weights_is_the_same_in_every_worker(paths):
+    """A model YAML says how weights are arranged; they are drawn when it is loaded, wherever that is."""
+    import torch
+
+    image = decode(paths[0], 10**9)
+    torch.manual_seed(1)
+    one = load_model(ModelConfig(weights="yolo11n.yaml", imgsz=160, conf=1e-6, max_det=20), "cpu", 1)
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    two = load_model(ModelConfig(weights="yolo11n.yaml", imgsz=160, conf=1e-6, max_det=20), "cpu", 1)
+    assert torch.equal(torch.rand(1), drawn), "the program's own numbers of chance are not touched"
+    first, second = ours(one, [image])[0], ours(two, [image])[0]
+    assert len(first) > 0
+    assert np.array_equal(first, second)
+    torch.manual_seed(2)
+    third = load_model(ModelConfig(weights="yolo11n.yaml", imgsz=160, conf=1e-6, max_det=20), "cpu", 1)
+    assert np.array_equal(ours(third, [image])[0], first)

@@ -1,10 +1,12 @@
 """What a person sees: bars, lines, summaries; and file names that try to do more than be shown."""
 
 import io
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console
 
+from farm.models.conversions import Agreement
 from farm.report.closing import print_summary
 from farm.report.live import LiveView, PlainView, open_view
 from farm.report.text import printable, time_left
@@ -139,12 +141,12 @@ def test_the_summary_says_what_failed_and_how_to_go_on():
 
 @pytest.mark.parametrize(
     ("boxes", "line"),
-    [(250, "97.2% of 250 boxes of torch fp32 and exact decoding"), (0, "not known: torch fp32 and exact decoding finds nothing in 32 images")],
+    [(250, "97.2% of 250 boxes with polygons of torch fp32 and exact decoding"), (0, "not known: torch fp32 and exact decoding finds nothing in 32 images")],
 )  # fmt: skip
 def test_the_summary_says_how_far_labels_agree(boxes, line):
     console = Console(file=io.StringIO(), width=100)
     reference = "torch fp32 and exact decoding"
-    agreement = dict(matched=0.972, confidence=0.0, boxes=boxes, found=0, images=32, reference=reference)
+    agreement = asdict(Agreement(0.972, 0.0, boxes, 0, 32, reference, "boxes with polygons"))
     print_summary(console, summary(agreement=agreement), "")
     assert line in console.file.getvalue()
 

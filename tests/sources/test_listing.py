@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import itertools
 import os
+import sys
+import termios
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.errors import SourceError
+from farm.sources.base import CHUNK_ITEMS, first_entry_or_raise
 from farm.sources.listing import CHUNK_BYTES, MAX_PATH_BYTES, ListFileSource, StdinSource, split_paths
 
 
@@ -55,14 +62,19 @@ line = st.binary(min_size=1, max_size=12).filter(lambda path: b"\0" not in path 
 )
 def test_lines_round_trip(lines, end, step):
     data = b"\xef\xbb\xbf" + b"".join(path + end for path in lines)
-    assert read(data) == lines
-    assert read(data[3:], max(step, 4)) == read(data[3:])
+    assert read(data) == read(data, step) == lines
+    assert read(data[3:], step) == read(data[3:])
 
 
 @given(st.lists(st.binary(min_size=1, max_size=12).filter(lambda path: b"\0" not in path), min_size=1))
 def test_nul_separated_round_trip(paths):
     data = b"\xef\xbb\xbf" + b"".join(path + b"\0" for path in paths)
     assert read(data) == paths
+
+
+@given(line, st.lists(st.binary(min_size=1, max_size=12).filter(lambda path: b"\0" not in path)), st.integers(1, 9))
+def test_nul_separated_paths_may_arrive_in_pieces(first, paths, step):
+    assert read(b"".join(path + b"\0" for path in [first, *paths]), step) == [first, *paths]
 
 
 @settings(deadline=None)
@@ -126,6 +138,14 @@ def test_absolute_and_relative_lines(tmp_path):
     assert all(os.path.samefile(os.path.join(source.root, entry.path), tmp_path / "x.jpg") for entry in entries)
 
 
+@pytest.mark.parametrize("text", ["a.jpg\n".encode("utf-16-le"), "a.jpg\n".encode("utf-16-be")])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_utf16_that_arrives_in_pieces_is_refused(text, step):
+    bom = b"\xff\xfe" if text[1] == 0 else b"\xfe\xff"
+    with pytest.raises(SourceError, match="UTF-16"):
+        read(bom + text, step)
+
+
 @pytest.mark.parametrize("bom", [b"\xff\xfe", b"\xfe\xff"])
 def test_utf16_is_refused(tmp_path, bom):
     with pytest.raises(SourceError, match="UTF-16; save it as UTF-8"):
@@ -176,3 +196,85 @@ def test_stdin_arrives_as_it_is_written(tmp_path, monkeypatch):
 def test_stdin_from_find_print0(wrap: Callable[[bytes], io.BufferedReader]):
     source = StdinSource(wrap(b"a\nb.jpg\0c.jpg\0"))
     assert [entry.path for entry in source.entries()] == ["a\nb.jpg", "c.jpg"]
+
+
+@pytest.fixture
+def pipe():
+    """A source at the end of a pipe, and the descriptor of its beginning."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as stream:
+        yield StdinSource(stream), writer
+
+
+def paths_of(entries):
+    return [entry.path for entry in entries]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("looked_at", [0, 2])
+def test_a_chunk_is_what_has_arrived(pipe, looked_at):
+    """A line that stands alone is handed on alone; lines that came together go together, and none waits for others."""
+    source, writer = pipe
+    os.write(writer, b"a\nb\nc\nd")
+    entries = first_entry_or_raise(source)
+    entries = itertools.chain(list(itertools.islice(entries, looked_at)), entries)
+    assert paths_of(source.chunk(entries)) == ["a", "b", "c"]
+    os.write(writer, b"\n")
+    assert paths_of(source.chunk(entries)) == ["d"]
+    os.write(writer, b"e\n\nf\n")
+    assert paths_of(source.chunk(entries)) == ["e", "f"]
+    os.write(writer, b"g")
+    os.close(writer)
+    assert paths_of(source.chunk(entries)) == ["g"]
+    assert source.chunk(entries) == []
+
+
+@pytest.mark.timeout(20)
+def test_a_chunk_is_no_larger_than_others(pipe):
+    source, writer = pipe
+    feeder = threading.Thread(
+        target=lambda: (os.write(writer, b"%05d.jpg\n" * 5000 % tuple(range(5000))), os.close(writer))
+    )
+    feeder.start()
+    entries, chunks = first_entry_or_raise(source), []
+    while chunk := source.chunk(entries):
+        chunks.append(paths_of(chunk))
+    feeder.join()
+    assert list(itertools.chain.from_iterable(chunks)) == [f"{number:05d}.jpg" for number in range(5000)]
+    assert max(map(len, chunks)) <= CHUNK_ITEMS
+    assert len(chunks) < 100, "not a chunk a line"
+
+
+@pytest.mark.timeout(20)
+def test_find_print0_that_arrives_byte_by_byte(pipe):
+    """Each byte is written when the one before has been read."""
+    source, writer = pipe
+    names = ["x" * 300 + ".jpg", "a\nb.jpg", "c.jpg"]
+
+    def feed():
+        for byte in b"".join(os.fsencode(name) + b"\0" for name in names):
+            os.write(writer, bytes([byte]))
+            while unread(source._stream):
+                time.sleep(0.0001)
+        os.close(writer)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    assert paths_of(source.entries()) == names
+    feeder.join()
+
+
+def unread(stream):
+    """Bytes that a pipe holds."""
+    return int.from_bytes(fcntl.ioctl(stream, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_that_another_program_has_made_non_blocking_is_waited_for(pipe):
+    """Nothing there yet is not the end: the rest of the list would be skipped without a word."""
+    source, writer = pipe
+    os.set_blocking(source._stream.fileno(), False)
+    feeder = threading.Timer(0.3, lambda: (os.write(writer, b"a\nb\n"), os.close(writer)))
+    feeder.start()
+    assert paths_of(source.entries()) == ["a", "b"]
+    feeder.join()

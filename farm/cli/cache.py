@@ -1,0 +1,118 @@
+"""`farm cache`: what farm keeps on this machine between runs, and how to be rid of it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from farm.models.upkeep import Kept
+
+KINDS = ("backends", "mapped", "weights")  # as in farm.models.upkeep, which `farm --help` does not import
+WIDTHS = {"kind": 8, "entry": 16, "made of": 24, "size": 10, "last used": 10}  # 76 columns, with a gap between two
+GAP = "  "
+DAY_S = 86400.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="list | clear", required=True)
+    actions.add_parser("list", help="what is kept, made of what, how large, and when it was used last")
+    clear = actions.add_parser("clear", help="remove what nobody uses at this moment")
+    clear.add_argument("kinds", nargs="*", metavar="KIND", help="backends, mapped, weights (default: backends, mapped)")
+    clear.add_argument(
+        "--older-than", type=float, default=0.0, metavar="DAYS", help="only what was not used for so long"
+    )
+    parser.epilog = (
+        "backends: converted models and how they agree; mapped: weights as workers share them; weights: downloads, "
+        "which are cleared only by name. What has not been used for 30 days goes by itself, and the longest unused "
+        "where backends and mapped take more than 10 GiB."
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    from farm.errors import EXIT_DONE
+    from farm.models import cache
+
+    root = cache.root()
+    if root is None:
+        print("nothing is kept: this user has no home folder")
+    elif args.action == "list":
+        _list(root)
+    else:
+        _clear(root, _checked(args.kinds), args.older_than)
+    return EXIT_DONE
+
+
+def _checked(kinds: Sequence[str]) -> Sequence[str]:
+    """The kinds to clear. Raises ConfigError for an unknown one."""
+    from farm.errors import ConfigError
+    from farm.models.upkeep import MADE
+
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ConfigError(f"farm cache knows no kind {kind}; there are {', '.join(KINDS)}")
+    return list(dict.fromkeys(kinds)) or MADE
+
+
+def _list(root: Path) -> None:
+    from farm.models.upkeep import found
+
+    kept = found(root)
+    for line in table(kept, time.time(), shutil.get_terminal_size().columns):
+        print(line)
+    print(f"{len(kept)} in {root}, {in_bytes(sum(entry.size for entry in kept))}")
+
+
+def _clear(root: Path, kinds: Sequence[str], days: float) -> None:
+    from farm.models.upkeep import found, remove
+
+    wanted = [entry for entry in found(root, kinds) if time.time() - entry.used_s >= days * DAY_S]
+    removed: list[Kept] = []
+    left: list[Kept] = []
+    for entry in wanted:
+        try:
+            (removed if remove(entry) else left).append(entry)
+        except OSError as error:
+            print(f"{entry.path} cannot be removed: {error.strerror}")
+    for entry in removed:
+        print(f"removed {entry.kind} {entry.path.name}, {in_bytes(entry.size)}")
+    for entry in left:
+        print(f"in use, left alone: {entry.kind} {entry.path.name}")
+    print(f"{len(removed)} removed, {in_bytes(sum(entry.size for entry in removed))}")
+
+
+def table(kept: Sequence[Kept], now_s: float, columns: int) -> Iterator[str]:
+    """A line for each, under a head, none longer than `columns` (80 at least). Pure."""
+    if not kept:
+        return
+    spare = max(0, columns - sum(WIDTHS.values()) - len(GAP) * (len(WIDTHS) - 1))
+    widths = {**WIDTHS, "made of": WIDTHS["made of"] + spare}
+    yield _line(list(WIDTHS), widths)
+    for entry in kept:
+        about = entry.about
+        made = " ".join(str(about[key]) for key in ("weights", "made") if key in about) or "by an earlier farm"
+        used = "in use" if entry.in_use else _ago(now_s - entry.used_s)
+        name = entry.path.name if entry.kind == "weights" else entry.path.name.rpartition("-")[2]
+        yield _line([entry.kind, name, made, in_bytes(entry.size), used], widths)
+
+
+def _line(cells: Sequence[str], widths: dict[str, int]) -> str:
+    shown = []
+    for (title, width), cell in zip(widths.items(), cells, strict=True):
+        cut = cell if len(cell) <= width else f"{cell[: width - 1]}…"
+        shown.append(cut.rjust(width) if title == "size" else cut.ljust(width))
+    return GAP.join(shown).rstrip()
+
+
+def _ago(seconds: float) -> str:
+    days = int(seconds / DAY_S)
+    return "today" if days < 1 else "a day ago" if days == 1 else f"{days} d ago"
+
+
+def in_bytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"

@@ -1,0 +1,141 @@
+"""Images that were read well, by which a worker tells what ails a file from what ails the place it lies in.
+
+Runs in a worker's decoding threads, and only where one cannot be read. A file whose disk or mount gives another image
+at the same moment has itself to blame; where that one cannot be read either, or nobody knows one, the place may be.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from farm.place_errors import DENIED, GONE, MACHINE, PLACE
+
+SAMPLE_BYTES = 4096  # read of a known image: enough that a disk or a server must answer
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
+Identity = tuple[int, int]
+
+
+def identity_of(folder: str) -> Identity | None:
+    """File system and number of a folder; None where it does not answer."""
+    try:
+        status = os.stat(folder)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+class KnownGood:
+    """The image that was read last, of each file system. Thread-safe."""
+
+    def __init__(self, root: str, root_id: Identity | None, example: str | None) -> None:
+        """`root_id`: of the source's root when the run began. `example`: an image that was read earlier, elsewhere."""
+        self._root = root
+        self._root_id = root_id
+        self._example = example
+        self._images: dict[int, str] = {}
+
+    def add(self, path: str, device: int) -> None:
+        """This image was read just now; `device` is its file system's (st_dev)."""
+        self._images[device] = path
+
+    def place_is_to_blame(self, path: str, number: int) -> bool:
+        """Whether the error `number` of reading `path` may be that of its place (or the machine), not its own."""
+        if number in MACHINE:
+            return True
+        if number in GONE:
+            return self._is_unmounted()
+        if number in DENIED and _own_mode_denies(path):
+            return False
+        return number in PLACE | DENIED and not self._another_can_be_read(path)
+
+    def _another_can_be_read(self, path: str) -> bool:
+        """One of the same file system."""
+        device = _device_of(path)
+        if device is None:
+            return False
+        self._look_at_example()
+        known = self._images.get(device)
+        if known is None or known == path:
+            return False
+        try:
+            _read_a_little(known)
+        except (FileNotFoundError, NotADirectoryError):
+            self._images.pop(device, None)
+            return False
+        except OSError:
+            return False
+        return True
+
+    def _is_unmounted(self) -> bool:
+        """Is a file system gone that images were read from; or is the root another folder, and they are not in it?"""
+        known = list(self._images.items())
+        if any(_has_left(path, device) for device, path in known):
+            return True
+        is_another = self._root_id is not None and identity_of(self._root) != self._root_id
+        return is_another and not any(os.path.exists(path) for _, path in known)
+
+    def _look_at_example(self) -> None:
+        example, self._example = self._example, None
+        if example is not None:
+            try:
+                self._images.setdefault(os.stat(example).st_dev, example)
+            except (OSError, ValueError):
+                self._example = example  # perhaps later
+
+
+def _own_mode_denies(path: str) -> bool:
+    """By owner, group and mode; what a server or a policy says besides is not looked at."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    if status.st_uid == os.geteuid():
+        return not status.st_mode & stat.S_IRUSR
+    if status.st_gid in (os.getegid(), *os.getgroups()):
+        return not status.st_mode & stat.S_IRGRP
+    return not status.st_mode & stat.S_IROTH
+
+
+def _device_of(path: str) -> int | None:
+    """The file system of an image, by itself or its folder; None where neither answers."""
+    try:
+        return os.stat(path).st_dev
+    except (OSError, ValueError):
+        pass
+    folder = os.path.dirname(os.path.realpath(path))
+    while True:
+        try:
+            return os.stat(folder).st_dev
+        except PermissionError:  # a folder of somebody else's, in a folder that can be looked into
+            if folder == os.path.dirname(folder):
+                return None
+            folder = os.path.dirname(folder)
+        except (OSError, ValueError):
+            return None
+
+
+def _has_left(path: str, device: int) -> bool:
+    """Whether an image that was there is not, because its file system is not: what is left of its path is another's."""
+    place = os.path.realpath(path)
+    while True:
+        try:
+            found = os.stat(place).st_dev
+        except (FileNotFoundError, NotADirectoryError):
+            place = os.path.dirname(place)
+        except OSError:
+            return True
+        else:
+            return found != device and place != os.path.realpath(path)
+
+
+def _read_a_little(path: str) -> None:
+    """From the disk or the server itself: what the system still has of the file is let go first."""
+    descriptor = os.open(path, _OPEN_FLAGS)
+    try:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.pread(descriptor, SAMPLE_BYTES, 0)
+    finally:
+        os.close(descriptor)

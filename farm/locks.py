@@ -1,0 +1,110 @@
+"""Locks of run directories and temporary folders on a disk, held until `release` or the end of the process.
+
+Taken by the process that owns the folder. The lock belongs to an open file, and ends with the last descriptor of it:
+`release` unlocks before it closes, and a fork closes its copy at once (`farm.forks`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from farm.errors import RunLockedError
+from farm.forks import keep_from_forks, no_fork
+
+HOLDER_BYTES = 200  # read of what a lock says about its holder
+HOLDER = b"process "  # how that begins
+
+
+class Lock:
+    """May be released twice. In a fork of its process it is nobody's: releasing it there does nothing."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release: Callable[[], None] | None = release
+        self._pid = os.getpid()
+
+    def release(self) -> None:
+        release, self._release = self._release, None
+        if release is not None and os.getpid() == self._pid:
+            release()
+
+
+class _Held:
+    """The descriptor that a lock hangs on."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def unlock(self) -> None:
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self.close()
+
+    def close(self) -> None:
+        """Without unlocking: the lock may be that of the process that this one was forked from."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def lock_file(path: Path) -> Lock:
+    """Take the lock that lies at `path`, a file that is made for it. Raises RunLockedError where another farm has it.
+
+    Raises OSError where there can be no lock, or what is there is none.
+    """
+    with no_fork():
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        try:
+            said = os.pread(descriptor, HOLDER_BYTES, 0)
+            _check_is_lock(path, descriptor, said)
+            if not _try_lock(descriptor):
+                raise locked(path, said.decode("utf-8", "replace").strip() or "another process")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        held = keep_from_forks(_Held(descriptor))
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{my_name()}\n".encode(), 0)
+    return Lock(held.unlock)
+
+
+def lock_folder(descriptor: int) -> Lock | None:
+    """The lock of an open folder, whose descriptor it owns from now on; None where another process has it."""
+    with no_fork():
+        held = keep_from_forks(_Held(descriptor))
+    try:
+        if _try_lock(descriptor):
+            return Lock(held.unlock)
+    except BaseException:
+        held.close()
+        raise
+    held.close()
+    return None
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Raises OSError where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _check_is_lock(path: Path, descriptor: int, said: bytes) -> None:
+    """Before anything is changed: whoever else may write to the folder could have put any file of the user's there."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or (found.st_nlink > 1 and not said.startswith(HOLDER)):
+        raise OSError(errno.EPERM, f"{path.name} in it is no lock of farm's but a link to another file")
+
+
+def my_name() -> str:
+    return f"{HOLDER.decode()}{os.getpid()} on {os.uname().nodename}"
+
+
+def locked(path: Path, holder: str) -> RunLockedError:
+    return RunLockedError(f"{path.parent} is being written by {holder}; wait for it, or give another output.dir")

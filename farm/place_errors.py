@@ -1,0 +1,68 @@
+"""Whose error is it that a file cannot be read: its own, its place's, or the machine's? Pure: no I/O, no clock.
+
+    FILE      another attempt cannot help: there is no such file, or nobody may read it
+    PLACE     a mount, a server or a disk that does not answer; of a single file it may be a bad sector
+    MACHINE   descriptors or memory have run out
+    others    nobody knows: the file is tried again, and each attempt counts
+
+DENIED and GONE are a file's errors that a place may have, too: an expired ticket denies everything, and below an
+unmounted disk everything is gone. Which it is, `farm.known_good` finds out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+
+
+def _numbers(*names: str) -> frozenset[int]:
+    """Those that this system has."""
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+GONE = _numbers("ENOENT", "ENOTDIR")
+DENIED = _numbers("EACCES", "EPERM")
+FILE = GONE | DENIED | _numbers("ELOOP", "ENAMETOOLONG", "EISDIR")
+PLACE = _numbers(
+    "EIO", "ENXIO", "ENODEV", "ENODATA", "EUCLEAN", "EBADMSG", "EREMOTEIO",  # a disk, or what stands for one
+    "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET",
+    "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EPIPE", "ESHUTDOWN", "ENOLINK", "ECOMM", "EPROTO",
+    "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED", "EKEYREJECTED",  # a ticket
+)  # fmt: skip
+MACHINE = _numbers("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EAGAIN")
+SPECIAL = _numbers("ENXIO", "ENODEV")  # of a socket or a device, too
+NO_ANSWER = errno.ETIMEDOUT  # what stands for a read that never returned
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a place that does not answer is waited for. `ends_run`: then the run ends, to be continued; else what
+    cannot be read fails.
+
+    Between tries it waits `first_pause_s`, twice as long each time, at most `longest_pause_s`.
+    """
+
+    whole_s: float = 300.0  # a server is started again in less; a night is not spent waiting
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 30.0
+    ends_run: bool = True
+
+    def pause_s(self, tries: int) -> float:
+        """Before the next try, after so many."""
+        return min(self.longest_pause_s, self.first_pause_s * 2.0 ** min(tries - 1, 30))
+
+
+PATIENCE = Patience()
+
+
+def named(number: int) -> str:
+    """`ESTALE (Stale file handle)`."""
+    return f"{errno.errorcode.get(number, number)} ({os.strerror(number)})"
+
+
+def said(error: OSError) -> str:
+    """What a failed row says of it: the number's name where a place may be behind it."""
+    if error.errno is None or error.errno in FILE:
+        return error.strerror or str(error)
+    return named(error.errno)

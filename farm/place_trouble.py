@@ -1,0 +1,131 @@
+"""When the place that the images lie in does not answer: what is tried again when, and when enough is enough.
+
+Pure: no I/O, no clock. Owned by whoever leases: a supervisor, or a keeper.
+
+    one image fails by its place    it is tried again later, with growing pauses, and nothing is charged to it
+    MANY in a row                   nothing is leased but a few probes, with growing pauses
+    an image is read                the trouble is over, everything goes on
+    it lasts for Patience.whole_s   the run ends, to be continued by the same command; or, in a program, images fail
+
+In a row means: no image was read in between. Where others are read all the time and one is not, it fails in the end:
+the attempts count once that has gone on for Patience.whole_s.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from farm.errors import SourceLostError
+from farm.place_errors import MACHINE, NO_ANSWER, Patience, named
+
+MANY = 8  # different images in a row: a scratch on a disk is as large, but a known good image tells that from a mount
+PROBES = 2  # images at a time, to see whether the place answers again
+
+
+class PlaceTrouble:
+    """Counts what could not be read since an image was read last. `place`: what the images lie in, in words."""
+
+    def __init__(self, patience: Patience, place: str) -> None:
+        self._patience = patience
+        self._place = place
+        self._failing: dict[int, int] = {}  # since an image was read last: items, and their errors' numbers
+        self._since_s = 0.0
+        self._probes = 0
+        self._due_s = 0.0
+        self._tried: dict[int, tuple[float, int]] = {}  # items that wait: when they failed first, and how often
+
+    # What happens
+
+    def failed(self, seq: int, number: int, now_s: float) -> float | None:
+        """The place failed an item. Returns when to try it again; None where the failure is now to be charged to it."""
+        if not self._failing:
+            self._since_s = now_s
+        before = self.is_on
+        self._failing[seq] = number
+        if self.is_on and not before:
+            self._probes, self._due_s = 0, now_s + self._patience.first_pause_s
+        first_s, tries = self._tried.get(seq, (now_s, 0))
+        lasted_s = now_s - (first_s if self._patience.ends_run else min(first_s, self._since_s))
+        if lasted_s > self._patience.whole_s and not (self.is_on and self._patience.ends_run):
+            return None
+        self._tried[seq] = first_s, tries + 1
+        return now_s + self._patience.pause_s(tries + 1)
+
+    def hung(self, seq: int, now_s: float) -> float | None:
+        """A worker never came back from reading or decoding an item.
+
+        Returns as `failed` does. Where it happens again to the same item and to no other meanwhile, it is the item's: a
+        decoder may never return from it.
+        """
+        again = seq in self._tried and not self._failing.keys() - {seq}
+        due_s = self.failed(seq, NO_ANSWER, now_s)
+        return None if again else due_s
+
+    def was_read(self) -> bool:
+        """An image was read: the place answers. Returns whether there was trouble."""
+        was_on = self.is_on
+        self._failing.clear()
+        return was_on
+
+    def settled(self, seqs: Iterable[int]) -> None:
+        """These have their rows, whatever they say, and are not tried again."""
+        for seq in seqs:
+            self._tried.pop(seq, None)
+
+    def probed(self, now_s: float) -> None:
+        """Probes were leased; the next ones wait longer."""
+        self._probes += 1
+        self._due_s = now_s + self._patience.pause_s(self._probes + 1)
+
+    # What to do
+
+    @property
+    def is_on(self) -> bool:
+        """So many failed in a row that it is not theirs."""
+        return len(self._failing) >= MANY
+
+    @property
+    def is_known(self) -> bool:
+        """Is there anything that `was_read` or `settled` would change?"""
+        return bool(self._failing or self._tried)
+
+    def allows(self, now_s: float) -> int | None:
+        """How many items may be leased now; None where as many as one likes."""
+        if not self.is_on or (not self._patience.ends_run and self._is_over(now_s)):
+            return None
+        return PROBES if now_s >= self._due_s else 0
+
+    def retry_s(self, failures: int, now_s: float) -> float:
+        """When an item is tried again that itself is to blame, after so many failures."""
+        return now_s + self._patience.pause_s(failures)
+
+    def verdict(self, now_s: float) -> SourceLostError | None:
+        """The error that ends the run, once that is due."""
+        if not (self.is_on and self._patience.ends_run and self._is_over(now_s)):
+            return None
+        count, lasted_s = len(self._failing), now_s - self._since_s
+        return SourceLostError(
+            f"reading {self._place} fails with {named(self._commonest)} for {count} images in a row, since "
+            f"{lasted_s:.0f} s: {self._reason}; mend it and run the same command to continue"
+        )
+
+    def note(self, now_s: float) -> str:
+        """What a view says of it; nothing where there is no trouble."""
+        if not self.is_on:
+            return ""
+        name, lasted_s = named(self._commonest).partition(" ")[0], now_s - self._since_s
+        return f"{self._reason} ({name}); waiting, {lasted_s:.0f} s so far"
+
+    def _is_over(self, now_s: float) -> bool:
+        return now_s - self._since_s > self._patience.whole_s
+
+    @property
+    def _commonest(self) -> int:
+        return Counter(self._failing.values()).most_common(1)[0][0]
+
+    @property
+    def _reason(self) -> str:
+        if self._commonest in MACHINE:
+            return "this machine is short of what reading takes"
+        return "the place the images lie in does not answer"

@@ -1,0 +1,93 @@
+"""Where images lie: is one that cannot be found gone, or is its disk? Pure, but for `mounted` and `holds_nothing`.
+
+The folder of a disk that is not mounted is empty or not there, so that each of its files looks deleted. A run therefore
+remembers what was mounted where. An image that cannot be found and whose place is another than it was is not gone, as
+long as no other image is found that changed places in the same way; that one says that the files have moved along, as
+with a container that mounts the same folder elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import psutil
+
+from farm.schema import STAGE_LIST, STAGE_READ
+
+# What reading says where the file system is to blame, or the file is not there; by the names that rows have
+READ_ERRORS = frozenset(
+    (
+        "BrokenPipeError", "ConnectionAbortedError", "ConnectionRefusedError", "ConnectionResetError",
+        "FileNotFoundError", "NotADirectoryError", "OSError", "TimeoutError",
+    )
+)  # fmt: skip
+KERNELS = ("/proc", "/sys")  # no images lie there
+EMPTY_DISK = frozenset(("lost+found",))
+
+Mounts = Mapping[str, str]
+"""Mount point → what is mounted there."""
+
+
+class Place(NamedTuple):
+    """The mount point that a file lies below, and what is mounted there."""
+
+    point: str
+    device: str
+
+
+class Move(NamedTuple):
+    """A file's place as it was remembered, and as it is."""
+
+    before: Place
+    now: Place
+
+
+def is_of_place(error: Mapping[str, str]) -> bool:
+    """Does a failed row's error say something of the place of its image, rather than of the image?"""
+    return error["stage"] == STAGE_LIST or (error["stage"] == STAGE_READ and error["type"] in READ_ERRORS)
+
+
+def place_of(file: str, mounts: Mounts) -> Place:
+    """`file`: absolute, without links."""
+    folder = file
+    while folder not in mounts:
+        if folder == (above := os.path.dirname(folder)):
+            return Place(folder, "")
+        folder = above
+    return Place(folder, mounts[folder])
+
+
+def move_of(file: str, before: Mounts, now: Mounts) -> Move:
+    """`file`: absolute, without links. Where nothing was remembered, nothing has moved."""
+    place = place_of(file, now)
+    return Move(place_of(file, before) if before else place, place)
+
+
+def remembered(before: Mounts, now: Mounts, lost: set[Move]) -> dict[str, str]:
+    """What the next run is to know: what is mounted now, but for the disks that were lost."""
+    mounts = dict(now)
+    for was, is_ in lost:
+        if is_.point != was.point and is_.point.startswith(was.point.rstrip("/") + "/"):
+            mounts.pop(is_.point, None)  # it hides what is looked for
+        mounts[was.point] = was.device
+    return mounts
+
+
+def mounted() -> dict[str, str]:
+    """What is mounted where, now, but for the kernel's own file systems."""
+    try:
+        partitions = psutil.disk_partitions(all=True)
+        return {p.mountpoint: p.device for p in partitions if not p.mountpoint.startswith(KERNELS)}
+    except OSError:  # no /proc
+        return {}
+
+
+def holds_nothing(point: str) -> bool:
+    """Is this mount point an empty folder, or none that could be looked into?"""
+    try:
+        with os.scandir(point) as entries:
+            return all(entry.name in EMPTY_DISK for entry in entries)  # to the first that is not: it may hold millions
+    except OSError:
+        return True

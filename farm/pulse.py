@@ -1,0 +1,93 @@
+"""The pulse: what a worker shows of itself in its row of the heartbeats. Written by all threads of the worker.
+
+What it is at has a clock, which runs while it is decoded or predicted and stands while its thread waits for others.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from farm import heartbeat
+from farm.deadlines import Work, lost_s
+from farm.heartbeat import Heartbeats
+
+
+class Pulse:
+    """The worker's row of the heartbeats: its state, what it is at, and where its time goes. Thread-safe."""
+
+    def __init__(self, heartbeats: Heartbeats, worker: int) -> None:
+        self._heartbeats = heartbeats  # keeps the mapping alive
+        self._row = heartbeats.row(worker)
+        self._show_work: Callable[[Work | None], None] = functools.partial(heartbeats.show_work, worker)
+        self._lock = threading.Lock()
+        self._active: dict[int, Work] = {}
+        self._beat_s = time.monotonic()
+        self._row["pid"] = os.getpid()
+        self.beat()
+
+    def silence(self) -> None:
+        """Of a thread that has ended, or was given up: what it still does is not shown. The row is its successor's."""
+        with self._lock:
+            self._row = np.zeros(1, heartbeat.ROW)[0]
+            self._show_work = lambda work: None
+            self._heartbeats.close()
+
+    def beat(self) -> None:
+        """A sign of life, every BEAT_S. One that comes late says that this process did not run: no work of its own."""
+        with self._lock:
+            now = time.monotonic()
+            lost = lost_s(now - self._beat_s)
+            if lost:
+                self._active = {seq: work.forgiving(lost, now) for seq, work in self._active.items()}
+                self._show_oldest()
+            self._row["beat_s"] = self._beat_s = now  # last: who sees it sees what was forgiven
+
+    def state(self, state: int) -> None:
+        with self._lock:
+            self._row["state"] = state
+
+    def begin(self, seqs: Sequence[int], stage: str, first: bool = False) -> None:
+        """Work on these items begins now, together; `first`: for the first time, so that they become suspects."""
+        with self._lock:
+            for seq in seqs:
+                self._active.pop(seq, None)
+            self._active.update(dict.fromkeys(seqs, Work(min(seqs, default=0), time.monotonic(), len(seqs), stage)))
+            if first:
+                self._row["started"] += len(seqs)
+            self._show_oldest()
+
+    def pause(self, seqs: Sequence[int]) -> None:
+        """Nothing works on these items any more; their deadline stands still."""
+        with self._lock:
+            for seq in seqs:
+                self._active.pop(seq, None)
+            self._show_oldest()
+
+    @contextmanager
+    def standing(self, seqs: Sequence[int], stage: str) -> Iterator[None]:
+        """Work on these items waits for something that is not their own; then it begins again."""
+        self.pause(seqs)
+        try:
+            yield
+        finally:
+            self.begin(seqs, stage)
+
+    def sent(self, count: int) -> None:
+        with self._lock:
+            self._row["images"] += count
+
+    def spent(self, stages: Mapping[str, float]) -> None:
+        """Seconds by stage (heartbeat.STAGES)."""
+        with self._lock:
+            for stage, seconds in stages.items():
+                self._row[f"{stage}_s"] += seconds
+
+    def _show_oldest(self) -> None:
+        self._show_work(next(iter(self._active.values()), None))

@@ -1,0 +1,80 @@
+"""What a run that goes on wants of the parts there are: whose images are done. Used where a run directory is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from farm.errors import TornPartError
+from farm.keys import ABSENT, item_key
+from farm.newest import PATHS, quick_hashes
+from farm.parts import open_part, read_part
+from farm.places import is_of_place
+from farm.schema import KEY_BYTES, STATUS_FAILED, path_of
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a resume wants of a part. `again`: rows to be labelled again; None for none."""
+
+    keys: np.ndarray
+    hashes: np.ndarray
+    again: np.ndarray | None
+
+
+def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
+    try:
+        file = open_part(part)
+        failures = _has_failures(file)
+        paths = PATHS if with_paths or failures else []
+        table = read_part(part, ["key", *paths, *(["error"] if failures else [])], file)
+    except TornPartError as error:
+        return error
+    hashes = quick_hashes(table) if with_paths else np.empty(0, np.int64)
+    return Resumed(_joined(table["key"]), hashes, _of_the_place(table) if failures else None)
+
+
+def done_keys(found: Sequence[Resumed], counting: np.ndarray | None) -> Iterator[memoryview]:
+    """Keys of the rows that count and are not to be labelled again, a part at a time."""
+    start = 0
+    for part in found:
+        keep = np.ones(len(part.keys), bool) if counting is None else counting[start : start + len(part.keys)]
+        start += len(part.keys)
+        if part.again is not None:
+            keep = keep & ~part.again
+        yield (part.keys if keep.all() else part.keys[keep]).data
+
+
+def _joined(keys: pa.ChunkedArray) -> np.ndarray:
+    """uint64 (rows, 2): the halves of keys."""
+    chunks = [
+        np.frombuffer(chunk.buffers()[1], "<u8", 2 * len(chunk), chunk.offset * KEY_BYTES) for chunk in keys.chunks
+    ]
+    return np.concatenate([np.empty(0, np.uint64), *chunks] if len(chunks) != 1 else chunks).reshape(-1, 2)
+
+
+def _of_the_place(table: pa.Table) -> np.ndarray:
+    """bool, one a row: did it fail by an error of the place, though its file could be examined?
+
+    Where it could not, the row's key says so; the image is labelled again when another key is listed.
+    """
+    again = np.zeros(table.num_rows, bool)
+    failed = np.flatnonzero(pc.is_valid(table["error"]))
+    for at, row in zip(failed, table.take(failed).to_pylist(), strict=True):
+        if is_of_place(row["error"]):
+            again[at] = row["key"] != item_key(path_of(row["path"], row["path_bytes"]), *ABSENT)
+    return again
+
+
+def _has_failures(file: pq.ParquetFile) -> bool:
+    """By the statistics of its status column, without reading it: `failed` comes before `ok`."""
+    meta = file.metadata
+    column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
+    found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
+    return any(s is None or not s.has_min_max or s.min == STATUS_FAILED for s in found)

@@ -1,0 +1,180 @@
+"""Temporary folders of farm's own, and the removal of those whose owner was killed. Used by whoever starts a farm.
+
+    library  the folder that names a `Farm`, with images in it that are no files      Farm
+    tune     the run directory of a trial                                             farm tune
+    sockets  where multiprocessing's fork server listens                              roster
+    ray      what a Ray that farm starts keeps; its sockets, too                      engines.ray
+    blocks   items on their way, where the run directory is remote                    blocks
+
+The folder itself is locked by its owner, who also says in it who it is. The next folder that the same user makes takes
+with it those whose lock is free, with what lies in shared memory under their name. Others write to the same place, so
+nothing is believed of what is not the user's own: not a name, not a link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from multiprocessing import current_process, util
+from pathlib import Path
+from typing import Any
+
+from farm import segments
+from farm.locks import Lock, lock_folder
+from farm.processes import Identity, have_one_kernel, is_gone, myself, read_identity
+
+PREFIX = "farm-"
+OWNER = ".owner"  # the last file that is written when a folder is made: what has none is not finished
+OWNER_BYTES = 4096  # more than it ever says
+SOCKET_PATH_BYTES = 107  # the longest name of a socket in the file system; see unix(7)
+LISTENER_BYTES = len("/listener-12345678")
+SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # where TMPDIR is too long for sockets
+SPOOL = "spool-"  # before the name of a farm: its images in shared memory
+
+
+class Scratch:
+    """A new folder, for this process alone (0700), until `close`. In a fork of the process `close` does nothing."""
+
+    def __init__(self, what: str, below_bytes: int = 0) -> None:
+        """`below_bytes`: the longest name that a socket gets below the folder; then it lies where that is possible."""
+        sweep()
+        self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{what}-", dir=_place(what, below_bytes)))
+        self._pid = os.getpid()
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._lock: Lock | None = None
+        with contextlib.suppress(OSError):  # a file system without locks: then only its owner's death counts
+            self._lock = lock_folder(descriptor)
+        with open(self.path / OWNER, "x", opener=_private) as file:
+            json.dump(asdict(myself()), file)
+
+    def close(self) -> None:
+        """Remove it with all that is in it. May be called twice."""
+        if os.getpid() != self._pid:
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def keep_sockets() -> None:
+    """Have multiprocessing's temporary folder of this process be one of farm's, unless it has one already.
+
+    Its own is left for ever where the process is killed, and does not work below a long TMPDIR.
+    """
+    config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
+    before = config.get("tempdir")
+    if before is not None and not _is_of_another(Path(before)):
+        return
+    folder = Scratch("sockets", LISTENER_BYTES)
+    config["tempdir"] = str(folder.path)
+    util.Finalize(None, _remove_sockets, (folder, config), exitpriority=-100)  # as multiprocessing does with its own
+
+
+def sweep() -> None:
+    """Remove what killed farms of this user left behind."""
+    for place in dict.fromkeys([tempfile.gettempdir(), *SHORT_PLACES]):
+        for folder in _folders(place):
+            with contextlib.suppress(OSError):
+                _remove_abandoned(folder)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        owner = _owner(descriptor) if _is_mine(os.fstat(descriptor)) else None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if owner is None:
+        os.close(descriptor)
+        return
+    lock = None
+    try:
+        lock = lock_folder(descriptor)  # takes the descriptor
+        abandoned = lock is not None and _may_be_gone(owner)
+    except OSError:
+        abandoned = is_gone(owner)
+    if abandoned:
+        prefix = segments.prefix_of(folder)
+        segments.sweep(prefix)
+        segments.sweep(f"{SPOOL}{prefix}")
+        shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        lock.release()
+
+
+def _may_be_gone(owner: Identity) -> bool:
+    """Of a folder whose lock is free: free says nothing of machines that share the folder and no locks."""
+    here = myself()
+    return is_gone(owner) or (owner.machine != here.machine and have_one_kernel(owner, here))
+
+
+def _folders(place: str) -> Iterator[Path]:
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def _is_mine(found: os.stat_result) -> bool:
+    """Made by this user, and for nobody else to write to."""
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _owner(folder: int) -> Identity | None:
+    """Who says that the open folder is theirs. None where nobody does, as while it is being made."""
+    try:
+        descriptor = os.open(OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        return read_identity(json.loads(os.read(descriptor, OWNER_BYTES)))
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _is_of_another(folder: Path) -> bool:
+    """A folder of farm's that a process made from which this one was started: it goes with that one."""
+    if not folder.name.startswith(PREFIX):
+        return False
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        return _owner(descriptor) != myself()
+    finally:
+        os.close(descriptor)
+
+
+def _remove_sockets(folder: Scratch, config: dict[str, Any]) -> None:
+    folder.close()
+    if config.get("tempdir") == str(folder.path):
+        config["tempdir"] = None
+
+
+def _place(what: str, below_bytes: int) -> str:
+    """Where temporary files go, unless a socket would have too long a name there."""
+    usual = tempfile.gettempdir()
+    name_bytes = len(f"/{PREFIX}{what}-12345678") + below_bytes
+    fits = not below_bytes or len(os.fsencode(usual)) + name_bytes <= SOCKET_PATH_BYTES
+    short = (place for place in SHORT_PLACES if os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK))
+    return usual if fits else next(short, usual)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -1,0 +1,86 @@
+"""`farm cache`: what is kept, in 80 columns, and how to be rid of it."""
+
+import os
+import time
+
+import pytest
+
+from farm.cli import main
+from farm.cli.cache import KINDS, table
+from farm.models import upkeep
+from farm.models.cache import Entry
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = tmp_path / ".cache" / "farm"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "weights" / "yolo26n-with-a-name-that-is-long.pt").write_bytes(b"x" * 2000)
+    return folder
+
+
+def made(home, kind, label, days=0):
+    entry = Entry.of(home / kind, label, label)
+    with entry.alone(time.monotonic() + 5), entry.making() as folder:
+        (folder / "model").write_bytes(b"x" * 1_500_000)
+        entry.publish(folder / "model", {"weights": f"{label}.pt", "made": "onnxruntime fp32 and reduced decoding"})
+    then = time.time() - days * 86400
+    for path in (*entry.folder.iterdir(), entry.folder):
+        os.utime(path, (then, then))
+    return entry
+
+
+def test_the_command_knows_the_kinds():
+    assert KINDS == upkeep.KINDS
+
+
+def test_list(home, capsys):
+    made(home, "backends", "best", 3)
+    lease = made(home, "mapped", "yolo11x").lease()
+    assert main(["cache", "list"]) == 0
+    head, *rows, total = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in (head, *rows))
+    assert head.split() == ["kind", "entry", "made", "of", "size", "last", "used"]
+    assert [row.split()[0] for row in rows] == ["backends", "mapped", "weights"]
+    assert "best.pt onnxruntime fp32 an…" in rows[0] and rows[0].endswith("1.4 MiB  3 d ago")
+    assert rows[1].endswith("in use") and rows[2].endswith("today")
+    assert total == f"3 in {home}, 2.9 MiB"
+    lease.release()
+
+
+def test_clear_leaves_alone_what_is_in_use_and_what_was_downloaded(home, capsys):
+    recent, old, used = made(home, "backends", "recent"), made(home, "mapped", "old", 9), made(home, "mapped", "used")
+    lease = used.lease()
+    assert main(["cache", "clear", "--older-than", "8"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"removed mapped {old.folder.name}, 1.4 MiB", "1 removed, 1.4 MiB"]
+    assert main(["cache", "clear"]) == 0
+    said = capsys.readouterr().out
+    assert f"removed backends {recent.folder.name}" in said
+    assert f"in use, left alone: mapped {used.folder.name}" in said
+    assert used.content() is not None
+    assert main(["cache", "clear", "weights"]) == 0
+    assert list((home / "weights").iterdir()) == []
+    lease.release()
+
+
+def test_an_unknown_kind_is_refused(home, capsys):
+    assert main(["cache", "clear", "models"]) == 2
+    assert "there are backends, mapped, weights" in capsys.readouterr().err
+
+
+def test_nothing_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["cache", "list"]) == 0
+    assert capsys.readouterr().out == f"0 in {tmp_path}/.cache/farm, 0.0 MiB\n"
+    assert main(["cache", "clear"]) == 0
+    assert not (tmp_path / ".cache").exists()
+    monkeypatch.setattr("farm.models.cache.root", lambda: None)
+    assert main(["cache", "list"]) == 0
+    assert capsys.readouterr().out.endswith("nothing is kept: this user has no home folder\n")
+
+
+def test_a_wide_terminal_shows_more():
+    entry = upkeep.Kept("mapped", Entry.of(upkeep.Path("x"), "a", 1).folder, {"weights": "w" * 60}, 1, 0.0, False)
+    assert "w" * 60 in list(table([entry], 0.0, 200))[1]

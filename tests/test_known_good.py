@@ -1,0 +1,99 @@
+"""Whose fault is it? Real files on a real disk, with errors that the tests make up."""
+
+import errno
+import os
+
+import pytest
+
+from farm import known_good
+from farm.known_good import KnownGood, identity_of
+from farm.place_errors import MACHINE
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("known.jpg", "other.jpg"):
+        (tmp_path / name).write_bytes(b"x" * 100)
+    return str(tmp_path / "known.jpg"), str(tmp_path / "other.jpg")
+
+
+@pytest.fixture
+def known(files, tmp_path):
+    good = KnownGood(str(tmp_path), identity_of(str(tmp_path)), None)
+    good.add(files[0], os.stat(files[0]).st_dev)
+    return good
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_it_is_the_file_where_another_of_its_disk_can_be_read(known, files, number):
+    assert not known.place_is_to_blame(files[1], number)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])
+def test_it_may_be_the_place_where_no_other_can_be_read(files, tmp_path, monkeypatch, known, number):
+    assert KnownGood(str(tmp_path), None, None).place_is_to_blame(files[1], number), "nothing was read yet"
+    assert known.place_is_to_blame(files[0], number), "no other is known than this one"
+
+    def refuse(path):
+        raise OSError(number, "so")
+
+    monkeypatch.setattr(known_good, "_read_a_little", refuse)
+    assert known.place_is_to_blame(files[1], number)
+
+
+def test_another_disk_says_nothing(files, tmp_path):
+    good = KnownGood(str(tmp_path), None, None)
+    good.add(files[0], os.stat(files[0]).st_dev + 1)
+    assert good.place_is_to_blame(files[1], errno.EIO)
+
+
+def test_an_image_of_an_earlier_run_is_as_good(files, tmp_path):
+    assert not KnownGood(str(tmp_path), None, files[0]).place_is_to_blame(files[1], errno.EIO)
+    assert KnownGood(str(tmp_path), None, str(tmp_path / "no.jpg")).place_is_to_blame(files[1], errno.EIO)
+
+
+def test_a_mode_that_denies_is_the_file_s_own(tmp_path):
+    good = KnownGood(str(tmp_path), None, None)
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(b"x")
+    secret.chmod(0)
+    assert not good.place_is_to_blame(str(secret), errno.EACCES)
+    secret.chmod(0o600)
+    assert good.place_is_to_blame(str(secret), errno.EACCES), "a server or a policy denies what the mode allows"
+
+
+@pytest.mark.parametrize("number", sorted(MACHINE))
+def test_the_machine_is_never_the_file_s_fault(known, files, number):
+    assert known.place_is_to_blame(files[1], number)
+
+
+def test_a_file_that_is_gone_is_gone(known, files, tmp_path):
+    assert not known.place_is_to_blame(str(tmp_path / "no.jpg"), errno.ENOENT)
+    os.unlink(files[0])
+    assert not known.place_is_to_blame(files[0], errno.ENOENT), "a program may remove what was labelled"
+    assert not KnownGood(str(tmp_path), identity_of(str(tmp_path)), None).place_is_to_blame(files[0], errno.ENOENT)
+
+
+def test_all_is_gone_where_the_root_is_another(known, files, tmp_path):
+    before = identity_of(str(tmp_path))
+    tmp_path.rename(tmp_path.with_name("away"))
+    tmp_path.mkdir()
+    assert identity_of(str(tmp_path)) != before
+    assert known.place_is_to_blame(files[1], errno.ENOENT)
+    assert KnownGood(str(tmp_path), before, None).place_is_to_blame(files[1], errno.ENOENT)
+    tmp_path.rmdir()
+    assert known.place_is_to_blame(files[1], errno.ENOENT)
+
+
+def test_all_is_gone_where_the_file_system_has_left_a_folder_below(known, tmp_path):
+    """A bare mount point: what was read lay on a file system that its path leads to no more."""
+    known.add(str(tmp_path / "disk" / "a.jpg"), os.stat(tmp_path).st_dev + 1)
+    (tmp_path / "disk").mkdir()
+    assert known.place_is_to_blame(str(tmp_path / "disk" / "b.jpg"), errno.ENOENT)
+    (tmp_path / "disk" / "a.jpg").write_bytes(b"x")
+    assert not known.place_is_to_blame(str(tmp_path / "disk" / "b.jpg"), errno.ENOENT), "mounted again"
+
+
+@pytest.mark.parametrize("number", [errno.ELOOP, errno.ENAMETOOLONG, errno.EOVERFLOW])
+def test_what_no_place_does_is_the_file_s(tmp_path, number):
+    assert not KnownGood(str(tmp_path), None, None).place_is_to_blame(str(tmp_path / "a"), number)

@@ -1,0 +1,69 @@
+"""Mount tables: which image that cannot be found has lost its disk, and what the next run is to know."""
+
+import os
+
+import pytest
+
+from farm.places import Move, Place, holds_nothing, is_of_place, mounted, move_of, place_of, remembered
+
+ROOT = Place("/", "disk")
+USB = Place("/mnt/usb", "stick")
+BEFORE = {"/": "disk", "/mnt/usb": "stick", "/mnt/usb/deep": "deeper"}
+
+
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("/mnt/usb/a.jpg", USB),
+        ("/mnt/usb", USB),
+        ("/mnt/usb2/a.jpg", ROOT),
+        ("/mnt/usb/deep/x/a.jpg", Place("/mnt/usb/deep", "deeper")),
+        ("/a.jpg", ROOT),
+    ],
+)
+def test_a_file_lies_below_the_longest_mount_point(file, place):
+    assert place_of(file, BEFORE) == place
+
+
+def test_what_is_mounted_as_it_was_has_not_moved():
+    move = move_of("/mnt/usb/a.jpg", BEFORE, {**BEFORE, "/proc": "proc"})
+    assert move.before == move.now == USB
+    assert move_of("/mnt/usb/a.jpg", {}, BEFORE).before == USB, "nothing was remembered"
+
+
+def test_unmounted_hidden_and_exchanged_disks_are_moves():
+    assert move_of("/mnt/usb/a.jpg", BEFORE, {"/": "disk"}) == Move(USB, ROOT)
+    assert move_of("/data/a.jpg", BEFORE, {**BEFORE, "/data": "new"}) == Move(ROOT, Place("/data", "new"))
+    assert move_of("/mnt/usb/a.jpg", BEFORE, {**BEFORE, "/mnt/usb": "other"}) == Move(USB, Place("/mnt/usb", "other"))
+
+
+def test_a_lost_disk_is_remembered_until_it_is_back():
+    now = {"/": "disk"}
+    assert remembered(BEFORE, now, set()) == now
+    assert remembered(BEFORE, now, {Move(USB, ROOT)}) == {"/": "disk", "/mnt/usb": "stick"}
+    hidden = {Move(ROOT, Place("/data", "new"))}
+    assert remembered({"/": "disk"}, {"/": "disk", "/data": "new"}, hidden) == {"/": "disk"}
+    exchanged = {Move(USB, Place("/mnt/usb", "other"))}
+    assert remembered(BEFORE, {**BEFORE, "/mnt/usb": "other"}, exchanged) == BEFORE
+
+
+def test_this_machine_has_a_root_that_holds_something(tmp_path):
+    assert place_of("/", mounted()).point == "/"
+    assert not holds_nothing("/")
+    (tmp_path / "lost+found").mkdir()
+    assert holds_nothing(str(tmp_path)) and holds_nothing(os.path.join(tmp_path, "none"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "of_place"),
+    [
+        ("list", "FileNotFoundError", True),
+        ("read", "FileNotFoundError", True),
+        ("read", "OSError", True),
+        ("read", "EmptyFile", False),
+        ("read", "PermissionError", False),
+        ("decode", "OSError", False),
+    ],
+)
+def test_errors_of_the_place(stage, kind, of_place):
+    assert is_of_place({"stage": stage, "type": kind, "message": ""}) == of_place
