@@ -31,6 +31,7 @@ from PIL import Image, ImageOps, PpmImagePlugin, SunImagePlugin, UnidentifiedIma
 
 from farm import place_errors
 from farm.errors import DecodeError
+from farm.strangers import beginning, kind_of
 
 Pixels = npt.NDArray[Any]
 
@@ -378,19 +379,6 @@ def _pillow_pixels(data: bytes) -> int | None:
 
 
 # Why it failed --------------------------------------------------------------------------------------------------------
-_STRANGERS = (
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<?xml", "an XML file"),
-    (b"<svg", "an SVG drawing"),
-    (b"version https://git-lfs", "a Git LFS pointer (fetch the files with `git lfs pull`)"),
-    (b"{", "a JSON text"),
-    (b"%pdf", "a PDF"),
-    (b"pk\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"rar!", "a RAR archive"),
-    (b"8bps", "a Photoshop file"),
-)
 _FORMATS = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG", "PNG"),
@@ -437,8 +425,8 @@ def _heic_failure(name: str) -> DecodeError:
 def _stranger(data: bytes, name: str) -> str:
     if not data.strip(b"\0"):
         return f"all {len(data)} bytes are zero: an interrupted copy or download"
-    start = data[:256].removeprefix(b"\xef\xbb\xbf").lstrip()
-    kind = next((kind for first, kind in _STRANGERS if start.lower().startswith(first)), None)
+    start = beginning(data)
+    kind = kind_of(data)
     shown = repr(start[:16])[1:]
     if kind is None:
         return f"starts with {shown}: no image format that farm reads"

@@ -45,6 +45,9 @@ MOUNTS = "mounts"  # in run.json: what was mounted where when the source was lis
 SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
 CONVERTED_DIR = "converted"  # models as a cluster's backend runs them
+WEIGHTS_DIGEST = "weights digest"  # in a fingerprint
+HEX_DIGEST = re.compile(r"^[0-9a-f]{64}$")
+SHOWN_DIGITS = 12
 COMPRESSION = "zstd"
 
 
@@ -115,26 +118,35 @@ class RunStore:
             raise OutputError(f"{self.path / RUN_FILE} cannot be read ({error}); move the folder away") from None
         return data if isinstance(data, dict) else {}
 
-    def check(self, fingerprint: Mapping[str, Any], implied: Set[str] = frozenset()) -> None:
+    def fingerprint(self) -> dict[str, Any]:
+        """What the work in the directory was done with. Empty where there is none: a run that ended before it labelled
+        anything, because its model would not load, binds nobody."""
+        found: dict[str, Any] = self.describe().get("fingerprint") or {} if self.parts() else {}
+        return found
+
+    def check(
+        self, fingerprint: Mapping[str, Any], implied: Set[str] = frozenset(), resolved: Set[str] = frozenset()
+    ) -> None:
         """Raises RunMismatchError where earlier work in the directory was done with something else.
 
-        `implied`: names that may differ, since others decide what they stand for.
+        `implied`: names that may differ, since others decide what they stand for. `resolved`: those that the weights
+        gave, which are not worth a word where the weights are others.
         """
-        before = self.describe().get("fingerprint")
-        if before is None:
+        before = self.fingerprint()
+        if not before:
             if self.parts():
                 raise RunMismatchError(
                     f"{self.path} has parts but no run.json that says what they were made with; give another output.dir"
                 )
             return
-        changed = [
-            f"{name} was {before.get(name)!r}, now {fingerprint.get(name)!r}"
-            for name in sorted({*before, *fingerprint} - implied)
-            if before.get(name) != fingerprint.get(name)
-        ]
+        changed = {name for name in ({*before, *fingerprint} - implied) if before.get(name) != fingerprint.get(name)}
+        if WEIGHTS_DIGEST in changed:
+            changed -= resolved
         if changed:
+            named = sorted(changed, key=lambda name: (name != WEIGHTS_DIGEST, name))
+            said = [f"{name} was {_shown(before.get(name))}, now {_shown(fingerprint.get(name))}" for name in named]
             raise RunMismatchError(
-                f"{self.path} holds work done with other settings: {'; '.join(changed)}. "
+                f"{self.path} holds work done with other settings: {'; '.join(said)}. "
                 f"Set them back to continue it, or give another output.dir"
             )
 
@@ -357,6 +369,11 @@ def part_number(name: str, session: int) -> int:
     """The number of a part of this session; 0 for another session's."""
     match = PART_NAME.match(name)
     return int(match[2]) if match and int(match[1]) == session else 0
+
+
+def _shown(value: Any) -> str:
+    """A value of a fingerprint; of a digest its beginning."""
+    return value[:SHOWN_DIGITS] if isinstance(value, str) and HEX_DIGEST.match(value) else repr(value)
 
 
 def session_of(name: str) -> int:

@@ -55,5 +55,5 @@ def _begun_with(config: FarmConfig) -> str | None:
 
     with contextlib.suppress(OutputError):
         if not is_url(config.output.dir):
-            return RunStore.view(config.output.dir).describe().get("fingerprint", {}).get(BACKEND)
+            return RunStore.view(config.output.dir).fingerprint().get(BACKEND)
     return None

@@ -21,14 +21,14 @@ from farm.config import FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
 from farm.models import backends
-from farm.models.arguments import Resolved, resolve
+from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve
 from farm.models.conversions import Executable
 from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
-from farm.store import RUN_FILE, RunStore
+from farm.store import RUN_FILE, WEIGHTS_DIGEST, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, Outcome, Supervisor
 
@@ -73,7 +73,7 @@ class Prepared:
     """A run that is ready to start: config with weights and arguments resolved, opened source, planned workers.
 
     `origins`: where arguments of the model come from that the config leaves open; `implied`: names of the fingerprint
-    that say nothing which another does not say.
+    that say nothing which another does not say; `notes`: what is otherwise than it was asked for.
     """
 
     config: FarmConfig
@@ -83,6 +83,12 @@ class Prepared:
     executable: Executable
     origins: Mapping[str, str] = field(default_factory=dict)
     implied: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def resolved(self) -> frozenset[str]:
+        """Names of the fingerprint whose values the weights gave."""
+        return frozenset(f"{MODEL}{name}" for name in (IMGSZ, AGNOSTIC_NMS) if name in self.origins) | self.implied
 
     @property
     def device(self) -> str:
@@ -98,7 +104,7 @@ class Prepared:
         calibrated = {CONVERSION: self.executable.conversion} if self.config.model.precision == "int8" else {}
         return {
             "source root": self.source.root,
-            "weights digest": self.digest,
+            WEIGHTS_DIGEST: self.digest,
             **labels,
             BACKEND: backend,
             **calibrated,
@@ -125,7 +131,7 @@ def prepare(
     placements = plan(machine or inspect_machine(cuda=config.workers.devices != "cpu"), config.workers)
     executable = Executable(str(config.model.weights), backend_of(config.model, placements[0].device, many=False))
     implied = frozenset(f"{MODEL}{name}" for name in resolved.implied)
-    return Prepared(config, source, placements, digest, executable, resolved.origins, implied)
+    return Prepared(config, source, placements, digest, executable, resolved.origins, implied, resolved.notes)
 
 
 def backend_of(model: ModelConfig, device: str, many: bool) -> str:

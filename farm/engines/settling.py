@@ -37,14 +37,16 @@ def settle(
     torch. Raises RunMismatchError where the directory holds other work.
     """
     entries = first_entry_or_raise(prepared.source)
-    fingerprint = store.describe().get("fingerprint", {})
+    fingerprint = store.fingerprint()
+    for text in prepared.notes:
+        note(text)
     model = _as_known(prepared, fingerprint.get(BACKEND))
     first = list(itertools.islice(entries, _looked_into(prepared, model)))
     backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
     conversion = fingerprint.get(CONVERSION)
     expected = Executable(str(model.weights), backend, conversion=conversion)
     expecting = replace(prepared, executable=expected).fingerprint
-    store.check(expecting, prepared.implied)  # at once: nothing is converted for nothing
+    store.check(expecting, prepared.implied, prepared.resolved)  # at once: nothing is converted for nothing
     if model.weights is not None:
         request = Request(model, prepared.digest, backend, prepared.device)
         request = replace(request, sample=_sample(request, prepared.source, first))
@@ -53,7 +55,7 @@ def settle(
             timeout_s=timeout_s, spare=None if storage.is_remote(store.path) else store.path / CONVERTED_DIR,
         )  # fmt: skip
         prepared = replace(prepared, executable=_executable(request, make, note))
-        store.check(prepared.fingerprint, prepared.implied)
+        store.check(prepared.fingerprint, prepared.implied, prepared.resolved)
     return prepared, itertools.chain(first, entries)
 
 

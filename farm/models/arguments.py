@@ -12,7 +12,7 @@ weights run with torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from farm.config import ModelConfig
 from farm.errors import ModelError
 from farm.models import exported
 from farm.models.checkpoint import Checkpoint, Inert
-from farm.models.foreign import read_checkpoint
+from farm.models.foreign import read_checkpoint, refuse_folder
 
 DEFAULT_IMGSZ = 640  # of Ultralytics' cfg/default.yaml
 ULTRALYTICS = "ultralytics."
@@ -36,12 +36,13 @@ BY_NAME = "fastsam"  # in a name: predicted in a way of its own, which nothing b
 class Resolved:
     """`model`: with the arguments that predict would take; `origins`: where each comes from that the user has not set.
 
-    `implied`: those that the weights decide whatever the config says.
+    `implied`: those that the weights decide whatever the config says; `notes`: where it says something else.
     """
 
     model: ModelConfig
     origins: Mapping[str, str]
     implied: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 def resolve(model: ModelConfig) -> Resolved:
@@ -49,6 +50,7 @@ def resolve(model: ModelConfig) -> Resolved:
     if model.weights is None:
         return Resolved(model, {}, frozenset((IMGSZ, AGNOSTIC_NMS)))  # which a factory never sees
     path = Path(model.weights)
+    refuse_folder(path)
     if path.suffix in (".pt", ".pth"):
         return _with_torch(_of_checkpoint(model, read_checkpoint(path)))
     if path.suffix in (".yaml", ".yml"):
@@ -106,7 +108,8 @@ def _of_export(model: ModelConfig, path: Path) -> Resolved:
     asked = "" if model.imgsz is None or plain_size(model.imgsz) == size else f"; {model.imgsz} was asked for"
     resolved = _filled(model.model_copy(update={IMGSZ: size}), size, "", agnostic=False)
     origins = {IMGSZ: f"of the export, whose shape is fixed{asked}", **resolved.origins}
-    return Resolved(resolved.model, origins, frozenset((IMGSZ,)))
+    notes = (f"model.imgsz is {size}, {origins[IMGSZ]}",) if asked else ()
+    return Resolved(resolved.model, origins, frozenset((IMGSZ,)), notes)
 
 
 def _filled(model: ModelConfig, size: Any, origin: str, agnostic: bool | None) -> Resolved:
@@ -133,4 +136,4 @@ def _with_torch(resolved: Resolved) -> Resolved:
             f"model.weights {model.weights}: FastSAM is predicted in a way of its own, for which farm does not convert "
             f"it; set model.backend=torch and model.precision=fp32, or give an export of that name"
         )
-    return Resolved(model.model_copy(update={"backend": "torch"}), resolved.origins, resolved.implied)
+    return replace(resolved, model=model.model_copy(update={"backend": "torch"}))

@@ -6,6 +6,7 @@ that is missing, classes of one's own), loading decides.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from typing import Any
 from farm.errors import ModelError
 from farm.models import checkpoint
 from farm.models.checkpoint import Checkpoint, Inert
+from farm.strangers import kind_of
 
 PARAMETERS_IN = ("ema", "model", "state_dict", "model_state_dict", "model_state")  # or the file holds nothing else
 KEYS_NAMED = 5
+BARE_MODULES = "torch.nn."  # how the names of torch's own layers begin
+EXPORTED_FOLDER = "_model"  # how the names of exports end that are folders
+START_BYTES, SHOWN_BYTES = 512, 16  # of a file
+ZIP, PICKLE, TAR, TAR_AT = b"PK\x03\x04", b"\x80", b"ustar", 257  # what torch.load reads
 FACTORY = "or load it in a function of your own (model.factory)"
 SEGMENTS = "SAM knows no classes; label with FastSAM-s.pt or a segmentation model (yolo11n-seg.pt)"
 OF_SAM = {  # beginnings of names of parameters, the more special first
@@ -42,12 +48,43 @@ OF_OTHERS = {  # beginnings of names of classes
 def read_checkpoint(path: Path) -> Checkpoint | None:
     """What a .pt or .pth says, if it can be told. Raises ModelError where Ultralytics cannot load it."""
     found = checkpoint.read(path)
-    why = explain(found) if found else None
+    why = explain(found) if found else explain_bytes(path, sure=True)
     if why:
         raise ModelError(f"model.weights {path} {why}")
     if path.suffix == ".pth":
         raise ModelError(f"model.weights {path}: Ultralytics loads a checkpoint by the name .pt; rename it")
     return found
+
+
+def refuse_folder(path: Path) -> None:
+    """Raises ModelError for a folder that by its name is no export: Ultralytics goes by the name."""
+    if path.is_dir() and not path.name.endswith(EXPORTED_FOLDER):
+        raise ModelError(
+            f"model.weights {path} is a folder, and by its name no export of Ultralytics' (best_openvino_model); give "
+            f"the file or the export in it"
+        )
+
+
+def explain_bytes(path: Path, sure: bool = False) -> str | None:
+    """What a file is that is no checkpoint by its first bytes. None where torch may know better.
+
+    `sure`: only what has a name; else of anything that torch does not load.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(START_BYTES)
+    except OSError:
+        return None
+    if not start:
+        return "is an empty file, no checkpoint: an interrupted copy or download?"
+    if start.startswith(ZIP):
+        return None if zipfile.is_zipfile(path) else "ends early: an interrupted copy or download"
+    if start.startswith(PICKLE) or start[TAR_AT : TAR_AT + len(TAR)] == TAR:
+        return None
+    kind = kind_of(start)
+    if sure and kind is None:
+        return None
+    return f"is no checkpoint: it starts with {repr(start[:SHOWN_BYTES])[1:]}{f', {kind}' if kind else ''}"
 
 
 def explain(found: Checkpoint) -> str | None:
@@ -58,6 +95,9 @@ def explain(found: Checkpoint) -> str | None:
         if any(name.startswith(beginning) for name in found.names):
             return text
     root = found.root
+    for held in (found.model, root):
+        if isinstance(held, Inert) and held.name.startswith(BARE_MODULES):
+            return f"holds a {held.name}, no model of Ultralytics'; give one of those, {FACTORY}"
     if isinstance(found.model, Inert) and not found.model.is_tensor:
         return None
     parameters = _parameters(root)

@@ -67,7 +67,8 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
             f"model.weights {weights}: Ultralytics takes that name for {os.path.basename(loaded)} and does not load "
             f"the file; rename it, or give model={os.path.basename(loaded)}"
         )
-    weights = loaded
+    known = "" if loaded == weights else f" (Ultralytics has it as {os.path.basename(loaded)})"
+    given, weights = f"{weights}{known}", loaded
     if os.path.exists(weights):
         return os.path.abspath(weights)
     path = Path(weights)
@@ -76,8 +77,8 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
         if _shipped_yaml(weights):
             return weights
     elif bare and path.suffix in DOWNLOAD_SUFFIXES:
-        return _download(weights, cache or _downloads(weights))
-    raise ModelError(f"model.weights {weights} do not exist{_nearest(path)}")
+        return _download(weights, cache or _downloads(weights), given)
+    raise ModelError(f"model.weights {given} do not exist{_nearest(path)}")
 
 
 def loaded_name(weights: str) -> str:
@@ -152,7 +153,7 @@ def _downloads(name: str) -> Path:
     return folder / WEIGHTS
 
 
-def _download(name: str, cache: Path) -> str:
+def _download(name: str, cache: Path, shown: str) -> str:
     """Fetch a model that Ultralytics publishes. In a process of its own: this one never imports torch."""
     target = cache / name
     if target.exists():
@@ -161,7 +162,7 @@ def _download(name: str, cache: Path) -> str:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(
-            f"model.weights {name} is no file here, and {cache} cannot be written: {error.strerror}"
+            f"model.weights {shown} is no file here, and {cache} cannot be written: {error.strerror}"
         ) from None
     environ = {**os.environ, "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
     done = subprocess.run(
@@ -174,7 +175,7 @@ def _download(name: str, cache: Path) -> str:
         return str(target)
     reason = (done.stderr.strip().splitlines() or ["no such model is published"])[-1]
     raise ModelError(
-        f"model.weights {name} is no file here and could not be downloaded ({reason[:200]}); "
+        f"model.weights {shown} is no file here and could not be downloaded ({reason[:200]}); "
         f"give the path of a file, or copy it to {target}"
     )
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
-from farm.models import checkpoint, mapped
+from farm.models import checkpoint, foreign, mapped
 from farm.models.arguments import BY_NAME, plain_size, told
 from farm.models.base import is_out_of_memory
 from farm.models.budgets import limited_backend
@@ -473,6 +473,8 @@ def _why(config: ModelConfig, error: Exception) -> str:
     """One line: the weights, what is wrong, what to change."""
     text = " ".join(str(error).split())
     lowered = text.lower()
+    if str(config.weights).endswith(".pt") and (what := foreign.explain_bytes(Path(str(config.weights)))):
+        return f"model.weights {config.weights} {what}"
     if config.safe_load and is_refused(error):
         return (
             f"weights {config.weights} hold code that safe loading refuses ({text[:200]}); "

@@ -1,6 +1,7 @@
 """What a task gives is what is compared: the measures, the matching, and real models of which one branch has drifted."""
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from farm.models.agreement import (
     polygon_iou,
 )
 from farm.models.conversions import Request, prepare
+from farm.models.weights import weights_digest
 from tests.models.live_weights import SIZE, live, save
 
 IMAGES = 12
@@ -197,7 +199,7 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
     def settled(converted):
         def answer(self, asked):
             if asked["what"] == "convert":
-                shutil.copy(converted, self.folder / "model.pt")
+                shutil.copy(converted, Path(asked["out"]) / "model.pt")
                 return {"file": "model.pt"}
             return convert.compare(self.request.config, asked | {"device": "cpu"})
 
@@ -206,7 +208,7 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
             "os.cpu_count", lambda: 1
         )  # threads that wait for a core that is busy cost more than they give
         config = ModelConfig(weights=str(right), imgsz=SIZE, max_det=20, iou=1.0)  # no box hides another
-        request = Request(config, "digest", "onnxruntime", "cpu", sample)
+        request = Request(config, weights_digest(str(right)), "onnxruntime", "cpu", sample)
         make = lambda each: prepare(each, notes.append, tmp_path / converted.stem)  # noqa: E731
         return _executable(request, make, notes.append)
 
@@ -225,6 +227,8 @@ def test_a_real_conversion_keeps_the_polygons(tmp_path, sample, monkeypatch):
     weights = tmp_path / "seg.pt"
     live("yolo11n-seg.yaml", weights)
     config = ModelConfig(weights=str(weights), imgsz=SIZE, max_det=20, backend="onnxruntime")
-    made = prepare(Request(config, "digest", "onnxruntime", "cpu", sample[:4]), print, tmp_path / "cache")
+    made = prepare(
+        Request(config, weights_digest(str(weights)), "onnxruntime", "cpu", sample[:4]), print, tmp_path / "cache"
+    )
     assert made.agreement.both_ways >= 0.995
     assert (made.agreement.compared, made.agreement.boxes) == ("boxes with polygons", 80)

@@ -15,7 +15,7 @@ from farm.config import ModelConfig
 from farm.errors import ModelError
 from farm.models.arguments import PREDICT, plain_size, resolve
 from farm.models.conversions import Request, prepare
-from farm.models.weights import resolve_weights
+from farm.models.weights import resolve_weights, weights_digest
 from farm.models.yolo import _make
 
 TRAINED = {  # of what a checkpoint remembers of its training, predict takes the size, and must take nothing else
@@ -156,7 +156,7 @@ def test_a_size_that_is_no_plain_number_is_left_open_and_not_converted(tmp_path)
     resolved = resolve(ModelConfig(weights=weights, backend="onnxruntime"))
     assert resolved.model.imgsz is None
     assert resolved.origins["imgsz"].startswith("left to Ultralytics")
-    request = Request(resolved.model, "digest", "onnxruntime", "cpu")
+    request = Request(resolved.model, weights_digest(weights), "onnxruntime", "cpu")
     with pytest.raises(ModelError, match=r"a conversion needs model.imgsz, .*; set it"):
         prepare(request, print, tmp_path / "cache")
     told = resolve(ModelConfig(weights=weights, imgsz=320))

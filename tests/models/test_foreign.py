@@ -108,8 +108,6 @@ def test_a_checkpoint_by_another_name(torch, tmp_path, coco_weights):
 
 def test_what_may_be_of_use_is_left_to_loading(torch, tmp_path, coco_weights):
     assert read_checkpoint(coco_weights).model.name.endswith("DetectionModel")
-    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "m.pt")
-    assert read_checkpoint(tmp_path / "m.pt") is not None
     (tmp_path / "m.pt").write_bytes(b"torn")
     assert read_checkpoint(tmp_path / "m.pt") is None
 
@@ -144,3 +142,42 @@ def test_refusals_are_errors_of_unpickling():
     assert not is_refused(said)
     said.__cause__ = pickle.UnpicklingError("Unsupported global")
     assert is_refused(said)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", r"is no checkpoint: it starts with .*, an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"a Git LFS pointer"),
+        (b"\xff\xd8\xff\xe0" + b"0" * 100, r"a JPEG image"),
+        (b"", r"is an empty file"),
+        (b"PK\x03\x04" + b"x" * 500, r"ends early: an interrupted copy or download"),
+    ],
+)
+def test_what_is_no_checkpoint_says_so_before_a_worker_starts(tmp_path, content, text):
+    path = tmp_path / "best.pt"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=text) as raised:
+        resolve(ModelConfig(weights=str(path)))
+    assert "safe" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("safe_load", [True, False])
+def test_bytes_that_nobody_knows_are_said_to_be_no_checkpoint(tmp_path, safe_load):
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"something else")
+    with pytest.raises(ModelError, match=r"best\.pt is no checkpoint: it starts with 'something else'$"):
+        load_model(ModelConfig(weights=str(path), safe_load=safe_load), "cpu", 1)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_layer_is_no_model(torch, tmp_path, wrapped):
+    layer = torch.nn.Linear(2, 2)
+    torch.save({"model": layer} if wrapped else layer, tmp_path / "m.pt")
+    with pytest.raises(ModelError, match=r"holds a torch\.nn\.modules\.linear\.Linear, no model of Ultralytics'"):
+        resolve(ModelConfig(weights=str(tmp_path / "m.pt")))
+
+
+def test_a_folder_that_is_no_export(tmp_path):
+    with pytest.raises(ModelError, match=r"is a folder, and by its name no export"):
+        resolve(ModelConfig(weights=str(tmp_path)))

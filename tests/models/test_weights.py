@@ -31,6 +31,19 @@ def test_a_named_model_that_cannot_be_fetched_says_so_in_one_line(tmp_path, monk
     assert "\n" not in str(raised.value)
 
 
+def test_a_model_that_ultralytics_has_under_another_name_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "DOWNLOAD", "import sys; sys.exit('no network here')")
+    with pytest.raises(
+        ModelError, match=r"^model\.weights yolov5n\.pt \(Ultralytics has it as yolov5nu\.pt\) is no file"
+    ):
+        resolve_weights("yolov5n.pt", tmp_path / "cache")
+    with pytest.raises(
+        ModelError, match=r"^model\.weights \S*/yolov5s\.pt \(Ultralytics has it as yolov5su\.pt\) do not"
+    ):
+        monkeypatch.chdir(tmp_path)  # a "u" in the path would have Ultralytics leave the name as it is
+        resolve_weights("./yolov5s.pt")
+
+
 def test_a_named_model_is_fetched_once(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "DOWNLOAD", "import sys; open(sys.argv[1], 'a').write('x')")
     for _ in range(2):

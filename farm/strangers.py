@@ -1,0 +1,32 @@
+"""What a file is that is none of those that farm reads, by how it begins. Pure."""
+
+from __future__ import annotations
+
+BOM = b"\xef\xbb\xbf"
+LOOKED_AT_BYTES = 256
+STRANGERS = (
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<?xml", "an XML file"),
+    (b"<svg", "an SVG drawing"),
+    (b"version https://git-lfs", "a Git LFS pointer (fetch the files with `git lfs pull`)"),
+    (b"{", "a JSON text"),
+    (b"%pdf", "a PDF"),
+    (b"pk\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"rar!", "a RAR archive"),
+    (b"8bps", "a Photoshop file"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89png", "a PNG image"),
+)
+
+
+def kind_of(data: bytes) -> str | None:
+    """The kind in words, "an HTML page"; None for what is not known."""
+    start = beginning(data).lower()
+    return next((kind for first, kind in STRANGERS if start.startswith(first)), None)
+
+
+def beginning(data: bytes) -> bytes:
+    """The first bytes, without a byte-order mark and blanks before them."""
+    return data[:LOOKED_AT_BYTES].removeprefix(BOM).lstrip()
