@@ -125,9 +125,10 @@ def prepare(
     """The weights as the backend runs them, from the cache or converted now, and how they agree on the sample.
 
     `note` hears what takes long. `folder`: another cache than the user's; `spare`: where a conversion lies if that
-    cannot be written. `conversion`: an earlier one of the same run, taken again where the cache still has it. Raises
-    ModelError with the converter's own words, OutOfTimeError where it is not done after `timeout_s`,
-    WeightsChangedError; where nothing is to be converted, another comparison that fails is no more than a note.
+    cannot be written. `conversion`: an earlier one of the same run, which is taken again. Raises ModelError where that
+    is gone and other images would make another one, ModelError with the converter's own words, OutOfTimeError where it
+    is not done after `timeout_s`, WeightsChangedError; where nothing is to be converted, another comparison that fails
+    is no more than a note.
     """
     root = cache.root()
     places = [folder] if folder else [*([root / cache.BACKENDS] if root else []), *([spare] if spare else [])]
@@ -191,10 +192,16 @@ def _prepared(
 
 
 def _entry(request: Request, places: Sequence[Path], conversion: str | None) -> Entry:
-    """The first place that has it, or has room for it. Raises ModelError where none has."""
-    for place in places if conversion else ():
-        if Entry(place / str(conversion)).content() is not None:
-            return Entry(place / str(conversion))
+    """The first place that has it, or has room for it. Raises ModelError where none has, or `conversion` is gone."""
+    if conversion:
+        for place in places:
+            if Entry(place / conversion).content() is not None:
+                return Entry(place / conversion)
+        if conversion != _name(request):  # else it is made again with the images that it was made with
+            raise ModelError(
+                f"{conversion}, the {request.config.precision} model that the run was calibrated with, is no longer in "
+                f"the cache ({', '.join(map(str, places))}): give another output.dir to calibrate anew, or put it back"
+            )
     refusals = []
     for place in places:
         entry = Entry.of(place, _label(request), _depends_on(request))

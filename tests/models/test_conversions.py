@@ -185,6 +185,20 @@ def test_other_pictures_under_the_same_names_are_another_calibration(tmp_path, a
     assert prepare(request, print, tmp_path / "cache", conversion=made[1]).conversion == made[1], "as the run began"
 
 
+def test_a_calibration_that_is_gone_is_said_to_be_gone_before_another_is_made(tmp_path, asked):
+    request = Request(model(precision="int8"), "digest", "openvino", "cpu", (str(tmp_path / "a.jpg"),))
+    gone = "yolo-openvino-int8-0123456789abcdef"
+    with pytest.raises(ModelError, match=rf"{gone}, .* no longer in the cache .* another output\.dir"):
+        prepare(request, print, tmp_path / "cache", conversion=gone)
+    assert asked == []
+    made = prepare(request, print, tmp_path / "cache")
+    made.release()
+    (entry,) = [entry for entry in found(tmp_path, ["cache"])]
+    assert remove(entry)
+    again = prepare(request, print, tmp_path / "cache", conversion=made.conversion)
+    assert again.conversion == made.conversion, "the same images make the same again"
+
+
 def test_pictures_that_change_while_they_calibrate(tmp_path, monkeypatch):
     image = tmp_path / "a.jpg"
     image.write_bytes(b"one")
