@@ -115,7 +115,13 @@ def take(path: Path, shared: bool = False) -> Lock | None:
 
 
 def take_file(path: Path, shared: bool) -> Lock | None:
-    """The lock on a file that is there, in itself; None where another process has it. Raises OSError."""
+    """The lock on a file that is there, in itself; None where another process has it. Raises OSError.
+
+    NFS locks exclusively only what is open for writing; elsewhere a file that may not be written can be locked too.
+    """
+    if not shared:
+        with contextlib.suppress(PermissionError):
+            return _lock_open(open(path, "r+b", buffering=0), shared)
     return _lock_open(open(path, "rb"), shared)
 
 

@@ -51,12 +51,15 @@ def outdated(kept: Sequence[Kept], now_s: float, keep_s: float, limit_bytes: int
 
 
 def tidy(folders: Sequence[Path]) -> None:
-    """Keep these kinds' folders small and clean: what kills have left, what is outdated. Nothing here is an error."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            _sweep(folder)
-        kept = [entry for folder in folders for entry in _entries(folder)]
-        for entry in outdated(kept, time.time(), KEEP_S, LIMIT_BYTES):
+    """Keep these kinds' folders small and clean: what kills have left, what is outdated. Nothing here is an error.
+
+    What cannot be looked into or removed stays, and keeps nothing else from being removed.
+    """
+    for folder in folders:
+        _sweep(folder)
+    kept = [entry for folder in folders for entry in _entries(folder)]
+    for entry in outdated(kept, time.time(), KEEP_S, LIMIT_BYTES):
+        with contextlib.suppress(OSError):
             remove(entry)
 
 
@@ -107,19 +110,30 @@ def _unlink(path: Path) -> bool:
 
 def _sweep(kind_folder: Path) -> None:
     """What processes that were killed have left: halves of entries, and entries without anything."""
-    for left in kind_folder.glob(f"{REMOVING}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for path in _paths(kind_folder):
+        if path.name.startswith(REMOVING):
+            shutil.rmtree(path, ignore_errors=True)
     for folder in _folders(kind_folder):
-        names = set(os.listdir(folder))
-        if any(name.startswith(".") for name in names):
-            _with_locks(folder, (LOCK,), lambda folder: Entry(folder).sweep())
-        elif names <= {LOCK, USED} and time.time() - folder.stat().st_mtime > PART_S:
-            _with_locks(folder, (LOCK, USED), _take_away)
+        with contextlib.suppress(OSError):
+            _sweep_entry(folder)
+
+
+def _sweep_entry(folder: Path) -> None:
+    names = set(os.listdir(folder))
+    if any(name.startswith(".") for name in names):
+        _with_locks(folder, (LOCK,), lambda folder: Entry(folder).sweep())
+    elif names <= {LOCK, USED} and time.time() - folder.stat().st_mtime > PART_S:
+        _with_locks(folder, (LOCK, USED), _take_away)
 
 
 def _folders(kind_folder: Path) -> list[Path]:
+    return [path for path in _paths(kind_folder) if os.path.isdir(path) and not path.name.startswith(".")]
+
+
+def _paths(folder: Path) -> list[Path]:
+    """All that lies in it; nothing where it is not there, or cannot be listed."""
     with contextlib.suppress(OSError):
-        return [path for path in kind_folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        return list(folder.iterdir())
     return []
 
 
@@ -138,8 +152,8 @@ def _is_in_use(folder: Path) -> bool:
 
 
 def _downloads(folder: Path) -> Iterator[Kept]:
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
+    for path in _paths(folder):
+        with contextlib.suppress(OSError):
             status = path.stat()
             if path.name.startswith("."):
                 if time.time() - status.st_mtime > PART_S:

@@ -1,11 +1,13 @@
 """What is removed from the cache: never what is made or used, first what nobody has used for long."""
 
+import errno
+import fcntl
 import os
 import time
 
 import pytest
 
-from farm.models import upkeep
+from farm.models import cache, upkeep
 from farm.models.cache import Entry, lease_file
 from farm.models.upkeep import Kept, found, outdated, remove, tidy
 
@@ -63,6 +65,44 @@ def test_tidy_keeps_to_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(upkeep, "LIMIT_BYTES", 2600)
     tidy([tmp_path / "mapped"])
     assert [entry.folder.exists() for entry in entries] == [True, False, True]
+
+
+def test_what_cannot_be_looked_into_keeps_nothing_else(tmp_path, monkeypatch):
+    """A folder of another user, or a file server that has lost one."""
+    entries = [made(tmp_path / "mapped", name, days, b"x" * 1000) for name, days in (("a", 1), ("b", 2), ("c", 3))]
+    listdir, rename = os.listdir, os.rename
+
+    def refuse(call, folder):
+        def refusing(path=".", *others):
+            if str(path) == str(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return call(path, *others)
+
+        return refusing
+
+    monkeypatch.setattr(upkeep, "LIMIT_BYTES", 100)
+    monkeypatch.setattr(os, "listdir", refuse(listdir, entries[0].folder))
+    monkeypatch.setattr(os, "rename", refuse(rename, entries[2].folder))
+    tidy([tmp_path / "mapped"])
+    assert [entry.folder.exists() for entry in entries] == [False, False, True]
+
+
+def test_a_download_that_cannot_be_looked_at_hides_no_other(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "a.pt").symlink_to(tmp_path / "gone")
+    (tmp_path / "weights" / "b.pt").touch(0o444)
+    assert [entry.path.name for entry in found(tmp_path)] == ["b.pt"]
+
+
+def test_an_exclusive_lock_is_of_a_file_that_is_open_for_writing(tmp_path, monkeypatch):
+    """As NFS has it."""
+    (tmp_path / "m.pt").touch()
+    modes = []
+    monkeypatch.setattr(cache.fcntl, "flock", lambda file, how: modes.append(fcntl.fcntl(file, fcntl.F_GETFL) & 3))
+    for shared in (False, True):
+        lock = cache.take_file(tmp_path / "m.pt", shared)
+        lock._file.close()
+    assert modes == [os.O_RDWR, os.O_RDONLY]
 
 
 def test_tidy_takes_away_what_kills_have_left(tmp_path):
