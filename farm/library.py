@@ -43,7 +43,8 @@ from farm.schema import STATUS_OK, failed_batch
 from farm.scratch import SPOOL, Scratch
 from farm.sources.base import Entry, Source, item_key
 from farm.spool import Spool, UnreadableImage
-from farm.store import CONVERTED_DIR, RunStore
+from farm.storage import CONVERTED_DIR
+from farm.store import RunStore
 from farm.supervisor import NO_WORKER, Supervisor
 
 Order = Literal["input", "completed"]
@@ -345,7 +346,7 @@ class Farm:
         store = None
         try:
             store = RunStore.open(self._folder)
-            job = local.job_of(self._prepared, 0, None, {}, self._names_known, keep=False)
+            job = local.job_of(self._prepared, None, {}, self._names_known, keep=False)
             supervisor = Supervisor(
                 job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True, shown=self._shown,
                 wanted=self._wanted,

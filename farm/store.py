@@ -44,7 +44,6 @@ LOCK_FILE = ".lock"
 MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last
 SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
-CONVERTED_DIR = "converted"  # models as a cluster's backend runs them
 WEIGHTS_DIGEST = "weights digest"  # in a fingerprint
 HEX_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 SHOWN_DIGITS = 12

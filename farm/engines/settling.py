@@ -21,7 +21,8 @@ from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Re
 from farm.sources import first_entry_or_raise
 from farm.sources.base import Entry, Source
 from farm.sources.sampling import evenly, spread
-from farm.store import CONVERTED_DIR, RunStore
+from farm.storage import CONVERTED_DIR
+from farm.store import RunStore
 
 ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
 CONFIDENCE_MOVED = 0.01  # on average: fp32 elsewhere moves it by a millionth, and a threshold by so much is felt
@@ -34,7 +35,7 @@ def settle(
 
     Conversion and comparison have `timeout_s`. A run that is continued keeps the backend it has, and the calibration of
     its int8. On a cluster every node needs what is converted: it is kept in the run directory then, and `auto` is
-    torch. Raises RunMismatchError where the directory holds other work.
+    torch. Raises RunMismatchError where the directory holds other work, and ModelError where that calibration is gone.
     """
     entries = first_entry_or_raise(prepared.source)
     fingerprint = store.fingerprint()
@@ -55,7 +56,11 @@ def settle(
             timeout_s=timeout_s, spare=None if storage.is_remote(store.path) else store.path / CONVERTED_DIR,
         )  # fmt: skip
         prepared = replace(prepared, executable=_executable(request, make, note))
-        store.check(prepared.fingerprint, prepared.implied, prepared.resolved)
+        try:
+            store.check(prepared.fingerprint, prepared.implied, prepared.resolved)
+        except BaseException:
+            prepared.executable.release()
+            raise
     return prepared, itertools.chain(first, entries)
 
 

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farm.errors import WeightsChangedError
-from farm.models.cache import MANIFEST, content_digest, files_in
+from farm.models import cache
+from farm.models.cache import Entry, content_digest, files_in
 from farm.models.weights import file_of
+from farm.storage import CONVERTED_DIR
 
 GONE = (errno.ENOENT, errno.ENOTDIR)
 SHOWN_DIGITS = 12  # of a digest in a message
@@ -58,7 +60,7 @@ def check(weights: str, digest: str) -> None:
 def changed(weights: str, digest: str, now: str | None) -> WeightsChangedError:
     """The error for weights that had this digest and have another one `now`, or are gone (None)."""
     then, seen = digest[:SHOWN_DIGITS], f"now {now[:SHOWN_DIGITS]}" if now else "now gone"
-    if (Path(weights).parent / MANIFEST).exists():  # made by farm, which makes it again where it is not whole
+    if _is_made(Path(weights)):
         return WeightsChangedError(
             f"the converted model {weights} changed since the run began (sha256 {then}, {seen}): run again to continue"
         )
@@ -66,6 +68,14 @@ def changed(weights: str, digest: str, now: str | None) -> WeightsChangedError:
         f"model.weights {weights} changed since the run began (sha256 {then}, {seen}): put the file back and run again "
         f"to continue, or give another output.dir"
     )
+
+
+def _is_made(path: Path) -> bool:
+    """Has farm made it, which makes it again where it is not whole? It lies in an entry of a cache then."""
+    kind, root = path.parent.parent, cache.root()
+    if root is not None and kind in (root / cache.BACKENDS, root / cache.MAPPED):
+        return True
+    return kind.name == CONVERTED_DIR and Entry(path.parent).manifest().get("name") == path.name
 
 
 def _identity(path: Path) -> list[tuple[int, ...]] | None:

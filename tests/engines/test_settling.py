@@ -9,6 +9,7 @@ import pytest
 from farm.config import validate
 from farm.engines import local
 from farm.engines.settling import settle
+from farm.errors import RunMismatchError
 from farm.models import backends, conversions
 from farm.models.conversions import _Work
 from farm.placement import Machine
@@ -137,7 +138,10 @@ def test_the_sample_lies_all_over_the_source(tmp_path, monkeypatch, folders, eac
 
     def answer(self, task):
         samples[task["what"]] = [path[len(str(tmp_path / "images")) + 1 :] for path in task["sample"]]
-        return {"file": "model"} if task["what"] == "convert" else AGREED
+        if task["what"] != "convert":
+            return AGREED
+        (Path(task["out"]) / "model").touch()
+        return {"file": "model"}
 
     monkeypatch.setattr(_Work, "_in_a_process", answer)
     values = {"source": str(tmp_path / "images"), "model": {"weights": str(tmp_path / "m.pt"), **model}}
@@ -153,3 +157,22 @@ def test_the_sample_lies_all_over_the_source(tmp_path, monkeypatch, folders, eac
         assert set(sample) <= set(listed)
         assert len({path[0] for path in sample[:folders]}) == min(folders, len(sample))
         assert len(sample) == asked
+
+
+def test_what_is_converted_is_let_go_where_the_run_turns_out_to_be_another(settled, monkeypatch):
+    """Found out after the conversion: somebody may have changed run.json meanwhile."""
+    check, checked, made = RunStore.check, [], []
+
+    def mismatch(self, *about):
+        checked.append(about)
+        if len(checked) == 2:
+            raise RunMismatchError("other settings")
+        check(self, *about)
+
+    prepare = conversions.prepare
+    monkeypatch.setattr(RunStore, "check", mismatch)
+    monkeypatch.setattr(conversions, "prepare", lambda *a, **k: made.append(prepare(*a, **k)) or made[-1])
+    with pytest.raises(RunMismatchError):
+        settled(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
+    (executable,) = made
+    assert executable.lease is not None and executable.lease._file is None

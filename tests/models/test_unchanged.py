@@ -1,11 +1,14 @@
 """Weights that change while somebody loads them are noticed, whatever the moment."""
 
 import os
+import time
 
 import pytest
 
 from farm.errors import ModelError, WeightsChangedError
-from farm.models.unchanged import unchanged
+from farm.models import cache
+from farm.models.cache import Entry
+from farm.models.unchanged import check, unchanged
 from farm.models.weights import weights_digest
 
 
@@ -64,13 +67,25 @@ def test_weights_that_are_gone_or_cannot_be_read(weights, tmp_path):
             pass
 
 
-def test_of_a_converted_model_another_one_is_made(weights):
-    digest = weights_digest(str(weights))
-    weights.with_name("manifest.json").touch()
-    weights.write_bytes(b"other")
+@pytest.mark.parametrize("place", ["backends", "converted"])
+def test_of_a_converted_model_another_one_is_made(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(cache, "ROOT", str(tmp_path))
+    entry = Entry.of(tmp_path / place, "best", 1)
+    with entry.alone(time.monotonic() + 5), entry.making() as making:
+        (making / "best.onnx").write_bytes(b"first")
+        made = entry.publish(making / "best.onnx", {})
+    made.path.write_bytes(b"other")
     words = r"the converted model .* run again to continue$"
-    with pytest.raises(WeightsChangedError, match=words), unchanged(str(weights), digest):
+    with pytest.raises(WeightsChangedError, match=words), unchanged(str(made.path), made.digest):
         pass
+
+
+def test_a_manifest_beside_weights_makes_them_nobody_elses(weights):
+    digest = weights_digest(str(weights))
+    weights.with_name("manifest.json").write_text('{"name": "best.pt"}')
+    weights.write_bytes(b"other")
+    with pytest.raises(WeightsChangedError, match=r"^model\.weights .* put the file back"):
+        check(str(weights), digest)
 
 
 def test_a_folder(tmp_path):
