@@ -197,12 +197,15 @@ class CollectorProcess:
     def bury(self, hear: Callable[[Any], None]) -> str:
         """Hear what a dead collector said last, to the end. Returns what ended it, in words."""
         kill(self.process)
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                hear(self.control.recv())
-        self.process.join(JOIN_S)
-        self._close()
-        return describe_exit(self.process.exitcode)
+        try:
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    hear(self.control.recv())
+        finally:
+            self.process.join(JOIN_S)
+            exitcode = self.process.exitcode
+            self._close()
+        return describe_exit(exitcode)
 
     def stop(self, hear: Callable[[Any], None], patience_s: float, hurry: Callable[[], bool]) -> None:
         """Let it commit what it has and leave, hearing it meanwhile: a full pipe would keep it. Kill it in the end.
@@ -211,15 +214,17 @@ class CollectorProcess:
         """
         deadline = time.monotonic() + patience_s
         self.tell(Stop())
-        with contextlib.suppress(EOFError, OSError):
-            while time.monotonic() < deadline and not hurry():
-                if self.control.poll(POLL_S):
-                    hear(self.control.recv())
-                elif not self.process.is_alive():
-                    break
-        kill(self.process)
-        self.process.join(JOIN_S)
-        self._close()
+        try:
+            with contextlib.suppress(EOFError, OSError):
+                while time.monotonic() < deadline and not hurry():
+                    if self.control.poll(POLL_S):
+                        hear(self.control.recv())
+                    elif not self.process.is_alive():
+                        break
+        finally:
+            kill(self.process)
+            self.process.join(JOIN_S)
+            self._close()
 
 
 class Roster:
