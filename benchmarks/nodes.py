@@ -71,7 +71,7 @@ def drive(block: int, images: int) -> float:
         source = Numbers(images)
         prepared = prepare(validate(values), source=source)
         store = RunStore.open(folder)
-        job = job_of(prepared, 0, None, {}, lambda *about: None)
+        job = job_of(prepared, None, {}, lambda *about: None)
         make_lister = lambda gone: Lister(source, source.entries(), KeySet(), lambda: None, gone)  # noqa: E731
         driver = Driver(job, store, make_lister, Instant(), lambda snapshot: None, None)
         began = time.perf_counter()

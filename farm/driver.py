@@ -311,7 +311,7 @@ class Driver:
         return Snapshot(
             elapsed_s=now - self._began_s,
             total=self._lister.total,
-            skipped=self._job.skipped,
+            skipped=self._lister.skipped,
             ok=self._tally.ok,
             failed=self._tally.failed,
             detections=self._tally.detections,

@@ -66,6 +66,7 @@ class Lister:
         self._seq = 0
         self.error: FarmError | None = None
         self.total: int | None = None
+        self.skipped = 0  # entries that earlier runs have dealt with, of those listed so far
         self.listing_s = 0.0
         self._thread = threading.Thread(target=self._list, name="farm-lister", daemon=True)
         self._counter = threading.Thread(target=self._count, name="farm-counter", daemon=True)
@@ -121,11 +122,10 @@ class Lister:
 
     def _list_vanished(self) -> None:
         """What earlier runs labelled and is gone, where this run goes on with all of that; a retry does not."""
-        if self._earlier is None or not len(self._known):
+        if self._earlier is None or not len(self._known) or self._stop.is_set():
             return
-        for paths in self._earlier.vanished(self._known.never_met(), self._sent, self._source):
-            if self._stop.is_set():
-                return
+        portions = self._earlier.vanished(self._known.never_met(), self._sent, self._source)
+        while not self._stop.is_set() and (paths := next(portions, None)) is not None:
             if paths:
                 self._put(Chunk(self._items([item_key(path, *ABSENT) for path in paths], paths), 0, 0, vanished=True))
         if not self._stop.is_set():
@@ -141,6 +141,7 @@ class Lister:
             have_rows = self._earlier.have_rows([entries[i].path for i in absent])
             fresh = sorted({*fresh} - {i for i, has_row in zip(absent, have_rows, strict=True) if has_row})
         listed = len(fresh)
+        self.skipped += len(entries) - listed
         if self._remembers:
             fresh = self._first_of_their_path(fresh, entries)
         items = self._items([keys[i] for i in fresh], [entries[i].path for i in fresh])

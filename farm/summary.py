@@ -36,7 +36,8 @@ class WorkerSnapshot:
 class Snapshot:
     """A run at this moment. `total` is None until the source is counted; `done` = ok + failed, earlier runs left out.
 
-    `skipped` items were committed by an earlier run into the same directory. Rates are over the last few seconds.
+    `skipped` are those of the entries listed so far that earlier runs have dealt with. Rates are over the last few
+    seconds.
     """
 
     elapsed_s: float
@@ -53,6 +54,12 @@ class Snapshot:
     @property
     def done(self) -> int:
         return self.ok + self.failed
+
+    @property
+    def progress(self) -> int:
+        """How much of the source is dealt with. Rows of what has vanished are not of the source any more."""
+        progress = self.skipped + self.done
+        return progress if self.total is None else min(progress, self.total)
 
 
 @dataclass(frozen=True, slots=True)

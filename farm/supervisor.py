@@ -100,7 +100,6 @@ class Job:
     root: str
     weights_digest: str
     environment: dict[str, str]
-    skipped: int
     task: str | None
     names: dict[int, str]
     names_known: Callable[[str, dict[int, str]], None]
@@ -456,8 +455,10 @@ class Supervisor:
         """Everything starts anew: what the dead collector had not committed is queued again."""
         self._watch.drop(collector.process.sentinel)
         self._watch.drop(collector.control)
-        cause = collector.bury(self._hear_collector)
-        self._collector = None
+        try:
+            cause = collector.bury(self._hear_collector)
+        finally:
+            self._collector = None
         self._kill_workers()
         if self._ending:
             return
@@ -638,7 +639,7 @@ class Supervisor:
         return Snapshot(
             elapsed_s=now - self._began_s,
             total=self._lister.total,
-            skipped=self._job.skipped,
+            skipped=self._lister.skipped,
             ok=self._tally.ok,
             failed=self._tally.failed,
             detections=self._tally.detections,
@@ -695,9 +696,15 @@ class Supervisor:
         self._lister.stop()
         for worker in self._workers.values():
             worker.kill()
-        if self._collector is not None:
-            with contextlib.suppress(FarmError):  # the run ends with another word already
-                self._collector.stop(self._hear_collector, STOP_TIMEOUT_S, lambda: len(self._signals) >= KILL_NOW)
+        try:
+            if self._collector is not None:
+                with contextlib.suppress(FarmError):  # the run ends with another word already
+                    self._collector.stop(self._hear_collector, STOP_TIMEOUT_S, lambda: len(self._signals) >= KILL_NOW)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Of all but the collector, which has been told to leave."""
         deadline = time.monotonic() + JOIN_S
         for worker in self._workers.values():
             worker.reap(max(0.0, deadline - time.monotonic()))

@@ -63,7 +63,7 @@ def drive(tmp_path):
         store = RunStore.open(tmp_path / "run")
         opened.append(store)
         task = "detect" if store.parts() else None
-        job = Job(prepared.config, prepared.placements, prepared.source.root, "x", {}, 0, task, {}, lambda *about: None)
+        job = Job(prepared.config, prepared.placements, prepared.source.root, "x", {}, task, {}, lambda *about: None)
         entries = first_entry_or_raise(prepared.source)
         hooks = hooks or Hooks()
         known = store.committed_keys()

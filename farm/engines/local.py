@@ -152,7 +152,7 @@ def run(
     """
     known = store.committed_keys() if known is None else known
     record = Record(store, prepared)
-    job = job_of(prepared, len(known), record.task, record.names, record.names_known)
+    job = job_of(prepared, record.task, record.names, record.names_known)
     supervisor = Supervisor(job, store, prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
     return attend(supervisor, record, hooks)
 
@@ -169,7 +169,6 @@ def attend(running: Running, record: Record, hooks: Hooks) -> Outcome:
 
 def job_of(
     prepared: Prepared,
-    skipped: int,
     task: str | None,
     names: dict[int, str],
     names_known: Callable[[str, dict[int, str]], None],
@@ -182,7 +181,6 @@ def job_of(
         root=prepared.source.root,
         weights_digest=prepared.digest,
         environment=environment_of(prepared),
-        skipped=skipped,
         task=task,
         names=names,
         names_known=names_known,

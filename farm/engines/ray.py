@@ -93,7 +93,7 @@ def run(
     """
     known = store.committed_keys() if known is None else known
     record = Record(store, prepared)
-    job = local.job_of(prepared, len(known), record.task, record.names, record.names_known)
+    job = local.job_of(prepared, record.task, record.names, record.names_known)
     driver = Driver(
         job,
         store,

@@ -99,7 +99,7 @@ class LiveView(View):
 
     def _bar(self, snapshot: Snapshot) -> RenderableType:
         """Work that earlier runs did counts as done; the time left knows only this session's rate."""
-        done = snapshot.skipped + snapshot.done
+        done = snapshot.progress
         line = Table.grid(padding=(0, 2), expand=True)
         line.add_column(ratio=1)
         for _ in range(3):
@@ -169,7 +169,7 @@ class PlainView(View):
         print(text, file=self._stream, flush=True)
 
     def draw(self, snapshot: Snapshot) -> None:
-        done = snapshot.skipped + snapshot.done
+        done = snapshot.progress
         share = f"/{snapshot.total:,} ({done / snapshot.total:.1%})" if snapshot.total else ""
         working = sum(worker.state not in NOT_WORKING for worker in snapshot.workers)
         parts = [

@@ -54,6 +54,11 @@ def test_the_bar_counts_earlier_work_and_the_rate_does_not():
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_no_more_is_done_than_there_is():
+    view = LiveView(Console(file=io.StringIO()), "labelling")
+    assert "2,000/2,000" in shown(view.render(snapshot(done=1500, skipped=1000))), "rows of what has vanished"
+
+
 def test_an_unknown_total_shows_a_count_and_the_time_so_far():
     view = LiveView(Console(file=io.StringIO()), "labelling")
     text = shown(view.render(snapshot(total=None)))
