@@ -344,6 +344,44 @@ def test_many_vanished_images_come_in_portions(tmp_path, disk, monkeypatch):
     sound(tmp_path / "run")
 
 
+def test_a_lister_that_was_stopped_looks_for_nothing(tmp_path):
+    """Each portion costs a look at thousands of files; without any the parts of earlier runs are not read."""
+    known = KeySet()
+    known.add([bytes(16)])
+    asked = []
+
+    class Watched(Earlier):
+        def begin(self):
+            if not stop_after:
+                lister.stop()
+
+        def vanished(self, *about):
+            for _ in range(3):
+                asked.append(about)
+                lister.stop()
+                yield []
+
+    source = source_of(tmp_path)
+    for stop_after in (0, 1):
+        lister = Lister(source, iter(()), known, lambda: None, Watched(RunStore(tmp_path, None, 1)))
+        lister._list()
+        assert (len(asked), lister.error) == (stop_after, None)
+
+
+def test_what_is_skipped_is_counted_of_what_is_listed(tmp_path, disk):
+    for name in ("a", "b", "c"):
+        put(tmp_path / "files" / f"{name}.png", 1, 1)
+    run(tmp_path / "files", tmp_path / "run", disk)
+    (tmp_path / "files" / "a.png").unlink()
+    put(tmp_path / "files" / "b.png", 2, 2)
+    put(tmp_path / "files" / "d.png", 1, 1)
+    source, store = source_of(tmp_path / "files"), RunStore.view(tmp_path / "run")
+    known = store.committed_keys()
+    lister = Lister(source, source.entries(), known, lambda: None)
+    lister._list()
+    assert (len(known), lister.skipped) == (3, 1), "c alone: a is gone, b is another"
+
+
 # Disks, as the mount table has them
 
 

@@ -1,5 +1,6 @@
 """The collector and the supervisor killed, the whole group killed, segments and processes left by nobody."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import pytest
 
 import farm
 from farm.errors import CollectorError
+from farm.roster import CollectorProcess
 from tests.faults.harness import Saboteur, config, group_members, pictures, rows, segments, start, wait_for
 
 IMAGES = 250
@@ -160,3 +162,24 @@ def test_a_run_whose_numbers_are_as_large_as_can_be(source, undisturbed, tmp_pat
     huge = {"limits": {"item_timeout_s": 1e300}, "commit": {"seconds": 1e300}}
     farm.run(config(source, tmp_path / "run", **huge))
     assert rows(tmp_path / "run") == undisturbed
+
+
+@pytest.mark.parametrize("ending", ["stop", "bury"])
+def test_a_collector_is_buried_whatever_it_says_last(ending):
+    """An embedding program would keep its thread, its descriptors and the process otherwise."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=time.sleep, args=(60,))
+    process.start()
+    collector, pid = CollectorProcess(process, ours), process.pid
+    theirs.send("unheard of")
+
+    def hear(message):
+        raise CollectorError(message)
+
+    arguments = (hear, 10.0, lambda: False) if ending == "stop" else (hear,)
+    with pytest.raises(CollectorError, match="unheard of"):
+        getattr(collector, ending)(*arguments)
+    assert ours.closed and not collector._sender.is_alive()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

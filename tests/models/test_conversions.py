@@ -193,7 +193,7 @@ def test_a_calibration_that_is_gone_is_said_to_be_gone_before_another_is_made(tm
     assert asked == []
     made = prepare(request, print, tmp_path / "cache")
     made.release()
-    (entry,) = [entry for entry in found(tmp_path, ["cache"])]
+    (entry,) = found(tmp_path, ["cache"])
     assert remove(entry)
     again = prepare(request, print, tmp_path / "cache", conversion=made.conversion)
     assert again.conversion == made.conversion, "the same images make the same again"
