@@ -35,7 +35,7 @@ def settle(
 
     Conversion and comparison have `timeout_s`. A run that is continued keeps the backend it has, and the calibration of
     its int8. On a cluster every node needs what is converted: it is kept in the run directory then, and `auto` is
-    torch. Raises RunMismatchError where the directory holds other work, and ModelError where that calibration is gone.
+    torch. Raises RunMismatchError where the directory holds other work, or where that calibration is gone.
     """
     entries = first_entry_or_raise(prepared.source)
     fingerprint = store.fingerprint()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.config import ModelConfig
-from farm.errors import ModelError, OutOfTimeError, WeightsChangedError
+from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
 from farm.models import cache, upkeep
 from farm.models.backends import PACKAGES, package_version
 from farm.models.cache import Content, Entry, Lock
@@ -125,10 +125,10 @@ def prepare(
     """The weights as the backend runs them, from the cache or converted now, and how they agree on the sample.
 
     `note` hears what takes long. `folder`: another cache than the user's; `spare`: where a conversion lies if that
-    cannot be written. `conversion`: an earlier one of the same run, which is taken again. Raises ModelError where that
-    is gone and other images would make another one, ModelError with the converter's own words, OutOfTimeError where it
-    is not done after `timeout_s`, WeightsChangedError; where nothing is to be converted, another comparison that fails
-    is no more than a note.
+    cannot be written. `conversion`: an earlier one of the same run, which is taken again. Raises RunMismatchError
+    where that is gone and other images would make another, ModelError with the converter's own words, OutOfTimeError
+    where it is not done after `timeout_s`, WeightsChangedError; where nothing is to be converted, another comparison
+    that fails is no more than a note.
     """
     root = cache.root()
     places = [folder] if folder else [*([root / cache.BACKENDS] if root else []), *([spare] if spare else [])]
@@ -192,13 +192,13 @@ def _prepared(
 
 
 def _entry(request: Request, places: Sequence[Path], conversion: str | None) -> Entry:
-    """The first place that has it, or has room for it. Raises ModelError where none has, or `conversion` is gone."""
+    """The first place that has it, or has room for it: ModelError where none has, RunMismatchError if it is gone."""
     if conversion:
         for place in places:
             if Entry(place / conversion).content() is not None:
                 return Entry(place / conversion)
         if conversion != _name(request):  # else it is made again with the images that it was made with
-            raise ModelError(
+            raise RunMismatchError(
                 f"{conversion}, the {request.config.precision} model that the run was calibrated with, is no longer in "
                 f"the cache ({', '.join(map(str, places))}): give another output.dir to calibrate anew, or put it back"
             )

@@ -290,7 +290,7 @@ def test_int8_is_calibrated_once_for_a_run(coco_images, coco_weights, tmp_path, 
     assert made == [conversion]
     shutil.rmtree(tmp_path / ".cache")
     (images / "7.jpg").write_bytes(photographs[5].read_bytes())
-    with pytest.raises(RunMismatchError, match="conversion was"):
+    with pytest.raises(RunMismatchError, match=f"{conversion}, .* is no longer in the cache"):
         farm.run(config)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from farm.config import ModelConfig
-from farm.errors import ModelError, OutOfTimeError, WeightsChangedError
+from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
 from farm.models import cache
 from farm.models.cache import Entry
 from farm.models.conversions import Request, _depends_on, _label, _Work, prepare, sample_size
@@ -188,7 +188,7 @@ def test_other_pictures_under_the_same_names_are_another_calibration(tmp_path, a
 def test_a_calibration_that_is_gone_is_said_to_be_gone_before_another_is_made(tmp_path, asked):
     request = Request(model(precision="int8"), "digest", "openvino", "cpu", (str(tmp_path / "a.jpg"),))
     gone = "yolo-openvino-int8-0123456789abcdef"
-    with pytest.raises(ModelError, match=rf"{gone}, .* no longer in the cache .* another output\.dir"):
+    with pytest.raises(RunMismatchError, match=rf"{gone}, .* no longer in the cache .* another output\.dir"):
         prepare(request, print, tmp_path / "cache", conversion=gone)
     assert asked == []
     made = prepare(request, print, tmp_path / "cache")
