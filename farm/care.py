@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
-from farm.deadlines import DECODE, START_TIMEOUT_S, Signs
+from farm.deadlines import READ, START_TIMEOUT_S, Signs
 from farm.feeding import LEASES_AHEAD, lease_items
 from farm.leases import LeaseBook, Verdict
 from farm.messages import AttemptFailed, PlaceFailed
@@ -181,9 +181,13 @@ def blame(
 
 
 def _hung_until_s(worker: WorkerProcess, trouble: PlaceTrouble, now_s: float) -> float | None:
-    """When to try the item again that a worker never came back from reading; None where the place is innocent."""
+    """When to try the item again that a worker never came back from reading; None where the place is innocent.
+
+    A decoder, or the model's own preparation, that never comes back is charged to the image at once: any number of such
+    images says nothing of the place.
+    """
     late = worker.late
-    if late is None or late.blamed is None or late.frozen or late.stage != DECODE:
+    if late is None or late.blamed is None or late.frozen or late.stage != READ:
         return None
     return trouble.hung(late.blamed, now_s)
 

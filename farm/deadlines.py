@@ -1,7 +1,7 @@
 """Is a worker stuck? Judged from its heartbeats, by whoever leases to it. Pure: no I/O, no clock.
 
-An item's clock runs while it is decoded or predicted, not while it waits: in a batch, for memory, for the device to be
-done with the batch before, for the shared model, for the collector. Nor while nobody ran: a machine that sleeps, a
+An item's clock runs while it is read, decoded or predicted, not while it waits: in a batch, for memory, for the device
+to be done with the batch before, for the shared model, for the collector. Nor while nobody ran: a machine that sleeps, a
 container that is paused, a group of processes that is stopped. Each side takes off what it lost itself:
 
     the worker    beats every BEAT_S. A beat that comes late shows that the process did not run; so much is forgiven to
@@ -24,7 +24,7 @@ BEAT_S = 0.5  # between two beats of a worker
 LATE_BEAT_S = 0.75  # a beat that comes later than so after the last says that the process did not run in between
 SILENCE_S = 10.0  # a beat that stands still for less is no sign of anything: sixty workers may share two cores
 PAUSE_S = 1.0  # an observer that looks after more than this did not run in between
-WORK_STAGES = DECODE, PREDICT = "decode", "predict"
+WORK_STAGES = READ, DECODE, PREDICT = "read", "decode", "predict"
 
 
 def lost_s(since_beat_s: float) -> float:

@@ -32,7 +32,7 @@ ROW = np.dtype(
         ("pid", "<i8"),
         ("state", "<i8"),
         ("beat_s", "<f8"),  # time.monotonic() of the last sign of life
-        ("work_seq", "<i8"),  # the item that has been decoded or predicted longest just now, or NOTHING
+        ("work_seq", "<i8"),  # the item that has been read, decoded or predicted longest just now, or NOTHING
         ("work_since_s", "<f8"),  # the fields of deadlines.Work
         ("work_together", "<i8"),
         ("work_stage", "<i8"),  # its place in WORK_STAGES

@@ -53,10 +53,9 @@ class PlaceTrouble:
         return now_s + self._patience.pause_s(tries + 1)
 
     def hung(self, seq: int, now_s: float) -> float | None:
-        """A worker never came back from reading or decoding an item.
+        """A worker never came back from reading an item.
 
-        Returns as `failed` does. Where it happens again to the same item and to no other meanwhile, it is the item's: a
-        decoder may never return from it.
+        Returns as `failed` does. Where it happens again to the same item and to no other meanwhile, it is the item's.
         """
         again = seq in self._tried and not self._failing.keys() - {seq}
         due_s = self.failed(seq, NO_ANSWER, now_s)

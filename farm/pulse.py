@@ -1,6 +1,7 @@
 """The pulse: what a worker shows of itself in its row of the heartbeats. Written by all threads of the worker.
 
-What it is at has a clock, which runs while it is decoded or predicted and stands while its thread waits for others.
+What it is at has a clock, which runs while it is read, decoded or predicted, and stands while its thread waits for
+others.
 """
 
 from __future__ import annotations

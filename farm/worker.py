@@ -39,7 +39,7 @@ from farm.allowance import BYTES_PER_PIXEL, READY_BYTES, Allowance, Backlog
 from farm.batch_size import BatchSizes
 from farm.channel import Writer
 from farm.config import ModelConfig
-from farm.deadlines import DECODE, PREDICT
+from farm.deadlines import DECODE, PREDICT, READ
 from farm.decoders import Decoders
 from farm.decoding import decode_bytes, decode_reduced, header_pixels, read_bytes
 from farm.errors import DecodeError, ModelError
@@ -250,10 +250,9 @@ class Worker:
 
     def _decode(self, item: Item, attempt: int) -> Decoded | Unread:
         """Runs in a decoding thread: the image, letterboxed, or why it cannot be had."""
-        self._pulse.begin((item.seq,), DECODE, first=True)
-        waiting = functools.partial(self._pulse.standing, (item.seq,), DECODE)
+        self._pulse.begin((item.seq,), READ, first=True)
         if self._backlog.is_full:
-            with waiting():
+            with self._pulse.standing((item.seq,), READ):
                 self._backlog.wait_for_room(item.seq)
         began = time.perf_counter()
         stages = Stopwatch()
@@ -262,6 +261,8 @@ class Worker:
         try:
             data = read_bytes(path, self._spec.max_pixels, self._known_good.add)
             stages.lap("read")
+            self._pulse.begin((item.seq,), DECODE)  # from here on the place is innocent
+            waiting = functools.partial(self._pulse.standing, (item.seq,), DECODE)
             with self._allowance.hold((header_pixels(data) or 0) * BYTES_PER_PIXEL, waiting):
                 stages.skip()
                 image, shape = self._pixels(data, path)

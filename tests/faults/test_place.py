@@ -18,7 +18,7 @@ from farm.place_errors import Patience
 from farm.sources import open_source
 from farm.verify import verify
 from tests.faults import stumbling
-from tests.faults.harness import config, pictures, rows, start, wait_for
+from tests.faults.harness import POISON, config, pictures, rows, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 PATIENCE = Patience(whole_s=60.0, first_pause_s=0.05, longest_pause_s=0.4)
@@ -36,9 +36,13 @@ class Mount:
     def __init__(self, folder, flag, tmp_path):
         self.folder, self.flag, self._tmp_path = folder, flag, tmp_path
         self.damage([])
+        self.hang([])
 
     def damage(self, names):
         (self._tmp_path / "bad").write_text(" ".join(names))
+
+    def hang(self, names):
+        (self._tmp_path / "stuck").write_text(" ".join(names))
 
     def fails(self, what):
         if what is None:
@@ -50,7 +54,8 @@ class Mount:
 
     def values(self, run_dir, **sections):
         values = config(self.folder, run_dir, **{"limits": {"attempts": 3}, **sections})
-        files = {"folder": str(self.folder), "flag": str(self.flag), "bad": str(self._tmp_path / "bad")}
+        files = {"folder": str(self.folder), "flag": str(self.flag)}
+        files |= {name: str(self._tmp_path / name) for name in ("bad", "stuck")}
         args = {**files, "boxes": 2, "pixels": True, "sleep_ms": 5}
         return values | {"model": {"factory": "tests.faults.stumbling:make", "args": args}}
 
@@ -175,6 +180,28 @@ def test_a_mount_that_hangs_costs_workers_and_no_image(mount):
     summary = mount.run(watch=watch, limits=limits, workers={"count": 2})
     assert watch.began_s and summary.restarts == 0
     assert (summary.ok, summary.failed) == (COUNT, 0)
+
+
+def test_images_that_hang_in_preparing_are_no_lost_mount(tmp_path):
+    """More than make a trouble, and nothing else to read between them: each fails, and the run goes on to its end."""
+    folder = pictures(tmp_path / "images", 40, poisoned=tuple(range(10)))
+    limits = {"attempts": 2, "item_timeout_s": 1}
+    values = config(folder, tmp_path / "run", limits=limits, workers={"count": 4})
+    source = open_source(SourceConfig(path=str(folder)))
+    source.patience = replace(PATIENCE, whole_s=2.0)
+    model = {"factory": "tests.faults.hanging:make", "args": {"hang_on": POISON}}
+    summary = farm.run(values | {"model": model}, source=source)
+    assert (summary.ok, summary.failed, summary.exit_code) == (30, 10, 3)
+    assert {(failure.type, failure.stage) for failure in summary.failures} == {("Timeout", "decode")}
+
+
+def test_an_image_that_is_never_read_says_so(mount, tmp_path):
+    """One that hangs alone, with others read in between, is charged; the row says that it was being read."""
+    mount.hang(["00007.png"])
+    summary = mount.run(limits={"attempts": 1, "item_timeout_s": 1})
+    assert (summary.ok, summary.failed) == (COUNT - 1, 1)
+    (failure,) = summary.failures
+    assert (failure.type, failure.stage, failure.example) == ("Timeout", "read", "00007.png")
 
 
 def test_ctrl_c_while_it_waits_ends_at_once_and_can_be_continued(mount, tmp_path):
