@@ -46,7 +46,7 @@ def feed(
 ) -> None:  # fmt: skip
     """Lease items to a worker that runs short; one that has had its `fill` (workers.recycle_after) is let go.
 
-    While the images' place does not answer, a worker with empty hands gets a probe from time to time.
+    While the images' place does not answer, a worker with empty hands gets probes from time to time.
     """
     if not worker.ready or worker.stopping or worker.dead or worker.killed_s is not None:
         return
@@ -58,7 +58,8 @@ def feed(
         worker.lease_items = lease_items(worker.lease_items, now_s - worker.leased_s, gathered)
         worker.leased_s = now_s
         size = size_of(worker) if allowed is None else allowed
-        lease = book.grant(worker.uid, min(size, fill - worker.leased) if fill else size)
+        count = min(size, fill - worker.leased) if fill else size
+        lease = book.grant(worker.uid, count, scattered=allowed is not None)
         if lease is None:
             break
         if allowed is not None:

@@ -86,16 +86,36 @@ class KnownGood:
 
 
 def _own_mode_denies(path: str) -> bool:
-    """By owner, group and mode; what a server or a policy says besides is not looked at."""
+    """By owner, group and mode, of the image or of a folder that it lies below; what a server or a policy says besides
+    is not looked at."""
     try:
-        status = os.stat(path)
+        return _denies(os.stat(path), stat.S_IROTH)
+    except PermissionError:
+        return _folder_denies(os.path.dirname(os.path.realpath(path)))
     except (OSError, ValueError):
         return False
+
+
+def _folder_denies(folder: str) -> bool:
+    """Does the first folder that can be examined, from here up, keep this user from looking below it?"""
+    while True:
+        try:
+            return _denies(os.stat(folder), stat.S_IXOTH)
+        except PermissionError:
+            if folder == os.path.dirname(folder):
+                return False
+            folder = os.path.dirname(folder)
+        except (OSError, ValueError):
+            return False
+
+
+def _denies(status: os.stat_result, right: int) -> bool:
+    """`right`: as others have it, S_IROTH or S_IXOTH."""
     if status.st_uid == os.geteuid():
-        return not status.st_mode & stat.S_IRUSR
-    if status.st_gid in (os.getegid(), *os.getgroups()):
-        return not status.st_mode & stat.S_IRGRP
-    return not status.st_mode & stat.S_IROTH
+        right *= stat.S_IRUSR // stat.S_IROTH
+    elif status.st_gid in (os.getegid(), *os.getgroups()):
+        right *= stat.S_IRGRP // stat.S_IROTH
+    return not status.st_mode & right
 
 
 def _device_of(path: str) -> int | None:

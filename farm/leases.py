@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from farm.messages import Item, Lease
 
 ALONE_AFTER = 32  # leases: an item that must be tried alone waits no longer, though it costs a worker its read-ahead
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo one, soon come near to every place of a queue, however it is ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class LeaseBook:
         self._failures: dict[int, int] = {}
         self._suspicions: dict[int, int] = {}
         self._since_alone = 0
+        self._scattered = 0
         self._verdicts: dict[int, Verdict] = {}
         self.committed_count = 0
 
@@ -120,8 +122,11 @@ class LeaseBook:
         """A worker is ready to hold items."""
         self._hands[worker] = _Hand()
 
-    def grant(self, worker: int, count: int) -> Lease | None:
+    def grant(self, worker: int, count: int, scattered: bool = False) -> Lease | None:
         """Up to `count` items for the worker; a single one where it must be tried alone; None where there is nothing.
+
+        `scattered`: to see whether any can be read at all. One of them comes from elsewhere in the queue, each time
+        from another place, so that the order of items cannot decide it; and those to be tried alone can wait.
 
         A worker that holds an item alone gets no other beside it. Items to be tried alone go to empty hands; where
         none comes empty, one worker after ALONE_AFTER leases gets no more until its hand is.
@@ -129,7 +134,7 @@ class LeaseBook:
         hand = self._hands[worker]
         if hand.items and (hand.alone or self._must_empty(hand)):
             return None
-        hand.alone = bool(self._alone) and not hand.items
+        hand.alone = bool(self._alone) and not hand.items and not (scattered and self._queue)
         hand.emptying = False
         if hand.alone:
             items = [self._alone.popleft()]
@@ -138,7 +143,7 @@ class LeaseBook:
             self._since_alone += 1
             items = []
             while self._queue and len(items) < count:
-                items += self._wanted([self._queue.popleft() for _ in range(min(count - len(items), len(self._queue)))])
+                items += self._wanted(self._next(count - len(items), scattered))
         if not items:
             return None
         for item in items:
@@ -150,6 +155,17 @@ class LeaseBook:
             paths=tuple(item.path for item in items),
             attempt=self._failures.get(items[0].seq, 0) + 1,
         )
+
+    def _next(self, count: int, scattered: bool) -> list[Item]:
+        """Up to `count` queued items, at least one."""
+        elsewhere = []
+        if scattered:
+            self._scattered += 1
+            place = int(self._scattered * GOLDEN % 1 * len(self._queue))
+            elsewhere.append(self._queue[place])
+            del self._queue[place]
+        first = [self._queue.popleft() for _ in range(min(count - len(elsewhere), len(self._queue)))]
+        return first + elsewhere
 
     def _must_empty(self, hand: _Hand) -> bool:
         """Does the first item that must be tried alone wait for this hand?"""

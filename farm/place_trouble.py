@@ -3,7 +3,7 @@
 Pure: no I/O, no clock. Owned by whoever leases: a supervisor, or a keeper.
 
     one image fails by its place    it is tried again later, with growing pauses, and nothing is charged to it
-    MANY in a row                   nothing is leased but a few probes, with growing pauses
+    MANY in a row                   nothing is leased but a few probes from all over, with growing pauses
     an image is read                the trouble is over, everything goes on
     it lasts for Patience.whole_s   the run ends, to be continued by the same command; or, in a program, images fail
 

@@ -62,6 +62,24 @@ def test_a_mode_that_denies_is_the_file_s_own(tmp_path):
     assert good.place_is_to_blame(str(secret), errno.EACCES), "a server or a policy denies what the mode allows"
 
 
+def test_a_folder_whose_mode_denies_is_no_lost_place(tmp_path, monkeypatch):
+    """Below it nothing can be examined; the first folder that can be is asked. Root may look anywhere, so it is told."""
+    image = tmp_path / "closed" / "sub" / "a.jpg"
+    image.parent.mkdir(parents=True)
+    closed, real = str(tmp_path / "closed"), os.stat
+
+    def denied(path, *args, **options):
+        if str(path).startswith(closed + "/"):
+            raise PermissionError(errno.EACCES, "so", path)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    good = KnownGood(str(tmp_path), None, None)
+    for mode, to_blame in ((0o444, False), (0o600, False), (0o111, True), (0o755, True)):
+        os.chmod(closed, mode)
+        assert good.place_is_to_blame(str(image), errno.EACCES) is to_blame, oct(mode)
+
+
 @pytest.mark.parametrize("number", sorted(MACHINE))
 def test_the_machine_is_never_the_file_s_fault(known, files, number):
     assert known.place_is_to_blame(files[1], number)

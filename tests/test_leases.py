@@ -158,6 +158,32 @@ def test_an_item_that_its_place_kept_a_worker_from_is_not_charged():
     assert book.grant(1, 3).seqs == (1,)
 
 
+def test_probes_come_from_all_over_the_queue():
+    """However the bad ones lie together, a few probes find one of the others; the first go on in order."""
+    for good in (range(0, 50), range(100, 150), range(200, 250)):
+        book = LeaseBook(3)
+        book.add(item(seq) for seq in range(250))
+        book.join(0)
+        probes = []
+        for _ in range(10):
+            probes.append(book.grant(0, 2, scattered=True).seqs)
+            book.postpone(0, probes[-1], 100.0)
+            book.join(0)
+        assert any(seq in good for seq in (seq for probe in probes for seq in probe))
+        assert [first for first, _ in probes] == list(range(10))
+
+
+def test_probes_pass_by_what_must_be_tried_alone_as_long_as_there_are_others():
+    book = LeaseBook(3)
+    book.add(item(seq) for seq in range(3))
+    book.join(0)
+    book.grant(0, 1)
+    book.attempt_failed(0, [0])
+    assert set(book.grant(0, 2, scattered=True).seqs) == {1, 2}
+    book.received(0, [1, 2])
+    assert book.grant(0, 2, scattered=True).seqs == (0,)
+
+
 def test_late_results_are_ignored():
     book = book_with(2)
     book.join(0)
@@ -216,10 +242,10 @@ class Farm(RuleBasedStateMachine):
         self.hands[worker] = []
         return worker
 
-    @rule(worker=workers, count=st.integers(1, 10))
-    def grant(self, worker, count):
+    @rule(worker=workers, count=st.integers(1, 10), scattered=st.booleans())
+    def grant(self, worker, count, scattered):
         held = list(self.hands[worker])
-        lease = self.book.grant(worker, count)
+        lease = self.book.grant(worker, count, scattered)
         if lease is not None:
             assert 1 <= lease.attempt <= ATTEMPTS
             assert len(lease.seqs) <= count

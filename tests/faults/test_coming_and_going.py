@@ -95,6 +95,40 @@ def test_a_file_that_is_put_back_with_its_old_time_has_its_own_labels(tmp_path):
         assert widths["00001.png"] == width
 
 
+def as_an_ordinary_user(script):
+    """What it prints, a JSON value a line."""
+    if subprocess.run([*WITHOUT_ROOTS_PRIVILEGE, "true"], capture_output=True).returncode:
+        pytest.skip("setpriv cannot give up root's privilege here")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [*WITHOUT_ROOTS_PRIVILEGE, sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("mode", [0o444, 0], ids=["r--", "---"])
+def test_an_unreadable_folder_that_comes_first_does_not_end_the_run(tmp_path, mode):
+    pictures(tmp_path / "source" / "a", 200)
+    pictures(tmp_path / "source" / "b", 50)
+    lines = [f"source/a/{n:05d}.png\n" for n in range(200)] + [f"source/b/{n:05d}.png\n" for n in range(50)]
+    (tmp_path / "list.txt").write_text("".join(lines))
+    source = tmp_path / ("source" if mode else "list.txt")
+    values = config(source, tmp_path / "run", limits={"attempts": 2})
+    script = f"""
+import dataclasses, farm, json, os
+from farm.config import SourceConfig
+from farm.sources import open_source
+folder = {str(tmp_path / "source" / "a")!r}
+for mode in ({mode}, 0o755):
+    os.chmod(folder, mode)
+    source = open_source(SourceConfig(path={str(source)!r}))
+    source.patience = dataclasses.replace(source.patience, whole_s=2.0)
+    summary = farm.run({values!r}, source=source)
+    print(json.dumps([summary.ok, summary.failed, summary.exit_code]))
+"""
+    assert as_an_ordinary_user(script) == [[50, 200, 3], [250, 0, 0]]
+
+
 def test_a_folder_without_permission_costs_no_row_and_no_label(tmp_path):
     """As an ordinary user meets it: root's privilege to look everywhere is given up."""
     source = tmp_path / "source"
@@ -113,13 +147,7 @@ for values in {[values, globbed, by_list]!r}:
         labels = sum(len(files) for _, _, files in os.walk(values["output"]["dir"] + "/labels"))
         print(json.dumps([summary.ok, summary.failed, summary.left, summary.exit_code, labels, summary.warnings]))
 """
-    if subprocess.run([*WITHOUT_ROOTS_PRIVILEGE, "true"], capture_output=True).returncode:
-        pytest.skip("setpriv cannot give up root's privilege here")
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [*WITHOUT_ROOTS_PRIVILEGE, sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=200)
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = [json.loads(line) for line in done.stdout.splitlines()]
+    results = as_an_ordinary_user(script)
     assert len(results) == 9
     for before, during, after in (results[:3], results[3:6], results[6:]):
         assert before[:5] == after[:5] == [8, 0, 0, 0, 8]

@@ -137,6 +137,13 @@ def test_many_files_on_a_bad_disk_fail_and_the_run_ends(mount, tmp_path):
     assert {status for path, status, _ in rows(tmp_path / "run") if path in bad} == {"failed"}
 
 
+def test_what_cannot_be_read_comes_first_and_the_run_ends_nevertheless(mount):
+    """Far more than probes in their order would get past before patience ends."""
+    mount.damage([f"{number:05d}.png" for number in range(200)])
+    summary = mount.run(replace(PATIENCE, whole_s=6.0, first_pause_s=0.2), limits={"attempts": 1})
+    assert (summary.ok, summary.failed, summary.exit_code) == (COUNT - 200, 200, 3)
+
+
 def test_bad_files_are_all_that_is_left(mount, tmp_path):
     """Nothing is read in this session; that others could be is known from the last one."""
     bad = [f"{number:05d}.png" for number in range(12)]
