@@ -1,8 +1,8 @@
 """Is a worker stuck? Judged from its heartbeats, by whoever leases to it. Pure: no I/O, no clock.
 
 An item's clock runs while it is read, decoded or predicted, not while it waits: in a batch, for memory, for the device
-to be done with the batch before, for the shared model, for the collector. Nor while nobody ran: a machine that sleeps, a
-container that is paused, a group of processes that is stopped. Each side takes off what it lost itself:
+to be done with the batch before, for the shared model, for the collector. Nor while nobody ran: a machine that sleeps,
+a container that is paused, a group of processes that is stopped. Each side takes off what it lost itself:
 
     the worker    beats every BEAT_S. A beat that comes late shows that the process did not run; so much is forgiven to
                   what it is at (`lost_s`, `Work.forgiving`).

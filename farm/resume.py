@@ -31,7 +31,7 @@ class Resumed:
 def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
     try:
         file = open_part(part)
-        failures = _has_failures(file)
+        failures = has_status(file, STATUS_FAILED)
         paths = PATHS if with_paths or failures else []
         table = read_part(part, ["key", *paths, *(["error"] if failures else [])], file)
     except TornPartError as error:
@@ -72,9 +72,9 @@ def _of_the_place(table: pa.Table) -> np.ndarray:
     return again
 
 
-def _has_failures(file: pq.ParquetFile) -> bool:
-    """By the statistics of its status column, without reading it: `failed` comes before `ok`."""
+def has_status(file: pq.ParquetFile, status: str) -> bool:
+    """May it have rows that say `ok`, or `failed`? By the statistics of that column, without reading it."""
     meta = file.metadata
     column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
     found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
-    return any(s is None or not s.has_min_max or s.min == STATUS_FAILED for s in found)
+    return any(s is None or not s.has_min_max or status in (s.min, s.max) for s in found)

@@ -32,7 +32,7 @@ from farm.errors import OutputError, PartError, RunMismatchError, TornPartError
 from farm.keys import KeySet
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
-from farm.resume import Resumed, done_keys, resumed_from
+from farm.resume import Resumed, done_keys, has_status, resumed_from
 from farm.schema import STATUS_FAILED, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
@@ -48,6 +48,7 @@ WEIGHTS_DIGEST = "weights digest"  # in a fingerprint
 HEX_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 SHOWN_DIGITS = 12
 COMPRESSION = "zstd"
+ONE_BY_ONE = 8  # newest parts among which an example is looked for, before some are passed over
 
 
 class RunStore:
@@ -381,16 +382,36 @@ def session_of(name: str) -> int:
 
 
 def example_of(store: RunStore) -> str | None:
-    """An image that the run has labelled, as its newest part names it; None where that is not easily found."""
+    """An image that the run has labelled, and no newer row calls failed; None where that is not easily found.
+
+    Rows of images that have vanished come last, and many. So parts are looked at from the newest one back, one by one
+    at first and then in steps that grow: the opens do not add up, however many parts there are.
+    """
     if storage.is_remote(store.path):
         return None
+    failed: set[str] = set()
     with contextlib.suppress(PartError, OSError, pa.ArrowException):
-        for part in store.parts()[-1:]:
-            for batch in open_part(part).iter_batches(columns=["path", "path_bytes", "status"]):
-                for row in batch.to_pylist():
-                    if row["status"] == STATUS_OK and row["path_bytes"] is None:
-                        return str(row["path"])
+        for part in _backwards(store.parts()):
+            file = open_part(part)
+            if has_status(file, STATUS_FAILED):
+                rows = read_part(part, ["path", "path_bytes", "status"], file)
+                failed.update(rows.filter(pc.equal(rows["status"], STATUS_FAILED))["path"].to_pylist())
+            if has_status(file, STATUS_OK):
+                for batch in part_batches(part, ["path", "path_bytes", "status"], file):
+                    for row in batch.to_pylist():
+                        if row["status"] == STATUS_OK and row["path_bytes"] is None and row["path"] not in failed:
+                            return str(row["path"])
     return None
+
+
+def _backwards(parts: Sequence[Path]) -> Iterator[Path]:
+    """From the newest: ONE_BY_ONE parts, then in steps that double, then the oldest."""
+    place, step = len(parts) - 1, 1
+    while place > 0:
+        yield parts[place]
+        step *= 1 if len(parts) - place < ONE_BY_ONE else 2
+        place -= step
+    yield from parts[:1]
 
 
 def _hashes_of(part: Path) -> np.ndarray:

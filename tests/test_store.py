@@ -12,7 +12,7 @@ from farm import parts
 from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError, TornPartError, UnreadablePartError
 from farm.keys import item_key
 from farm.schema import failed_batch, names_of, part_metadata
-from farm.store import PartWriter, RunStore, open_part, part_number
+from farm.store import PartWriter, RunStore, example_of, open_part, part_number
 
 METADATA = part_metadata("detect", {0: "cat", 1: "dog"}, "digest")
 
@@ -253,3 +253,17 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(OutputError, match="no run directory"):
         RunStore.view(tmp_path)
+
+
+def test_an_example_is_an_image_that_is_labelled_though_others_vanished_last(store):
+    assert example_of(store) is None
+    committed(store, labelled("a.jpg", "b.jpg"), labelled("c.jpg"), rows("c.jpg"), rows("d.jpg", "a.jpg"))
+    assert example_of(store) == "b.jpg"
+
+
+def test_an_example_is_found_behind_very_many_vanished_images_in_few_looks(store, monkeypatch):
+    committed(store, labelled("a.jpg"), *(rows(f"{n}.jpg") for n in range(150)))
+    looks = []
+    monkeypatch.setattr("farm.store.open_part", lambda part: looks.append(part) or open_part(part))
+    assert example_of(store) == "a.jpg"
+    assert len(looks) < 16
