@@ -16,11 +16,12 @@ import psutil
 
 from farm.schema import STAGE_LIST, STAGE_READ
 
-# What reading says where the file system is to blame, or the file is not there; by the names that rows have
+# What reading says where the file system is to blame, the file is not there, or may not be read; by the names that rows
+# have. All of it can be mended without a change of the file that its key would show
 READ_ERRORS = frozenset(
     (
-        "BrokenPipeError", "ConnectionAbortedError", "ConnectionRefusedError", "ConnectionResetError",
-        "FileNotFoundError", "NotADirectoryError", "OSError", "TimeoutError",
+        "BlockingIOError", "BrokenPipeError", "ConnectionAbortedError", "ConnectionRefusedError",
+        "ConnectionResetError", "FileNotFoundError", "NotADirectoryError", "OSError", "PermissionError", "TimeoutError",
     )
 )  # fmt: skip
 KERNELS = ("/proc", "/sys")  # no images lie there
@@ -45,7 +46,10 @@ class Move(NamedTuple):
 
 
 def is_of_place(error: Mapping[str, str]) -> bool:
-    """Does a failed row's error say something of the place of its image, rather than of the image?"""
+    """Does a failed row's error say something of the place of its image, rather than of the image?
+
+    Or of who may read it: chmod changes no time. One that stays unreadable is tried again by each run.
+    """
     return error["stage"] == STAGE_LIST or (error["stage"] == STAGE_READ and error["type"] in READ_ERRORS)
 
 

@@ -61,7 +61,8 @@ def test_this_machine_has_a_root_that_holds_something(tmp_path):
         ("read", "FileNotFoundError", True),
         ("read", "OSError", True),
         ("read", "EmptyFile", False),
-        ("read", "PermissionError", False),
+        ("read", "PermissionError", True),
+        ("read", "BlockingIOError", True),
         ("decode", "OSError", False),
     ],
 )

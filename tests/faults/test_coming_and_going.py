@@ -129,6 +129,22 @@ for mode in ({mode}, 0o755):
     assert as_an_ordinary_user(script) == [[50, 200, 3], [250, 0, 0]]
 
 
+def test_an_image_that_was_unreadable_for_a_run_is_healed_by_the_same_command(tmp_path):
+    """chmod changes no time, so that its key is the same. As long as it stays unreadable, each run tries it again."""
+    image = pictures(tmp_path / "source", 4) / "00001.png"
+    values = config(tmp_path / "source", tmp_path / "run", workers={"count": 1})
+    script = f"""
+import farm, json, os
+for mode in (0, 0, 0o644, 0o644):
+    os.chmod({str(image)!r}, mode)
+    summary = farm.run({values!r})
+    print(json.dumps([summary.ok, summary.failed, summary.skipped, summary.exit_code]))
+"""
+    results = as_an_ordinary_user(script)
+    assert results == [[3, 1, 0, 3], [3, 1, 3, 3], [4, 0, 3, 0], [4, 0, 4, 0]]
+    assert verify(tmp_path / "run").problems == ()
+
+
 def test_a_folder_without_permission_costs_no_row_and_no_label(tmp_path):
     """As an ordinary user meets it: root's privilege to look everywhere is given up."""
     source = tmp_path / "source"
