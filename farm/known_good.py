@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from farm.place_errors import DENIED, GONE, MACHINE, PLACE
 
 SAMPLE_BYTES = 4096  # read of a known image: enough that a disk or a server must answer
+RESOLVE_S = 1.0  # links are followed no more often: each time every folder above the file is looked at
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 Identity = tuple[int, int]
@@ -35,10 +37,14 @@ class KnownGood:
         self._root_id = root_id
         self._example = example
         self._images: dict[int, str] = {}
+        self._files: dict[int, tuple[float, str]] = {}  # when one was resolved, without links: a link may be removed
 
     def add(self, path: str, device: int) -> None:
         """This image was read just now; `device` is its file system's (st_dev)."""
         self._images[device] = path
+        now_s = time.monotonic()
+        if device not in self._files or now_s - self._files[device][0] > RESOLVE_S:
+            self._files[device] = now_s, os.path.realpath(path)
 
     def place_is_to_blame(self, path: str, number: int) -> bool:
         """Whether the error `number` of reading `path` may be that of its place (or the machine), not its own."""
@@ -70,17 +76,18 @@ class KnownGood:
 
     def _is_unmounted(self) -> bool:
         """Is a file system gone that images were read from; or is the root another folder, and they are not in it?"""
-        known = list(self._images.items())
-        if any(_has_left(path, device) for device, path in known):
+        if any(_has_left(file, device) for device, (_, file) in list(self._files.items())):
             return True
         is_another = self._root_id is not None and identity_of(self._root) != self._root_id
-        return is_another and not any(os.path.exists(path) for _, path in known)
+        return is_another and not any(os.path.exists(path) for path in list(self._images.values()))
 
     def _look_at_example(self) -> None:
         example, self._example = self._example, None
         if example is not None:
             try:
-                self._images.setdefault(os.stat(example).st_dev, example)
+                device = os.stat(example).st_dev
+                if device not in self._images:
+                    self.add(example, device)
             except (OSError, ValueError):
                 self._example = example  # perhaps later
 
@@ -136,9 +143,12 @@ def _device_of(path: str) -> int | None:
             return None
 
 
-def _has_left(path: str, device: int) -> bool:
-    """Whether an image that was there is not, because its file system is not: what is left of its path is another's."""
-    place = os.path.realpath(path)
+def _has_left(file: str, device: int) -> bool:
+    """Whether an image that was there is not, because its file system is not: what is left of its path is another's.
+
+    `file`: without links, as they were when it was there.
+    """
+    place = file
     while True:
         try:
             found = os.stat(place).st_dev
@@ -147,7 +157,7 @@ def _has_left(path: str, device: int) -> bool:
         except OSError:
             return True
         else:
-            return found != device and place != os.path.realpath(path)
+            return found != device and place != file
 
 
 def _read_a_little(path: str) -> None:

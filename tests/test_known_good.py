@@ -112,6 +112,29 @@ def test_all_is_gone_where_the_file_system_has_left_a_folder_below(known, tmp_pa
     assert not known.place_is_to_blame(str(tmp_path / "disk" / "b.jpg"), errno.ENOENT), "mounted again"
 
 
+def test_a_link_that_is_removed_is_no_disk_that_has_left(tmp_path, monkeypatch):
+    """The links lie on one file system and the images on another; a program may remove what was labelled."""
+    real, disk = os.stat, str(tmp_path / "disk")
+
+    def stat(path, *args, **options):
+        status = real(path, *args, **options)
+        if not os.path.realpath(path).startswith(disk):
+            return status
+        return os.stat_result([*status[:2], status.st_dev + 1, *status[3:]])
+
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.jpg").write_bytes(b"x")
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "disk" / "a.jpg")
+    monkeypatch.setattr(os, "stat", stat)
+    good = KnownGood(str(tmp_path), None, None)
+    good.add(str(tmp_path / "a.jpg"), os.stat(tmp_path / "a.jpg").st_dev)
+    os.unlink(tmp_path / "a.jpg")
+    assert not good.place_is_to_blame(str(tmp_path / "b.jpg"), errno.ENOENT)
+    monkeypatch.setattr(os, "stat", real)  # without the disk, what is left of its path is the folder's file system
+    (tmp_path / "disk" / "a.jpg").unlink()
+    assert good.place_is_to_blame(str(tmp_path / "b.jpg"), errno.ENOENT)
+
+
 @pytest.mark.parametrize("number", [errno.ELOOP, errno.ENAMETOOLONG, errno.EOVERFLOW])
 def test_what_no_place_does_is_the_file_s(tmp_path, number):
     assert not KnownGood(str(tmp_path), None, None).place_is_to_blame(str(tmp_path / "a"), number)
