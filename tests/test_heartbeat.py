@@ -130,7 +130,7 @@ def test_a_beat_that_comes_late_forgives_what_the_process_did_not_run(beats, mon
 
 def test_a_thread_that_was_given_up_writes_nothing_more(beats):
     """The row is its successor's."""
-    pulse = Pulse(beats, 1)
+    pulse = Pulse(Heartbeats.attach(beats.name, 3), 1)
     pulse.begin((3,), DECODE, first=True)
     beats.reset(1)
     successor = Pulse(beats, 1)
