@@ -57,7 +57,8 @@ OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
 SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
 KNOCK_S = 5.0
 FROZEN_S = 60.0  # an actor that stands still for so long is killed by its worker; Ray starts another
-SOCKETS_BYTES = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store") + 1  # below Ray's folder
+RAYS_OWN = "r"  # short: names of sockets have a limit
+SOCKETS_BYTES = len("/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store") + 1  # below Ray's folder
 REMOVE_TRIES, REMOVE_WAIT_S = 20, 0.25
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 MEMORY = "memory"  # a resource of Ray's nodes, in bytes
@@ -372,7 +373,7 @@ def _start(stack: contextlib.ExitStack, ray: Any, config: FarmConfig, actors: in
             num_gpus=len(machine.cuda_devices),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES + actors * OBJECT_STORE_BYTES_PER_ACTOR,
-            _temp_dir=str(folder.path),
+            _temp_dir=str(folder.path / RAYS_OWN),  # which Ray opens to everybody
             **QUIET,
         )
 
