@@ -21,11 +21,11 @@ OTHERS = {
     "torchscript": ("tiny pose", "format=torchscript"),
     "one channel": ("grey", "format=onnx"),
     "end-to-end": ("yolo26", "format=onnx", "nms=False", "max_det=40"),
-    "end-to-end openvino": ("yolo26 segment", "format=openvino", "nms=False"),
+    "end-to-end openvino": ("yolo26", "format=openvino", "nms=False"),
     "two heads": ("yolo26 obb", "format=onnx"),
     "rtdetr": ("rtdetr", "format=onnx"),
     "world": ("world", "format=onnx", "dynamic=True"),
-    "yoloe": ("yoloe segment", "format=onnx"),
+    "yoloe": ("yoloe segment", "format=onnx", "imgsz=96"),
     "yoloe dynamic": ("yoloe", "format=onnx", "dynamic=True"),
     "fastsam": ("fastsam", "format=onnx"),
 }

@@ -6,14 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-MASKS = ("segment", "yoloe segment")
 CROWDED = ("detect", "pose", "obb", "yolov8", "yolo26", "yolo26 fused end-to-end", "yolov10", "rtdetr", "world")
 SETTINGS = {
     "detect": (
         "imgsz=640", "rect=False", "conf=0.3", "iou=0.6", "max_det=299", "classes=[1,2]", "agnostic_nms=True",
         "augment=True",
     ),
-    "segment": ("imgsz=128", "conf=0.3", "iou=0.6", "max_det=9", "agnostic_nms=True", "retina_masks=True"),
+    "tiny segment": ("imgsz=128", "conf=0.3", "iou=0.6", "max_det=9", "agnostic_nms=True", "retina_masks=True"),
     "pose": ("imgsz=128", "conf=0.3", "iou=0.6", "agnostic_nms=True"),
     "obb": ("imgsz=128", "conf=0.3", "iou=0.6", "agnostic_nms=True"),
     "classify": ("imgsz=640",),
@@ -23,9 +22,8 @@ SETTINGS = {
     "rtdetr": ("imgsz=128", "conf=0.5", "max_det=299"),
     "world": ("agnostic_nms=True",),
     "yoloe": ("agnostic_nms=False",),
-    "yoloe segment": ("agnostic_nms=False",),
     "yoloe prompt-free": ("agnostic_nms=False",),
-    "yoloe 26": ("agnostic_nms=False", "nms=False"),
+    "yoloe 26": ("agnostic_nms=False",),
 }  # fmt: skip
 CASES = [(name, setting) for name, settings in SETTINGS.items() for setting in settings]
 DEFAULT_CONF, DEFAULT_IOU, DEFAULT_MAX_DET = 0.25, 0.7, 300
