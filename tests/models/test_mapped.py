@@ -212,7 +212,7 @@ def test_what_nobody_has_used_for_long_is_removed(weights, cache, tmp_path):
 def test_weights_that_do_not_load_are_named(cache, tmp_path):
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"no model")
-    with pytest.raises(ModelError, match=r"broken\.pt hold"):
+    with pytest.raises(ModelError, match=r"broken\.pt is no checkpoint"):
         load(broken)
 
 
