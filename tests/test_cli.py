@@ -86,6 +86,9 @@ def test_check_knows_what_a_run_was_begun_with(tmp_path, capsys):
     (tmp_path / "run" / "run.json").write_text(json.dumps({"fingerprint": {"model.backend": "onnxruntime"}}))
     args = [f"source={tmp_path / 'images'}", f"model={tmp_path / 'm.pt'}", f"output={tmp_path / 'run'}"]
     assert main(["check", *args, "workers.devices=cpu"]) == 0
+    assert "as the run was begun" not in capsys.readouterr().out, "it ended before it labelled anything"
+    (tmp_path / "run" / "parts" / "0001-000001.parquet").touch()
+    assert main(["check", *args, "workers.devices=cpu"]) == 0
     assert "backend          onnxruntime, as the run was begun\n" in capsys.readouterr().out
 
 
