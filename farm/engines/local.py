@@ -214,7 +214,7 @@ class Record:
             "names": {},
             "task": None,
             **store.describe(),
-            "farm": _version("farm"),
+            "farm": _version("yolo-farm"),
             "config": prepared.config.model_dump(mode="json"),
             "fingerprint": prepared.fingerprint,
             "source_root": prepared.source.root,

@@ -238,7 +238,7 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise ConfigError('engine: ray needs Ray, which is not installed; `pip install "farm[ray]"`') from None
+        raise ConfigError('engine: ray needs Ray, which is not installed; `pip install "yolo-farm[ray]"`') from None
     return ray
 
 

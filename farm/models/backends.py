@@ -61,7 +61,7 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
         where = "the CPU" if device == "cpu" else f"model.backend {backend}"
         raise ModelError(f"model.cuda_graphs is for torch on CUDA, not for {where}; leave it out")
     if config.precision == "int8" and not is_there("nncf"):
-        raise ModelError('model.precision int8 needs NNCF: pip install "farm[openvino]"')
+        raise ModelError('model.precision int8 needs NNCF: pip install "yolo-farm[openvino]"')
     if config.precision == "bf16" and not has_bf16():
         raise ModelError("model.precision bf16: this processor has no bf16 instructions; set model.precision=fp32")
     return backend
@@ -115,4 +115,4 @@ def package_version(package: str) -> str | None:
 
 def _install(backend: str) -> str:
     extra = EXTRAS.get(backend)
-    return f'pip install "farm[{extra}]"' if extra else f"install {backend}, see its manual"
+    return f'pip install "yolo-farm[{extra}]"' if extra else f"install {backend}, see its manual"

@@ -9,7 +9,7 @@ from tests.engines.harness import config
 @pytest.fixture(scope="module")
 def own_ray():
     """Ray as farm starts it, but once: a run in a program that has a Ray uses that."""
-    pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"')
+    pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[ray]"')
     from farm.engines.ray import connected
 
     with connected(validate(config("x", "y")), ()):

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"')
+pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[ray]"')
 
 import farm
 from farm import engines

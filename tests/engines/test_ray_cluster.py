@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("ray", reason='Ray is not installed; pip install "farm[ray]"')
+pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[ray]"')
 
 import farm
 from farm.api import Hooks
