@@ -1,8 +1,8 @@
 """Blocks: the items of a Ray run on their way from the lister to the tasks, as files in the run directory.
 
-    driver     Blocks: put, stop, close
+    driver     Blocks: put, given_up, stop, close
     read task  follow: every block as it comes, the same ones in the same order however often it is run
-    actors     claim_number, is_stopped; their parts are written here before they are renamed into parts/
+    actors     claim_number, is_stopped, give_up; their parts are written here before they are renamed into parts/
 
 Where the run directory is remote, the blocks themselves lie on the driver's disk, where the read task runs too, and
 only what actors see and write is in the run directory.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import time
@@ -25,13 +26,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from farm import storage
+from farm import errors, storage
+from farm.errors import FarmError
 from farm.messages import Item
 from farm.schema import KEY_BYTES
 from farm.scratch import Scratch
 
 SUFFIX = ".arrow"
 END, STOP = "end", "stop"
+GIVEN_UP = "given-up-"  # and the number of the actor
 POLL_S = 0.02
 FIRST_ITEMS = 16  # in the first blocks; what a block takes then decides
 SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("path", pa.binary())])
@@ -60,6 +63,16 @@ class Blocks:
         """A number that no task gets, for a part that the driver writes itself. Only after `end`."""
         self.count += 1
         return self.count
+
+    def given_up(self) -> dict[int, tuple[str, FarmError]]:
+        """Actors whose worker cannot start, by number: their host, and why."""
+        found = {}
+        for name in storage.names_in(self._shared):
+            if name.startswith(GIVEN_UP):
+                said = json.loads(storage.read(self._shared / name))
+                kind = getattr(errors, said["type"])
+                found[int(name.removeprefix(GIVEN_UP))] = said["host"], kind(said["message"])
+        return found
 
     def end(self) -> None:
         """No block comes any more."""
@@ -121,6 +134,19 @@ def claim_number(folder: Path) -> int:
             storage.create(folder / f"worker-{number}")
             return number
     raise AssertionError("itertools.count does not end")
+
+
+def is_ended(folder: Path) -> bool:
+    """Every block is there that will be, as far as can be seen from here: not where the run directory is remote."""
+    return is_stopped(folder) or (not storage.is_remote(folder) and (folder / END).exists())
+
+
+def give_up(folder: Path, number: int, host: str, error: FarmError) -> Path:
+    """An actor says that its worker cannot start. Returns the file, which is there as long as the run goes on."""
+    path = folder / f"{GIVEN_UP}{number}"
+    said = {"host": host, "type": type(error).__name__, "message": str(error)}
+    storage.write_whole(path, json.dumps(said).encode())
+    return path
 
 
 def pack(items: Sequence[Item]) -> bytes:

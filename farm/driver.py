@@ -8,6 +8,9 @@
 Which actor labels which block, and what becomes of one that dies, is the pipeline's business. The driver puts so many
 blocks ahead that no actor waits, and no more, so that an interrupt leaves little behind; it sees no image and no row
 but failed ones. Results are on disk when their receipt comes.
+
+An actor that cannot label (a dead device, weights that its node lacks) is left out: the blocks that it refused are
+given to the others when the pipeline has done the rest. The run ends where all actors have given up.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ BLOCKS_AHEAD = 4  # for each actor: two it works on, and two on their way to it
 PIPELINE_TRIES = 3  # in a row, without one block labelled between
 MESSAGE_CHARS = 300  # of what the cluster says; some of it carries whole tracebacks
 PATIENCE_S = 60.0  # without a result from any actor, before it is said
+LOST_CHECK_S = 2.0  # between looks for actors whose worker cannot start
+LOST_PATIENCE_S = 300.0  # with the rest of the actors, where none has labelled anything and some have given up
 JOIN_S = 30.0  # for the pipeline to end after it was given up
 
 
@@ -75,6 +80,7 @@ class Driver:
         pipeline: Pipeline,
         on_snapshot: Callable[[Snapshot], None],
         on_batch: Callable[[pa.RecordBatch], None] | None,
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`on_batch`: called with the rows of every part, which are read for it; None where nobody asks."""
         self._job = job
@@ -83,12 +89,18 @@ class Driver:
         self._pipeline = pipeline
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
+        self._on_note = on_note
         self._blocks = Blocks(blocks_dir(store.path, store.session))
         self._news: queue.SimpleQueue[Receipt | _Ended] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._items: deque[Item] = deque()
         self._vanished: tuple[Item, ...] = ()
         self._out: dict[int, int] = {}
+        self._refused: set[int] = set()
+        self._lost: dict[int, FarmError] = {}  # of the pipeline that is running
+        self._lost_before: set[int] = set()
+        self._at_work: set[int] = set()
+        self._lost_s = self._looked_s = 0.0
         self._size = min(FIRST_ITEMS * max(1, job.placements[0].batch), job.config.commit.images)
         self._listing = True
         self._listed: int | None = 0
@@ -149,6 +161,8 @@ class Driver:
         now = time.monotonic()
         if self._thread is None and self._out and not self._stopping and now >= self._due_s:
             self._start_pipeline()
+        if self._thread is not None and now - self._looked_s >= LOST_CHECK_S:
+            self._look_for_lost(now)
         self._on_snapshot(self._snapshot(now))
 
     def _done(self) -> bool:
@@ -173,7 +187,8 @@ class Driver:
         try:
             self._due_s = time.monotonic() + self._policy.died("cluster's pipeline", cause)
         except FarmError as error:
-            self._fail(error)
+            lost = next(iter(self._lost.values()), error)
+            self._fail(error if news.error else lost)
 
     def _fail(self, error: FarmError) -> None:
         """The run ends with this error, after what is begun."""
@@ -182,9 +197,12 @@ class Driver:
 
     def _take(self, receipt: Receipt) -> None:
         """Count a block that is on disk; settle how large the next ones are."""
-        size = self._out.pop(receipt.number, 0)
         if receipt.error is not None:
-            self._fail(receipt.error)
+            self._refused.add(receipt.number)
+            self._lose(receipt.worker, receipt.host, receipt.error)
+            return
+        size = self._out.pop(receipt.number, 0)
+        self._at_work.add(receipt.worker)
         if not receipt.items:
             return
         self._policy.labelled()
@@ -205,6 +223,33 @@ class Driver:
             self._size = block_items(size, receipt.took_s, commit.seconds, commit.images)
         self._show_rows(receipt.number)
         self._mind_failures()
+
+    def _lose(self, worker: int, host: str, error: FarmError) -> None:
+        """Go on without this actor; where no other is left, its error is the run's."""
+        if worker in self._lost or self._stopping:
+            return
+        self._lost[worker], self._lost_s = error, time.monotonic()
+        self._at_work.discard(worker)
+        if self._is_nobody_left(self._lost_s):
+            self._fail(error)
+        else:
+            self._on_note(f"going on without worker {worker} on {host}: {error}")
+
+    def _look_for_lost(self, now: float) -> None:
+        """Actors whose worker cannot start say so in the folder of blocks, and take none."""
+        self._looked_s = now
+        if len(self._at_work) < len(self._job.placements):
+            for worker, (host, error) in self._blocks.given_up().items():
+                if worker not in self._lost_before:
+                    self._lose(worker, host, error)
+        if self._is_nobody_left(now):
+            self._fail(next(iter(self._lost.values())))
+
+    def _is_nobody_left(self, now: float) -> bool:
+        """Have all actors given up, or some, while nothing is heard of the rest?"""
+        quiet = now - max(self._lost_s, self._last_s) > LOST_PATIENCE_S
+        every = len(self._lost) >= len(self._job.placements)
+        return bool(self._lost) and ((every and (quiet or not self._at_work)) or (quiet and not self._at_work))
 
     def _describe(self, receipt: Receipt) -> None:
         """The first receipt says what parts are about."""
@@ -232,7 +277,7 @@ class Driver:
         if self._lister.error and self._listing:
             self._fail(self._lister.error)
         ahead = BLOCKS_AHEAD * len(self._job.placements)
-        while self._listing and len(self._out) < ahead:
+        while self._listing and len(self._out) - len(self._refused) < ahead:
             exhausted = ended and self._lister.empty
             self._take_chunks()
             if len(self._items) >= self._size or (self._items and (exhausted or self._vanished or not self._out)):
@@ -285,6 +330,9 @@ class Driver:
         first = min(self._out)
         done = frozenset(range(first, self._blocks.count + 1)) - self._out.keys()
         todo = Todo(first, done)
+        self._lost_before |= self._lost.keys()
+        for earlier in (self._refused, self._lost, self._at_work):
+            earlier.clear()
         self._started_s = time.monotonic()
         self._thread = threading.Thread(target=self._pump, args=(todo,), name="farm-pipeline", daemon=True)
         self._thread.start()

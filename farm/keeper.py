@@ -141,9 +141,12 @@ class Keeper:
         """Deaths of workers that were replaced."""
         return self._policy.restarts
 
-    def wait_ready(self) -> None:
-        """Until the first worker is ready, and `task` and `names` are known. Raises FarmError where none gets there."""
-        while not self._ready.wait(TURN_S):
+    def wait_ready(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        """Until the first worker is ready, and `task` and `names` are known, or the wait is stopped.
+
+        Raises FarmError where none gets there.
+        """
+        while not self._ready.wait(TURN_S) and not is_stopped():
             if not self._thread.is_alive():
                 raise self._why()
 

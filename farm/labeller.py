@@ -2,6 +2,9 @@
 
 Knows nothing of Ray. A block that has its part already (the task was run before, and its actor died between the
 commit and the receipt) is not labelled again. Errors of farm's own travel in receipts, as data.
+
+A labeller whose worker cannot start takes no block (`join` does not return); one whose worker cannot go on refuses
+those it gets, at leisure, so that others get to them first.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from farm.summary import WorkerStart
 from farm.suspects import Hand
 from farm.tally import any_ok
 
+HOLD_S, HOLD_LIMIT_S = 1.0, 300.0  # before a block is refused, doubled with each: few are, and they are tried again
+HOLD_AT_END_S = 5.0  # where nothing else is left to do
+POLL_S = 0.1
 COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads
 
 
@@ -79,6 +85,7 @@ class Labeller:
         self._worker = 0
         self._together = _Together()
         self._commit_s = 0.0
+        self._refused = 0
         try:
             self._open()
         except FarmError as error:
@@ -89,9 +96,28 @@ class Labeller:
                 f"output.dir must be a folder that every node has, under the same path"
             )
 
+    def join(self) -> None:
+        """Return when the worker is ready. Where it cannot be, the driver is told, and this waits for the run to end.
+
+        Where that cannot be told, or the run is being stopped, it returns: the next block is refused.
+        """
+        if self._error is None and self._keeper is not None:
+            try:
+                self._keeper.wait_ready(lambda: blocks.is_stopped(self._folder))
+            except FarmError as error:
+                self._error = error
+        if self._error is None or blocks.is_stopped(self._folder):
+            return
+        with contextlib.suppress(FarmError, OSError):
+            told = blocks.give_up(self._folder, self._worker, self._host, self._error)
+            while storage.is_there(told) and not blocks.is_stopped(self._folder):
+                time.sleep(POLL_S if not storage.is_remote(told) else HOLD_AT_END_S)
+
     def label(self, number: int, items: bytes) -> Receipt:
         """Label a block (packed items) and commit its part."""
-        if self._error is None:
+        if self._error is not None:
+            self._hold()
+        else:
             try:
                 if not blocks.is_stopped(self._folder):
                     return self._label(number, blocks.unpack(items))
@@ -107,13 +133,23 @@ class Labeller:
                 )
         return Receipt(number, worker=self._worker, host=self._host, error=self._error)
 
+    def _hold(self) -> None:
+        """Keep a block that is going to be refused: whoever refuses at once would be given all of them."""
+        until_s = time.monotonic() + min(HOLD_S * 2.0**self._refused, HOLD_LIMIT_S)
+        self._refused += 1
+        last_s = time.monotonic() + HOLD_AT_END_S
+        while (now := time.monotonic()) < until_s and not blocks.is_stopped(self._folder):
+            if now > last_s and blocks.is_ended(self._folder):
+                return
+            time.sleep(POLL_S)
+
     def close(self) -> None:
         if self._keeper is not None:
             self._keeper.close()
 
     def _open(self) -> None:
-        self._check_weights()
         self._worker = blocks.claim_number(self._folder)
+        self._check_weights()
         prefix = segments.prefix_of(self._run_dir)
         spec = replace(self._spec.keeper, worker=self._worker, prefix=prefix)
         self._keeper = Keeper(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)

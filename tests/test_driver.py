@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from farm import earlier
-from farm.blocks import follow, unpack
+from farm.blocks import follow, give_up, unpack
 from farm.config import validate
 from farm.driver import Driver
 from farm.engines.local import Hooks, prepare
@@ -51,7 +51,7 @@ class FakePipeline:
 def drive(tmp_path):
     opened = []
 
-    def start(pipeline, count=100, hooks=None, **sections):
+    def start(pipeline, count=100, hooks=None, notes=None, **sections):
         values = {
             "source": str(pictures(tmp_path / "images", count)),
             "model": {"factory": "farm.models.fake:make"},
@@ -68,7 +68,7 @@ def drive(tmp_path):
         hooks = hooks or Hooks()
         known = store.committed_keys()
         make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier)  # noqa: E731
-        return Driver(job, store, make, pipeline, hooks.on_snapshot, None)
+        return Driver(job, store, make, pipeline, hooks.on_snapshot, None, [].append if notes is None else notes.append)
 
     yield start
     for store in opened:
@@ -108,6 +108,50 @@ def test_an_error_in_a_receipt_is_the_run_s_own(drive):
         drive(
             FakePipeline(receipt=lambda number, items: Receipt(number, error=ModelError("not those of the driver")))
         ).run()
+
+
+def answers(broken, error="the device is gone"):
+    """Workers 0 and 1 in turn; those in `broken` refuse what they get, and say why."""
+
+    def answer(number, items):
+        if (worker := number % 2) in broken:
+            return Receipt(number, worker=worker, host="that one", error=ModelError(error))
+        return Receipt(number, worker=worker, items=len(items), ok=len(items), task="detect")
+
+    return answer
+
+
+def test_an_actor_that_cannot_label_is_gone_on_without(drive):
+    """What it refused is given to the others, and the user is told once."""
+    broken, notes = {1}, []
+    pipeline = FakePipeline(receipt=answers(broken))
+    follow_on = pipeline.receipts
+    pipeline.receipts = lambda blocks, todo: (broken.clear() if pipeline.calls else None, follow_on(blocks, todo))[1]
+    outcome = drive(pipeline, notes=notes).run()
+    assert (outcome.committed, outcome.remaining) == (100, 0)
+    assert len(pipeline.calls) == 2
+    assert notes == ["going on without worker 1 on that one: the device is gone"]
+
+
+def test_actors_that_all_fail_end_the_run_with_their_error(drive):
+    pipeline = FakePipeline(receipt=answers({0, 1}))
+    with pytest.raises(ModelError, match="the device is gone"):
+        drive(pipeline).run()
+    assert len(pipeline.calls) == 1, "no second try where nobody is left"
+
+
+def test_an_actor_that_takes_no_block_is_known_by_what_it_wrote(drive, tmp_path):
+    notes = []
+    driver = drive(FakePipeline(), notes=notes)
+    (folder,) = (tmp_path / "run" / "blocks").iterdir()
+    give_up(folder, 7, "node-7", ModelError("weights are not there"))
+    driver._look_for_lost(1.0)
+    driver._look_for_lost(2.0)
+    assert notes == ["going on without worker 7 on node-7: weights are not there"]
+    give_up(folder, 8, "node-8", ModelError("nor here"))
+    with pytest.raises(ModelError, match="nor here"):
+        driver._look_for_lost(3.0)
+        driver.run()
 
 
 def test_too_many_failures_end_the_run(drive):

@@ -1,5 +1,8 @@
 """What an actor does with a block, without Ray: a part and a receipt, however often it is asked."""
 
+import threading
+import time
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -8,12 +11,12 @@ from farm.blocks import Blocks, pack
 from farm.config import LimitsConfig, ModelConfig
 from farm.errors import ModelError, OutputError
 from farm.keeper import KeeperSpec
-from farm.labeller import Labeller, LabellerSpec
+from farm.labeller import HOLD_AT_END_S, Labeller, LabellerSpec
 from farm.messages import Item
 from farm.placement import Placement
 from farm.schema import from_ipc
 from farm.store import RunStore, blocks_dir
-from tests.faults.harness import POISON, pictures, rows
+from tests.faults.harness import POISON, pictures, rows, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -96,6 +99,40 @@ def test_an_actor_of_a_dead_driver_cannot_commit_any_more(run, monkeypatch):
     assert [part.name for part in store.parts()] == ["0001-000001.parquet"]
     blocks_of_another.close()
     later.close()
+
+
+def test_an_actor_whose_worker_cannot_start_says_so_and_takes_no_block(run, tmp_path):
+    _, folder, labeller = run
+    one = labeller(str(tmp_path / "none.pt"))
+    waiting = threading.Thread(target=one.join, daemon=True)
+    waiting.start()
+    assert wait_for(lambda: folder.given_up(), 10)
+    ((number, (_, error)),) = folder.given_up().items()
+    assert (number, type(error)) == (0, ModelError)
+    assert "none.pt do not exist on" in str(error)
+    assert waiting.is_alive(), "no block comes before join returns"
+    labeller().join()
+    assert len(folder.given_up()) == 1, "one that can labels"
+    folder.stop()
+    waiting.join(10)
+    assert not waiting.is_alive(), "it leaves when the run ends"
+
+
+def test_blocks_are_refused_at_leisure(run, tmp_path, monkeypatch):
+    """Whoever answers at once that it cannot label is given every block."""
+    _, folder, labeller = run
+    held = []
+    one = labeller(str(tmp_path / "none.pt"))
+    monkeypatch.setattr(time, "sleep", held.append)
+    monkeypatch.setattr(time, "monotonic", lambda: sum(held))
+    assert isinstance(one.label(1, ITEMS).error, ModelError)
+    first = sum(held)
+    assert isinstance(one.label(2, ITEMS).error, ModelError)
+    assert sum(held) - first == pytest.approx(2 * first, abs=0.2)
+    folder.end()
+    one._refused, before = 20, sum(held)
+    one.label(3, ITEMS)
+    assert sum(held) - before == pytest.approx(HOLD_AT_END_S, abs=0.2)
 
 
 def test_every_node_must_have_the_weights_of_the_driver(run, tmp_path):

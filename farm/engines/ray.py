@@ -102,6 +102,7 @@ def run(
         RayPipeline(job, store, prepared.config.model.weights, prepared.source.patience),
         hooks.on_snapshot,
         None if hooks.on_batch is Hooks().on_batch else hooks.on_batch,
+        hooks.on_note,
     )
     return local.attend(driver, record, hooks)
 
@@ -179,7 +180,10 @@ class Actor:
     """What Ray Data makes one of in every actor, and calls with a block."""
 
     def __init__(self, spec: LabellerSpec) -> None:
+        """Blocks come when this returns. One that Ray started again has some already, and cannot wait for ever."""
         self._labeller = Labeller(spec)
+        if not _import_ray().get_runtime_context().was_current_actor_reconstructed:
+            self._labeller.join()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         receipts = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 from farm import storage
+from farm.models.fake import FakeModel
 from farm.segments import leftovers, prefix_of
 from farm.store import PART_NAME, RunStore
 from farm.verify import verify
@@ -42,3 +45,12 @@ def sound(run_dir: Path | str) -> list[list[Any]]:
     assert not storage.is_there(folder / "blocks")
     assert wait_for(lambda: not leftovers(prefix_of(folder)), 15)  # in a borrowed Ray actors end by and by
     return rows(run_dir)
+
+
+def one_broken(flag: str, **options: Any) -> FakeModel:
+    """A factory whose model loads everywhere but on one actor: the first that comes, whose fork server `flag` names."""
+    mine = str(os.getppid())
+    with contextlib.suppress(FileExistsError), open(flag, "x") as file:
+        file.write(mine)
+    wait_for(lambda: Path(flag).read_text() != "", 5)
+    return FakeModel(fail_init="the device is on fire" if Path(flag).read_text() == mine else "", **options)

@@ -41,3 +41,20 @@ def test_a_node_that_goes_away_costs_time_and_no_row(cluster, tmp_path):
     assert not ray.is_initialized(), "farm leaves a cluster that it did not start"
     farm.run(config(source, tmp_path / "local", "local"))
     assert sound(tmp_path / "run") == rows(tmp_path / "local")
+
+
+def test_a_node_whose_device_is_dead_stops_nobody(cluster, tmp_path):
+    """Its worker cannot start; the other node labels everything, and the user is told why."""
+    cluster.add_node(num_cpus=1)
+    source = pictures(tmp_path / "images", 240)
+    notes = []
+    values = config(source, tmp_path / "run", commit={"images": 16})
+    values["model"] = {
+        "factory": "tests.engines.harness:one_broken",
+        "args": {"flag": str(tmp_path / "flag"), "sleep_ms": 40},
+    }
+    values |= {"ray": cluster.address, "workers": {"devices": "cpu"}}
+    summary = farm.run(values, hooks=Hooks(on_note=notes.append))
+    assert (summary.ok, summary.failed) == (240, 0)
+    assert [note for note in notes if "going on without worker" in note and "the device is on fire" in note]
+    sound(tmp_path / "run")
