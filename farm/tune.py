@@ -4,6 +4,9 @@ Runs in the calling process, each trial a farm of its own. First the backend, th
 then decoding threads: each keeps the winner of the one before. A trial ends when its rate is known, or as soon as it
 is clear that it is no match for the best one; a conversion that takes longer than the time that is left is given up.
 What the config sets itself is not touched.
+
+Lower precisions move labels, so none is ever chosen; each is measured once, beside the backends, and shown with its
+agreement.
 """
 
 from __future__ import annotations
@@ -11,80 +14,35 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import psutil
-
-from farm.api import run
-from farm.config import FarmConfig, ModelConfig
+from farm.config import FarmConfig
 from farm.engines import local
-from farm.engines.local import Hooks, Running
-from farm.errors import ConfigError, FarmError, ModelError, OutOfTimeError, SourceError
+from farm.errors import ConfigError, FarmError, OutOfTimeError, SourceError
 from farm.models import backends
-from farm.models.conversions import Agreement
 from farm.placement import Machine, inspect_machine, plan, usable_cores
-from farm.scratch import Scratch
 from farm.sources.base import Entry, Source, examine, first_entry_or_raise
-from farm.summary import Snapshot, Summary
+from farm.store import RunStore
+from farm.trials import DISAGREES, Bench, Sample, Trial, is_convertible
 
-BUDGET_S = 120.0
+BUDGET_S = 180.0  # of which an int8 network takes a third to make
 SAMPLE_IMAGES = 256
-TRIAL_S = 5.0  # of labelling, all workers ready
-GLANCE_S = 2.0  # after which a trial that is far behind is ended
-FAR_BEHIND = 0.7  # of the best rate
-START_LIMIT_S = 60.0
-PASSES = 10_000
-MORE = 5  # times the budget, to be tried where a conversion did not end in it
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One plan and what it did.
-
-    `own_bytes`: memory of all workers together that no other process shares, the most that was seen while they
-    labelled; where workers are threads, that of the process.
-    """
-
-    backend: str
-    precision: str
-    workers: int
-    threads: int
-    batch: int
-    decoders: int
-    images_per_s: float
-    own_bytes: int
-    agreement: float | None
-    note: str = ""
-    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """All trials in order, the best of them, and the config with its settings."""
+    """All trials in order, the best of them, and the config with its settings.
+
+    `untried`: settings that might have won, and for which there was no time.
+    """
 
     trials: tuple[Trial, ...]
     best: Trial
     config: FarmConfig
-
-
-class Sample(Source):
-    """Images of another source, listed again and again as if they had changed, so that none counts as done."""
-
-    def __init__(self, name: str, root: str, entries: Sequence[Entry]) -> None:
-        super().__init__(name, root, may_repeat=False)
-        self._entries = entries
-
-    def entries(self) -> Iterator[Entry]:
-        for turn in range(PASSES):
-            for entry in self._entries:
-                yield entry._replace(mtime_ns=entry.mtime_ns + turn)
-
-    def count(self) -> int:
-        return PASSES * len(self._entries)
+    untried: tuple[str, ...] = ()
 
 
 def tune(
@@ -107,30 +65,97 @@ def tune(
     prepared = local.prepare(config, machine=machine)
     entries = _sampled(prepared.source)
     sample = Sample(prepared.source.name, prepared.source.root, entries)
-    bench = _Bench(sample, machine, note, budget_s, time.monotonic() + budget_s)
-    trials: list[Trial] = []
-    best: tuple[Trial, FarmConfig] | None = None
-    for candidates in grid(machine, config):
-        base = best[1] if best else config
+    bench = Bench(sample, machine, note, budget_s, time.monotonic() + budget_s)
+    contest = _Contest(bench, config, heard)
+    for stage, candidates in enumerate(grid(machine, config)):
+        base = contest.config
         for changes in candidates:
-            candidate = _changed(base, changes)
-            if best and (bench.is_over or _plan_of(candidate, machine) == _plan_of(base, machine)):
-                continue
-            try:
-                trial = bench.trial(candidate, best[0].images_per_s if best else 0.0)
-            except FarmError as error:
-                if best is None:
-                    raise
-                note(f"{', '.join(f'{key}={value}' for key, value in changes.items())} is left out: {error}")
-                continue
-            trial = _doubted(trial, trials, config)
-            trials.append(trial)
-            heard(trial)
-            if best is None or trial.images_per_s > best[0].images_per_s:
-                best = trial, candidate
-    if best is None:
-        raise SourceError("nothing could be tried; give a longer budget")
-    return Tuning(tuple(trials), best[0], _fixed(best[1], best[0]))
+            contest.enter(base, changes)
+        if stage == 0:
+            for changes in lowered(machine, contest.config):
+                contest.offer(changes)
+    return contest.result()
+
+
+class _Contest:
+    """The trials so far, and which is ahead."""
+
+    def __init__(self, bench: Bench, config: FarmConfig, heard: Callable[[Trial], None]) -> None:
+        self._bench = bench
+        self._given = config
+        self._heard = heard
+        self._trials: list[Trial] = []
+        self._best: Trial | None = None
+        self._untried: list[str] = []
+        self.config = config
+
+    def enter(self, base: FarmConfig, changes: dict[str, Any]) -> None:
+        """Try these changes of a config, and take them where they are the fastest so far.
+
+        Raises FarmError where not even the first can be tried.
+        """
+        candidate = _changed(base, changes)
+        if self._best is not None:
+            machine = self._bench.machine
+            if _plan_of(candidate, machine) == _plan_of(base, machine):
+                return
+            if self._bench.is_over:
+                self._untried.append(_in_words(changes))
+                return
+        try:
+            trial = self._trial(candidate, changes)
+        except FarmError as error:
+            if self._best is None:
+                raise
+            self._left_out(changes, error)
+            if isinstance(error, OutOfTimeError):
+                self._untried.append(_in_words(changes))
+            return
+        trial = _doubted(trial, self._trials, self._given)
+        self._keep(trial)
+        if self._best is None or trial.images_per_s > self._best.images_per_s:
+            self._best, self.config = trial, candidate
+
+    def offer(self, changes: dict[str, Any]) -> None:
+        """Try a lower precision with the best plan so far, to be shown."""
+        try:
+            if self._bench.is_over:
+                raise self._bench.out_of_time("it was not tried")
+            trial = self._trial(_changed(self.config, changes), changes)
+        except FarmError as error:
+            self._left_out(changes, error)
+        else:
+            self._keep(replace(trial, is_offered=True))
+
+    def result(self) -> Tuning:
+        if self._best is None:
+            raise SourceError("nothing could be tried; give a longer budget")
+        fixed = _fixed(self.config, self._best, any("backend" in settings for settings in self._untried))
+        return Tuning(tuple(self._trials), self._best, fixed, tuple(self._untried))
+
+    def _trial(self, candidate: FarmConfig, changes: dict[str, Any]) -> Trial:
+        trial = self._bench.trial(candidate, self._best.images_per_s if self._best else 0.0)
+        return replace(trial, settings=_in_words(changes))
+
+    def _keep(self, trial: Trial) -> None:
+        self._trials.append(trial)
+        self._heard(trial)
+
+    def _left_out(self, changes: dict[str, Any], error: FarmError) -> None:
+        self._bench.note(f"{_in_words(changes)} is left out: {error}")
+
+
+def _in_words(changes: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in changes.items())
+
+
+def begun_with(folder: str) -> tuple[str, int] | None:
+    """Backend and threads of the work that a run directory holds; None where there is none, or none can be read."""
+    with contextlib.suppress(FarmError, OSError):
+        found = RunStore.view(folder).fingerprint()
+        if found:
+            return found.get(local.BACKEND, ""), found.get("workers.threads", 0)
+    return None
 
 
 def _sampled(source: Source) -> list[Entry]:
@@ -165,15 +190,23 @@ def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]
 def _backends(config: FarmConfig, cpu: bool) -> list[str]:
     """Other backends than torch that could run the model."""
     model = config.model
-    if model.backend != "auto" or not _convertible(model):
+    if model.backend != "auto" or not is_convertible(model):
         return []
     names = ("openvino", "onnxruntime") if cpu else ("tensorrt",)
     return [name for name in names if backends.installed(name) and model.precision in backends.PRECISIONS[name]]
 
 
-def _convertible(model: ModelConfig) -> bool:
-    """May farm choose what executes it?"""
-    return model.weights is not None and model.weights.endswith(".pt")
+def lowered(machine: Machine, config: FarmConfig) -> list[dict[str, Any]]:
+    """Lower precisions that could run the model here, as changes of the config; none where it names one itself."""
+    model, cpu = config.model, plan(machine, config.workers)[0].device == "cpu"
+    if not is_convertible(model) or model.precision != "fp32":
+        return []
+    ways = [("openvino", "bf16"), ("openvino", "int8")] if cpu else [("torch", "fp16"), ("tensorrt", "fp16")]
+    return [
+        {"model.backend": backend, "model.precision": precision}
+        for backend, precision in ways
+        if backends.installed(backend) and (precision != "bf16" or backends.has_bf16())
+    ]
 
 
 def _changed(config: FarmConfig, changes: dict[str, Any]) -> FarmConfig:
@@ -196,120 +229,13 @@ def _doubted(trial: Trial, earlier: Sequence[Trial], config: FarmConfig) -> Tria
     of_torch = next((other.agreement for other in earlier if other.backend == "torch"), None)  # what decoding costs
     if trial.agreement >= config.model.min_agreement * (1.0 if of_torch is None else of_torch):
         return trial
-    return replace(trial, images_per_s=0.0, note="agrees too little with torch")
+    return replace(trial, images_per_s=0.0, note=DISAGREES)
 
 
-def _fixed(config: FarmConfig, best: Trial) -> FarmConfig:
-    """The config with nothing left to `auto` that the trial has settled."""
+def _fixed(config: FarmConfig, best: Trial, open_backend: bool) -> FarmConfig:
+    """The config with nothing left to `auto` that the trial has settled: not the backend, where one was not tried."""
     values = {"count": best.workers, "threads": best.threads, "batch": best.batch, "decoders": best.decoders}
     changes: dict[str, Any] = {f"workers.{name}": value for name, value in values.items()}
-    if _convertible(config.model):
-        changes["model.backend"] = best.backend
+    if is_convertible(config.model):
+        changes["model.backend"] = "auto" if open_backend and best.backend == "torch" else best.backend
     return _changed(config, changes)
-
-
-class _Watcher:
-    """Looks on at a trial, takes its rate and memory while all workers are at work, and ends it."""
-
-    def __init__(self, best_rate: float, over_s: float) -> None:
-        """`over_s`: when the budget is spent; only the first trial may start beyond it."""
-        self._best = best_rate
-        self._over_s = over_s
-        self._supervisor: Running | None = None
-        self._since: tuple[float, int] | None = None
-        self.rate = 0.0
-        self.own_bytes = 0
-        self.note = ""
-
-    def meet(self, supervisor: Running) -> None:
-        self._supervisor = supervisor
-
-    def look(self, snapshot: Snapshot) -> None:
-        now = time.monotonic()
-        if any(worker.state == "starting" for worker in snapshot.workers) or not snapshot.done:
-            if snapshot.elapsed_s > START_LIMIT_S or (self._best and now > self._over_s):
-                self._end("too slow to start")
-            return
-        if self._since is None:
-            self._since = now, snapshot.done
-            self._weigh()
-            return
-        span = now - self._since[0]
-        if span > 0:
-            self.rate = (snapshot.done - self._since[1]) / span
-        if span >= TRIAL_S:
-            self._weigh()
-            self._end("")
-        elif span >= GLANCE_S and self.rate < FAR_BEHIND * self._best:
-            self._weigh()
-            self._end("ended early")
-
-    def _weigh(self) -> None:
-        """Memory at this moment. Not at every look: the kernel walks through all pages of a process for it."""
-        if self._supervisor is not None:
-            workers = [pid for role, pid in self._supervisor.processes().items() if role.startswith("worker")]
-            self.own_bytes = max(self.own_bytes, sum(map(_own_bytes, workers or [os.getpid()])))  # none: threads
-
-    def _end(self, note: str) -> None:
-        self.note = note
-        if self._supervisor is not None:
-            self._supervisor.interrupt(signal.SIGTERM)
-            self._supervisor = None
-
-
-def _own_bytes(pid: int) -> int:
-    """Of a process, 0 where it is gone."""
-    with contextlib.suppress(psutil.Error):
-        return int(psutil.Process(pid).memory_full_info().uss)
-    return 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """What all trials have in common. `over_s`: when the budget is spent, by time.monotonic."""
-
-    sample: Sample
-    machine: Machine
-    note: Callable[[str], None]
-    budget_s: float
-    over_s: float
-
-    @property
-    def is_over(self) -> bool:
-        return time.monotonic() > self.over_s
-
-    def trial(self, config: FarmConfig, best_rate: float) -> Trial:
-        """Label some of the sample. Raises FarmError where this config cannot, or has no time to be made ready."""
-        watcher = _Watcher(best_rate, self.over_s)
-        summary = self._run(config, watcher)
-        place = plan(self.machine, config.workers)
-        return Trial(
-            backend=summary.backend,
-            precision=config.model.precision,
-            workers=len(place),
-            threads=place[0].threads,
-            batch=place[0].batch,
-            decoders=place[0].decoders,
-            images_per_s=watcher.rate,
-            own_bytes=watcher.own_bytes,
-            agreement=Agreement(**summary.agreement).both_ways if summary.agreement else None,
-            note=watcher.note,
-            cuda_graphs=config.model.cuda_graphs,
-        )
-
-    def _run(self, config: FarmConfig, watcher: _Watcher) -> Summary:
-        model = config.model
-        if _convertible(model) and model.backend == "auto" and model.precision == "fp32":
-            model = model.model_copy(update={"backend": "torch"})
-        hooks = Hooks(watcher.meet, watcher.look, on_note=self.note)
-        left_s = max(0.0, self.over_s - time.monotonic())
-        with Scratch("tune") as folder:
-            output = config.output.model_copy(update={"dir": str(folder.path), "exports": []})
-            trial = config.model_copy(update={"model": model, "output": output})
-            try:
-                return run(trial, hooks=hooks, source=self.sample, convert_timeout_s=left_s)
-            except OutOfTimeError:
-                raise ModelError(
-                    f"its conversion did not end in what was left of {self.budget_s:g} s; "
-                    f"give more time, for example --seconds {MORE * self.budget_s:g}"
-                ) from None

@@ -5,16 +5,20 @@ import os
 import psutil
 import pytest
 import yaml
+from rich.console import Console
 
-import farm.tune
+import farm.trials
 from farm.cli import main
-from farm.config import validate
+from farm.cli.tune import _table, _write, offers
+from farm.config import load, validate
 from farm.errors import ConfigError, ModelError, OutOfTimeError
 from farm.models import backends
 from farm.placement import Machine
 from farm.sources.base import Entry, item_key
+from farm.store import RunStore
 from farm.summary import Snapshot, Summary, WorkerSnapshot
-from farm.tune import Sample, Trial, _doubted, grid, tune
+from farm.trials import SLOW_TO_START, Bench, Sample, Trial
+from farm.tune import Tuning, _doubted, grid, lowered, tune
 from tests.faults.harness import pictures
 
 FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
@@ -84,9 +88,9 @@ def look(watcher, done, state="predicting"):
 def test_memory_is_the_most_that_all_workers_have_while_they_label(monkeypatch):
     seen = iter([{1: 10, 2: 20}, {1: 30, 2: 5}])
     now = {}
-    monkeypatch.setattr(farm.tune, "_own_bytes", lambda pid: now[pid])
-    monkeypatch.setattr(farm.tune, "TRIAL_S", 0.0)
-    watcher, running = farm.tune._Watcher(0.0, over_s=float("inf")), Looked()
+    monkeypatch.setattr(farm.trials, "_own_bytes", lambda pid: now[pid])
+    monkeypatch.setattr(farm.trials, "TRIAL_S", 0.0)
+    watcher, running = farm.trials.Watcher(0.0, over_s=float("inf")), Looked()
     watcher.meet(running)
     look(watcher, 0, "starting")
     assert watcher.own_bytes == 0
@@ -100,7 +104,7 @@ def test_memory_is_the_most_that_all_workers_have_while_they_label(monkeypatch):
 
 @pytest.mark.timeout(60)
 def test_the_memory_of_threads_is_that_of_their_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(farm.tune, "TRIAL_S", 0.3)
+    monkeypatch.setattr(farm.trials, "TRIAL_S", 0.3)
     workers = {"kind": "thread", "devices": "cpu", "count": 4, "batch": 1, "decoders": 1}
     source = pictures(tmp_path / "source", 4)
     tuning = tune(config(source, tmp_path / "run", {"sleep_ms": 1}, workers=workers), machine=FOUR)
@@ -120,7 +124,7 @@ def weighed(tmp_path, monkeypatch, unfinished):
             raise OutOfTimeError("not converted")
         return Summary("", 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, backend=trial.model.backend)
 
-    monkeypatch.setattr(farm.tune, "run", run)
+    monkeypatch.setattr(farm.trials, "run", run)
     monkeypatch.setattr(backends, "installed", lambda name: name == "openvino")
     workers = {"devices": "cpu", "count": 1, "batch": 1, "decoders": 1}
     values = {"source": str(source), "model": {"weights": str(tmp_path / "m.pt")}, "output": "y", "workers": workers}
@@ -135,10 +139,122 @@ def test_a_conversion_has_what_is_left_of_the_budget(tmp_path, monkeypatch):
     tuning, times, notes = weighed(tmp_path, monkeypatch, {"openvino"})()
     assert [trial.backend for trial in tuning.trials] == ["torch"]
     assert 0 < times[1] <= times[0] <= 50
-    assert notes == [
+    assert notes[0] == (
         "model.backend=openvino is left out: its conversion did not end in what was left of 50 s; "
         "give more time, for example --seconds 250"
+    )
+    assert tuning.untried == ("model.backend=openvino",)
+    assert tuning.config.model.backend == "auto", "what was not tried is not ruled out"
+
+
+def test_lower_precisions_are_shown_and_never_chosen(tmp_path, monkeypatch):
+    """Made-up rates: int8 is the fastest, and openvino in fp32 wins."""
+    rates = {
+        ("torch", "fp32"): 10.0,
+        ("openvino", "fp32"): 20.0,
+        ("openvino", "bf16"): 30.0,
+        ("openvino", "int8"): 40.0,
+    }
+    tried = weighed(tmp_path, monkeypatch, {})
+    monkeypatch.setattr(backends, "has_bf16", lambda: True)
+    monkeypatch.setattr(Bench, "trial", lambda bench, config, best: rated(config, rates))
+    tuning, *_ = tried()
+    assert [(trial.backend, trial.precision) for trial in tuning.trials] == list(rates)
+    assert (tuning.best.backend, tuning.best.precision) == ("openvino", "fp32")
+    assert (tuning.config.model.backend, tuning.config.model.precision) == ("openvino", "fp32")
+    assert offers(tuning) == [
+        f"model.backend=openvino model.precision={precision}: {rate} images/s ({ratio} x), agrees with torch to 93.0%; "
+        f"yours to choose, for a new output"
+        for precision, rate, ratio in (("bf16", 30.0, 1.5), ("int8", 40.0, 2.0))
     ]
+    trials = tried(precision="bf16")[0].trials
+    assert not any(trial.is_offered for trial in trials), "a precision that the config names is the user's"
+
+
+def rated(config, rates):
+    precision = config.model.precision
+    backend = {"auto": "torch" if precision == "fp32" else "openvino"}.get(config.model.backend, config.model.backend)
+    return Trial(backend, precision, 1, 2, 1, 1, rates[backend, precision], 0, 0.93 if precision != "fp32" else None)
+
+
+@pytest.mark.parametrize(("bf16", "names"), [(True, ["bf16", "int8"]), (False, ["int8"])])
+def test_lower_precisions_are_those_of_this_machine(monkeypatch, bf16, names):
+    monkeypatch.setattr(backends, "has_bf16", lambda: bf16)
+    monkeypatch.setattr(backends, "installed", lambda name: name != "tensorrt")
+    values = validate({"source": "x", "model": "m.pt", "output": "y"})
+    assert [each["model.precision"] for each in lowered(FOUR, values)] == names
+    assert lowered(GPUS, values) == [{"model.backend": "torch", "model.precision": "fp16"}]
+    assert lowered(FOUR, config()) == [], "a model of the user's own has one precision"
+
+
+def test_the_table_fits_80_columns(capsys):
+    """With the longest words that it has; nothing is cut off."""
+    shape = {
+        "workers": 128,
+        "threads": 64,
+        "batch": 64,
+        "decoders": 16,
+        "images_per_s": 12345.6,
+        "own_bytes": 99999 << 20,
+    }
+    trials = [
+        Trial("onnxruntime", "fp32", **shape, agreement=1.0, note=SLOW_TO_START),
+        Trial("torch", "fp32", **shape, agreement=None, cuda_graphs=True),
+        Trial("openvino", "int8", **shape, agreement=0.931, is_offered=True),
+    ]
+    Console(width=80).print(_table(tuple(trials), trials[1]))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert all(
+        word in out for word in (SLOW_TO_START, "× threads", "decoders", "12345.6", "torch fp32 graphs", "offered")
+    )
+    assert all(len(line.rstrip()) <= 80 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("where", ["missing/tuned.yaml", "file/tuned.yaml", "."])
+def test_where_nothing_can_be_written_nothing_is_tried(tmp_path, capsys, where):
+    (tmp_path / "file").touch()
+    arguments = ["tune", f"source={tmp_path}", "model.factory=farm.models.fake:make", f"output={tmp_path / 'run'}"]
+    assert main([*arguments, "--write", str(tmp_path / where)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--write {tmp_path / where}" in line
+
+
+def tuned(tmp_path, untried=(), backend="openvino", output="run"):
+    values = {"source": "/x", "model": "m.pt", "output": str(tmp_path / output), "workers": {"count": 1}}
+    best = Trial(backend, "fp32", 1, 2, 1, 1, 20.0, 0, 1.0)
+    return Tuning((best,), best, validate(values), untried)
+
+
+def test_a_winner_of_little_time_does_not_replace_another(tmp_path):
+    path = tmp_path / "tuned.yaml"
+    said = _write(path, tuned(tmp_path, untried=("model.backend=onnxruntime",)), 5)
+    assert "# 5 s were too short to try model.backend=onnxruntime" in path.read_text()
+    assert "farm run" in said[-1]
+    assert load(path).workers.count == 1
+    path.write_text("# Tuned by farm, with all the time there was\n")
+    said = _write(path, tuned(tmp_path, untried=("model.backend=onnxruntime",)), 5)
+    assert "is kept as it was" in said[-1]
+    assert path.read_text().endswith("with all the time there was\n")
+    _write(path, tuned(tmp_path), 180)
+    assert "20.0 images/s" in path.read_text()
+
+
+def test_a_winner_does_not_go_where_it_would_be_refused(tmp_path):
+    """The run directory was begun with another backend: the command that is printed must work."""
+    store = RunStore.open(tmp_path / "run")
+    (store.parts_dir / "0001-000001.parquet").touch()
+    store.write_json("run.json", {"fingerprint": {"model.backend": "torch", "workers.threads": 2}})
+    store.close()
+    path = tmp_path / "tuned.yaml"
+    said = _write(path, tuned(tmp_path), 180)
+    assert said[0] == (
+        f"{tmp_path / 'run'} was begun with torch, threads=2, and goes on with nothing else: "
+        f"this goes to {tmp_path / 'run'}-tuned"
+    )
+    assert load(path).output.dir == f"{tmp_path / 'run'}-tuned"
+    _write(path, tuned(tmp_path, backend="torch"), 180)
+    assert load(path).output.dir == str(tmp_path / "run"), "it goes on with what it was begun with"
 
 
 def test_a_conversion_that_nothing_can_be_tried_without(tmp_path, monkeypatch):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +14,9 @@ from farm.cli.arguments import add_config, load_config, positive
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from farm.tune import Trial
+    from farm.config import FarmConfig
+    from farm.trials import Trial
+    from farm.tune import Tuning
 
 HEAD = "# Tuned by farm"
 
@@ -19,20 +24,17 @@ HEAD = "# Tuned by farm"
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--write", type=Path, default=Path("tuned.yaml"), metavar="FILE", help="where the winner goes")
-    parser.add_argument("--seconds", type=positive, default=120.0, help="time for all trials together (default 120)")
+    parser.add_argument("--seconds", type=positive, default=180.0, help="time for all trials together (default 180)")
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Print a line per trial as it ends, then the table; write the winner."""
+    """Print a line per trial as it ends, then the table, then what lower precisions would give; write the winner."""
     config = load_config(args)
-    import yaml
     from rich.console import Console
 
-    from farm.errors import ConfigError
     from farm.tune import tune
 
-    if args.write.exists() and not args.write.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
-        raise ConfigError(f"{args.write} was not written by farm tune and would be lost; give another --write FILE")
+    _check_writable(args.write)
     console, progress = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
     tuning = tune(
         config,
@@ -41,32 +43,112 @@ def execute(args: argparse.Namespace) -> int:
         note=lambda text: progress.print(text, style="dim", markup=False, highlight=False),
     )
     console.print(_table(tuning.trials, tuning.best))
-    text = yaml.safe_dump(tuning.config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
-    args.write.write_text(f"{HEAD}: {tuning.best.images_per_s:.1f} images/s on this machine\n{text}", encoding="utf-8")
-    console.print(f"written to {args.write}; to label everything with it: farm run {args.write}", markup=False)
+    for line in [*offers(tuning), *_write(args.write, tuning, args.seconds)]:
+        console.print(line, markup=False, highlight=False)
     return 0
 
 
+def _check_writable(path: Path) -> None:
+    """Before the trials, not after them. Raises ConfigError."""
+    from farm.errors import ConfigError
+
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"--write {path}: the folder {folder} does not exist; make it, or give another FILE")
+    if path.is_dir():
+        raise ConfigError(f"--write {path} is a folder; name a file in it")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"--write {path} cannot be written; give another FILE")
+    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
+        raise ConfigError(f"{path} was not written by farm tune and would be lost; give another --write FILE")
+
+
+def _write(path: Path, tuning: Tuning, seconds: float) -> list[str]:
+    """Write the winner; what to tell the user. What was found in more time than this is kept."""
+    import yaml
+
+    from farm.errors import OutputError
+    from farm.trials import MORE
+
+    said = []
+    if tuning.untried:
+        said = [
+            f"{seconds:g} s were too short to try {', '.join(tuning.untried)}; "
+            f"give more, for example --seconds {MORE * seconds:g}"
+        ]
+        if path.exists():
+            return [*said, f"{path} is kept as it was; give another --write FILE to have this winner"]
+    config, output = _with_free_output(tuning.config, tuning.best)
+    text = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    head = [f"{HEAD}: {tuning.best.images_per_s:.1f} images/s on this machine", *said, *offers(tuning)]
+    try:
+        path.write_text("\n# ".join(head) + f"\n{text}", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another --write FILE") from None
+    return [*said, *output, f"written to {path}; to label everything with it: farm run {path}"]
+
+
+def _with_free_output(config: FarmConfig, best: Trial) -> tuple[FarmConfig, list[str]]:
+    """The config with a run directory that can be labelled into, and what is said of it.
+
+    A run goes on with the backend and the threads that it was begun with.
+    """
+    from farm.tune import begun_with
+
+    folder = config.output.dir
+    before = begun_with(folder)
+    if not before or before == (best.backend, best.threads):
+        return config, []
+    free = next(name for name in _names(folder) if begun_with(name) in (None, (best.backend, best.threads)))
+    backend, threads = before
+    said = f"{folder} was begun with {backend}, threads={threads}, and goes on with nothing else: this goes to {free}"
+    return config.model_copy(update={"output": config.output.model_copy(update={"dir": free})}), [said]
+
+
+def _names(folder: str) -> Iterator[str]:
+    yield f"{folder}-tuned"
+    for number in itertools.count(2):
+        yield f"{folder}-tuned-{number}"
+
+
+def offers(tuning: Tuning) -> list[str]:
+    """What lower precisions would give: the user's to choose, since they move labels."""
+    best = tuning.best
+    return [
+        f"{trial.settings}: {trial.images_per_s:.1f} images/s"
+        f"{f' ({trial.images_per_s / best.images_per_s:.1f} x)' if best.images_per_s else ''}, "
+        f"{_agreement(trial)}; yours to choose, for a new output"
+        for trial in tuning.trials
+        if trial.is_offered and trial.images_per_s
+    ]
+
+
+def _agreement(trial: Trial) -> str:
+    return "agreement unknown" if trial.agreement is None else f"agrees with torch to {trial.agreement:.1%}"
+
+
 def _line(trial: Trial) -> str:
-    return f"{trial.backend}, {trial.workers} workers: {trial.images_per_s:.1f} images/s {trial.note}".rstrip()
+    what = f"{trial.backend} {trial.precision}, {trial.workers} workers"
+    return f"{what}: {trial.images_per_s:.1f} images/s {trial.note}".rstrip()
 
 
 def _table(trials: tuple[Trial, ...], best: Trial) -> Table:
+    """At most 80 columns wide."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("backend", "workers", "threads", "batch", "decoders", "images/s", "agrees", "MiB", ""):
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in ("backend", "workers\n× threads", "batch", "decoders", "images/s", "agrees", "MiB", ""):
         table.add_column(title, justify="left" if title in ("backend", "") else "right", no_wrap=True)
     for trial in trials:
-        agreement = "" if trial.agreement is None else f"{trial.agreement:.1%}"
-        shape = map(str, (trial.workers, trial.threads, trial.batch, trial.decoders))
         table.add_row(
             f"{trial.backend} {trial.precision}{' graphs' if trial.cuda_graphs else ''}",
-            *shape,
+            f"{trial.workers} × {trial.threads}",
+            str(trial.batch),
+            str(trial.decoders),
             f"{trial.images_per_s:.1f}",
-            agreement,
+            "" if trial.agreement is None else f"{trial.agreement:.1%}",
             f"{trial.own_bytes / 2**20:,.0f}",
-            "best" if trial is best else trial.note,
+            "best" if trial is best else trial.note or ("offered" if trial.is_offered else ""),
             style="bold" if trial is best else "",
         )
     return table
