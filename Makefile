@@ -1,7 +1,7 @@
 # Farm's commands. They need python3 (3.11 or newer, with pip and venv) and make.
 #
 #   make demo     label 200 drawn pictures with the bundled model, and show where the labels are
-#   make test     run every test (ARGS="-k name" for some)
+#   make test     run every test, JOBS files beside each other (ARGS="-k name" for some, JOBS=0 for one after the other)
 #   make lint     ruff, mypy, import-linter
 #   make env      only make the environment, and print where it is
 #   make clean    remove what the commands left in this clone, runs/ too
@@ -12,6 +12,8 @@
 # the code that runs is always this clone's own.
 
 PYTHON ?= python3
+# More than the cores of a small machine: much of what tests do is to wait.
+JOBS ?= 4
 ENV = $$($(PYTHON) .ci/environment.py)
 RUN = set -e; env="$(ENV)"; export PYTHONPATH="$(CURDIR)"; export PATH="$$env/bin:$$PATH";
 
@@ -27,7 +29,7 @@ demo:
 	@$(RUN) python -m farm.demo $(ARGS)
 
 test:
-	@$(RUN) python -m pytest $(ARGS)
+	@$(RUN) python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint:
 	@$(RUN) ruff check . && ruff format --check . && mypy && lint-imports

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true", ULTRALYTICS_SAFE_LOAD="true", YOLO_VERBOSE="false")
-os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="farm-tests-ultralytics-"))
+if "YOLO_CONFIG_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:  # a file that Ultralytics rewrites
+    os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="farm-tests-ultralytics-")
 
 # Whoever runs the tests may ignore signals (nohup, a shell's background job), and the farms they start inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
