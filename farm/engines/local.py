@@ -6,23 +6,23 @@ machine, run directory.
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from farm import __version__
 from farm.config import FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
 from farm.models import backends
 from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve
 from farm.models.conversions import Executable
+from farm.models.packages import package_version
 from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
@@ -32,7 +32,8 @@ from farm.store import RUN_FILE, WEIGHTS_DIGEST, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, Outcome, Supervisor
 
-LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change in one of them can change labels
+LABEL_VERSIONS = {"ultralytics": "ultralytics", "torch": "torch", "opencv-python": "cv2", "numpy": "numpy"}
+# modules, a change in one of which can change labels, by the name in a fingerprint
 FACTORY_DIGEST = "factory"
 BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
 MODEL = "model."  # what the names of the model's arguments begin with there
@@ -110,8 +111,8 @@ class Prepared:
             **calibrated,
             "workers.threads": self.placements[0].threads,
             "device": self.device.partition(":")[0],
-            **{f"{package} version": _version(package) for package in LABEL_VERSIONS},
-            **{f"{package} version": _version(package) for package in backends.PACKAGES.get(backend, ())},
+            **{f"{name} version": package_version(module) for name, module in LABEL_VERSIONS.items()},
+            **{f"{package} version": package_version(package) for package in backends.PACKAGES.get(backend, ())},
         }
 
 
@@ -214,7 +215,7 @@ class Record:
             "names": {},
             "task": None,
             **store.describe(),
-            "farm": _version("yolo-farm"),
+            "farm": __version__,
             "config": prepared.config.model_dump(mode="json"),
             "fingerprint": prepared.fingerprint,
             "source_root": prepared.source.root,
@@ -257,9 +258,3 @@ def environment_of(prepared: Prepared) -> dict[str, str]:
     threads = str(prepared.placements[0].threads)
     budget = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     return {**budget, "OPENCV_LOG_LEVEL": "SILENT", **environment(prepared.config.model)}
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(PackageNotFoundError):
-        return version(package)
-    return None

@@ -23,6 +23,7 @@ weights.py      the supervisor's side: where weights are, their digest, the envi
 arguments.py    the supervisor's side: what predict would take where the config says nothing
 checkpoint.py   what a .pt says of itself, without torch
 exported.py     what an export says of its size, without a runtime
+packages.py     what is installed, by the name it is imported by
 foreign.py      checkpoints that hold no model of Ultralytics'
 """
 
