@@ -28,6 +28,8 @@ Where to look:
 
 from typing import TYPE_CHECKING, Any
 
+from farm.version import VERSION
+
 if TYPE_CHECKING:
     from farm.api import run as run
     from farm.broadcast import attach as attach
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from farm.results import ImageResult as ImageResult
     from farm.summary import Summary as Summary
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Farm", "FarmConfig", "FarmError", "ImageError", "ImageResult", "Summary", "__version__", "attach", "run"]
 
 _HOMES = {

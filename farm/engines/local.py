@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from farm import __version__
 from farm.config import FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
@@ -31,6 +30,7 @@ from farm.sources.base import Entry, Source
 from farm.store import RUN_FILE, WEIGHTS_DIGEST, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, Outcome, Supervisor
+from farm.version import VERSION
 
 LABEL_VERSIONS = {"ultralytics": "ultralytics", "torch": "torch", "opencv-python": "cv2", "numpy": "numpy"}
 # modules, a change in one of which can change labels, by the name in a fingerprint
@@ -215,7 +215,7 @@ class Record:
             "names": {},
             "task": None,
             **store.describe(),
-            "farm": __version__,
+            "farm": VERSION,
             "config": prepared.config.model_dump(mode="json"),
             "fingerprint": prepared.fingerprint,
             "source_root": prepared.source.root,
