@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from farm import config_file
 from farm.errors import ConfigError
 from farm.storage import is_url
 
@@ -231,7 +232,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
     data: dict[str, Any] = {}
     places: dict[tuple[str, ...], str] = {}
     if path is not None:
-        data, lines = _read_yaml(Path(path))
+        data, lines = config_file.read(Path(path))
         places = {keys: f"{path}:{line}" for keys, line in lines.items()}
         data = _resolve_paths(data, Path(path).resolve().parent)
     for override in overrides:
@@ -254,32 +255,6 @@ def validate(
         return FarmConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error, origin, places or {}))) from None
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The file's mapping, and the line (from 1) of every key in it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} cannot be read: {error}") from None
-    try:
-        data = yaml.safe_load(text)
-        lines = dict(_key_lines(yaml.compose(text, Loader=yaml.SafeLoader), ()))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"config file {path} holds no mapping; begin with `source: /path/to/images`")
-    return data, lines
-
-
-def _key_lines(node: yaml.Node | None, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*at, str(key.value))
-            yield here, key.start_mark.line + 1
-            yield from _key_lines(value, here)
 
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -336,8 +311,8 @@ def _parse(text: str, annotation: Any) -> Any:
     if set(options) <= {str, type(None)}:
         return None if type(None) in options and text in ("null", "~") else text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return config_file.parse(text)
+    except (yaml.YAMLError, RecursionError):
         return text
 
 
