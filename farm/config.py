@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from farm import config_file
+from farm import config_file, factories
 from farm.config_types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
 from farm.errors import ConfigError
 from farm.misspelt import meant
@@ -53,6 +53,9 @@ class ModelConfig(Section):
         None,
         json_schema_extra={"pattern": FACTORY},
         description="package.module:function that makes a model of your own, in the worker",
+    )
+    factory_dir: str | None = Field(
+        None, min_length=1, description="folder that its module lies in; null: beside the config file, or Python's path"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
     task: Literal["detect", "segment", "pose", "obb", "classify"] | None = Field(
@@ -180,6 +183,7 @@ class RayConfig(Section):
     )
 
 
+FACTORY_KEY = ("model", "factory")
 BARE_KEYS = {"source": "path", "model": "weights", "output": "dir", "ray": "address"}
 TAKES = {  # in words, where a type has branches that pydantic would report one by one
     "workers.devices": "must be `auto` or cpu or a list of device numbers",
@@ -187,7 +191,7 @@ TAKES = {  # in words, where a type has branches that pydantic would report one 
     "model.classes": "must be numbers or names of classes, such as [0, 2] or person, or null",
     "limits.max_failed": "must be a count of images (0: none, 1: one), or a share above 0 and below 1, or null",
 }
-PATH_KEYS = (("source", "path"), ("model", "weights"), ("output", "dir"))
+PATH_KEYS = (("source", "path"), ("model", "weights"), ("model", "factory_dir"), ("output", "dir"))
 
 
 class FarmConfig(Section):
@@ -232,6 +236,9 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
         for n in range(1, len(names)):
             places.setdefault(names[:n], f"override {override!r}")
         places[names] = f"override {override!r}"
+    folders = [Path(path).resolve().parent, cwd] if path is not None else [cwd]
+    overridden = places.get(FACTORY_KEY, "").startswith("override")
+    _say_where_the_factory_is(data, reversed(folders) if overridden else folders)
     return validate(data, str(path) if path is not None else None, places)
 
 
@@ -254,7 +261,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
     for section, key in PATH_KEYS:
         value = data.get(section, {}).get(key) if isinstance(data.get(section), dict) else None
         if isinstance(value, str) and value != STDIN and not is_url(value):
-            data[section] = {**data[section], key: _absolute(value, base, may_be_name=section == "model")}
+            data[section] = {**data[section], key: _absolute(value, base, may_be_name=key == "weights")}
     return data
 
 
@@ -263,6 +270,14 @@ def _absolute(value: str, base: Path, may_be_name: bool) -> str:
         return value  # an unset variable must not become the folder one is in
     full = os.path.join(base, os.path.expanduser(value))
     return value if may_be_name and os.sep not in value and not os.path.exists(full) else full
+
+
+def _say_where_the_factory_is(data: dict[str, Any], folders: Iterable[str | Path]) -> None:
+    """For the workers, and for whoever tries the failed images again: a run's own config has no file beside it."""
+    model = data.get("model")
+    if isinstance(model, dict) and isinstance(model.get("factory"), str) and "factory_dir" not in model:
+        folder = factories.folder_for(model["factory"], [os.path.abspath(folder) for folder in folders])
+        data["model"] = {**model, **({"factory_dir": folder} if folder else {})}
 
 
 def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> tuple[str, ...]:
@@ -275,7 +290,7 @@ def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> tuple[str
         names.append(BARE_KEYS[names[0]])
     value = _parse(text, _annotation(names))
     if tuple(names) in PATH_KEYS and isinstance(value, str) and value != STDIN and not is_url(value):
-        value = _absolute(value, cwd, may_be_name=names[0] == "model")
+        value = _absolute(value, cwd, may_be_name=names[-1] == "weights")
     place = data
     for name in names[:-1]:
         child = _section(name, place.get(name))

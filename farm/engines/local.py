@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from farm import factories
 from farm.config import FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
@@ -35,6 +36,7 @@ from farm.version import VERSION
 LABEL_VERSIONS = {"ultralytics": "ultralytics", "torch": "torch", "opencv-python": "cv2", "numpy": "numpy"}
 # modules, a change in one of which can change labels, by the name in a fingerprint
 FACTORY_DIGEST = "factory"
+LOCAL = "local"
 BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
 MODEL = "model."  # what the names of the model's arguments begin with there
 SHAPE_GROUP = 8  # images of one shape, one after the other
@@ -98,7 +100,7 @@ class Prepared:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
-        excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs"}
+        excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs", "factory_dir"}
         model = self.config.model.model_dump(exclude=excluded)
         labels = {f"{MODEL}{name}": value for name, value in model.items()}
         backend = self.executable.backend
@@ -245,6 +247,8 @@ def _with_weights(config: FarmConfig) -> tuple[Resolved, str]:
     if config.model.weights is None:
         if config.model.precision != "fp32" or config.model.backend != "auto":
             raise ModelError("model.backend and model.precision are for weights; a factory makes the model as it likes")
+        if config.engine == LOCAL:  # other nodes have folders of their own
+            factories.check(str(config.model.factory), config.model.factory_dir)
         return resolve(config.model), FACTORY_DIGEST
     path = resolve_weights(config.model.weights)
     check_backend(config.model)
