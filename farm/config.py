@@ -20,7 +20,7 @@ from farm import config_file, factories
 from farm.config_types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
 from farm.errors import ConfigError
 from farm.misspelt import meant
-from farm.storage import is_url
+from farm.storage import is_url, local_path
 
 Auto = Literal["auto"]
 
@@ -268,6 +268,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
 def _absolute(value: str, base: Path, may_be_name: bool) -> str:
     if not value:
         return value  # an unset variable must not become the folder one is in
+    value = local_path(value)
     full = os.path.join(base, os.path.expanduser(value))
     return value if may_be_name and os.sep not in value and not os.path.exists(full) else full
 
