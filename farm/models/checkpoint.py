@@ -16,6 +16,7 @@ import io
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,18 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's entry: signature, lengths
 DESCRIPTION, CONSTANTS = "data.pkl", "constants.pkl"  # in the archive; the second in TorchScript's alone
 MOST_CLASSES = 1 << 20
 ORDERED = "collections.OrderedDict"
-BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, struct.error)
+BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, struct.error,
+          zlib.error)  # fmt: skip
+    zlib.error,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    struct.error,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +107,7 @@ def _read_archive(file: BinaryIO) -> Checkpoint | None:
     if any(entry.filename.rpartition("/")[2] == CONSTANTS for entry in entries):
         return Checkpoint(None, frozenset(), is_script=True)
     described = [entry for entry in entries if entry.filename.rpartition("/")[2] == DESCRIPTION]
-    if len(described) != 1 or described[0].compress_type != zipfile.ZIP_STORED:
+    if len(described) != 1 or described[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return None
     (entry,) = described
     file.seek(entry.header_offset)  # not by zipfile, which insists on checksums that torch may leave out
@@ -103,8 +115,11 @@ def _read_archive(file: BinaryIO) -> Checkpoint | None:
     file.seek(name + extra, io.SEEK_CUR)
     if entry.file_size > PICKLE_BYTES:
         return None
+    content = file.read(min(entry.compress_size, PICKLE_BYTES))
+    if entry.compress_type == zipfile.ZIP_DEFLATED:  # as other programs pack an archive anew, and torch reads it
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, PICKLE_BYTES)
     machine = _Machine()
-    return Checkpoint(machine.run(io.BytesIO(file.read(entry.file_size))), frozenset(machine.names))
+    return Checkpoint(machine.run(io.BytesIO(content)), frozenset(machine.names))
 
 
 def _read_pickles(data: io.BytesIO) -> Checkpoint | None:
