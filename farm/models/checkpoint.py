@@ -34,16 +34,6 @@ MOST_CLASSES = 1 << 20
 ORDERED = "collections.OrderedDict"
 BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, struct.error,
           zlib.error)  # fmt: skip
-    zlib.error,
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    EOFError,
-    struct.error,
-)
 
 
 @dataclass(slots=True, eq=False)
