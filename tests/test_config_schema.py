@@ -44,9 +44,8 @@ def section(keys):
     return st.one_of(st.dictionaries(st.one_of(st.sampled_from(keys), TEXTS), VALUES, max_size=3), VALUES)
 
 
-DOCUMENTS = st.fixed_dictionaries(
-    {}, optional={"engine": VALUES, "x": VALUES, **{name: section(keys) for name, keys in sections().items()}}
-)
+OTHERS = dict.fromkeys([*FarmConfig.model_fields, "x"], VALUES)
+DOCUMENTS = st.fixed_dictionaries({}, optional=OTHERS | {name: section(keys) for name, keys in sections().items()})
 
 
 def taken(document):
