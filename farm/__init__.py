@@ -11,7 +11,7 @@
 Where to look:
 
     errors schema messages summary    what is raised, stored, sent and reported
-    config                            what can be set
+    config                            what can be set; config_file, config_types, config_schema, misspelt, factories help
     sources/ decoding models/ rows    images in, predictions out, as rows
     placement leases restarts keys    decisions, without I/O
     segments channel ring heartbeat   what crosses processes
@@ -28,6 +28,8 @@ Where to look:
 
 from typing import TYPE_CHECKING, Any
 
+from farm.version import VERSION
+
 if TYPE_CHECKING:
     from farm.api import run as run
     from farm.broadcast import attach as attach
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from farm.results import ImageResult as ImageResult
     from farm.summary import Summary as Summary
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Farm", "FarmConfig", "FarmError", "ImageError", "ImageResult", "Summary", "__version__", "attach", "run"]
 
 _HOMES = {

@@ -6,30 +6,22 @@ never read here: the command line hands over what it was given.
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from farm import config_file, factories
+from farm.config_types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
 from farm.errors import ConfigError
-from farm.storage import is_url
+from farm.misspelt import meant
+from farm.storage import is_url, local_path
 
-
-def _no_switch(value: Any) -> Any:
-    """Python counts `true` as 1; in a config it is a mistake."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-Positive = Annotated[int, BeforeValidator(_no_switch), Field(gt=0)]
-Share = Annotated[float, BeforeValidator(_no_switch), Field(ge=0, le=1)]
-Seconds = Annotated[float, BeforeValidator(_no_switch), Field(gt=0)]
 Auto = Literal["auto"]
 
 STDIN = "-"
@@ -47,7 +39,7 @@ class SourceConfig(Section):
     path: str = Field(
         min_length=1, description="folder, glob, list file (.txt), Ultralytics dataset YAML, or - for standard input"
     )
-    recursive: bool = Field(True, description="look into sub-folders too")
+    recursive: Switch = Field(True, description="look into sub-folders too")
     split: str = Field("train", description="which split of a dataset YAML to label")
 
 
@@ -58,7 +50,12 @@ class ModelConfig(Section):
         None, min_length=1, description="anything YOLO() loads: .pt, .onnx, an OpenVINO folder, a model YAML"
     )
     factory: str | None = Field(
-        None, description="package.module:function that makes a model of your own, in the worker"
+        None,
+        json_schema_extra={"pattern": FACTORY},
+        description="package.module:function that makes a model of your own, in the worker",
+    )
+    factory_dir: str | None = Field(
+        None, min_length=1, description="folder that its module lies in; null: beside the config file, or Python's path"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
     task: Literal["detect", "segment", "pose", "obb", "classify"] | None = Field(
@@ -73,11 +70,13 @@ class ModelConfig(Section):
     conf: Share = Field(0.25, description="lowest confidence kept")
     iou: Share = Field(0.7, description="IoU above which non-maximum suppression drops a box")
     max_det: Positive = Field(300, description="most detections kept per image")
-    classes: list[Annotated[int, Field(ge=0)]] | None = Field(None, description="class ids to keep; null keeps all")
-    agnostic_nms: bool | None = Field(
+    classes: Classes | None = Field(
+        None, description="classes to keep, by number or by name (of the weights): [0, 2], person; null keeps all"
+    )
+    agnostic_nms: Switch | None = Field(
         None, description="suppress across classes; null: true for YOLOE, false for all others"
     )
-    retina_masks: bool = Field(False, description="segment: masks at the image's own resolution")
+    retina_masks: Switch = Field(False, description="segment: masks at the image's own resolution")
     backend: Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"] = Field(
         "auto",
         description="what executes the network; auto: the fastest that agrees, for .pt files and long runs on CPU",
@@ -92,17 +91,17 @@ class ModelConfig(Section):
         "exact",
         description="reduced: JPEGs far larger than imgsz are decoded at 1/2, 1/4 or 1/8, faster, not to the digit",
     )
-    cuda_graphs: bool = Field(
+    cuda_graphs: Switch = Field(
         False, description="on CUDA, launch the network in one call for each shape of batch; torch alone"
     )
-    safe_load: bool = Field(True, description="refuse weights and model YAML that would run code when loaded")
-    autoinstall: bool = Field(False, description="let Ultralytics pip-install what it misses")
+    safe_load: Switch = Field(True, description="refuse weights and model YAML that would run code when loaded")
+    autoinstall: Switch = Field(False, description="let Ultralytics pip-install what it misses")
 
     @model_validator(mode="after")
     def _one_model(self) -> ModelConfig:
         if (self.weights is None) == (self.factory is None):
             raise ValueError("give either `weights` or `factory`")
-        if self.factory is not None and self.factory.count(":") != 1:
+        if self.factory is not None and not re.search(FACTORY, self.factory):
             raise ValueError(f"`factory` is package.module:function, not {self.factory!r}")
         return self
 
@@ -117,25 +116,11 @@ class WorkersConfig(Section):
         "auto", description="how processes start; auto: forkserver on CPU, spawn with CUDA"
     )
     count: Positive | Auto = Field("auto", description="workers; auto: one per physical core, or two per CUDA device")
-    devices: Auto | Literal["cpu"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(
-        "auto", description="auto, cpu, or a list of CUDA device numbers"
-    )
+    devices: Devices = Field("auto", description="auto, cpu, or a list of CUDA device numbers")
     threads: Positive | Auto = Field("auto", description="threads of each model; auto: 1 on CPU")
     batch: Positive | Auto = Field("auto", description="images per forward pass; auto: 1 on CPU")
     decoders: Positive | Auto = Field("auto", description="decoding threads of each worker")
     recycle_after: Positive | None = Field(None, description="replace a worker after so many images")
-
-    @field_validator("devices", mode="before")
-    @classmethod
-    def _device_numbers(cls, value: Any) -> Any:
-        """`0`, `"0,1"` and `"cuda:0"` as a list of numbers, as Ultralytics takes them."""
-        if isinstance(value, int) and not isinstance(value, bool):
-            return [value]
-        if isinstance(value, str) and value not in ("auto", "cpu"):
-            parts = [part.strip().removeprefix("cuda:") for part in value.split(",")]
-            if all(part.isdigit() for part in parts):
-                return [int(part) for part in parts]
-        return value
 
 
 class LimitsConfig(Section):
@@ -144,8 +129,10 @@ class LimitsConfig(Section):
     attempts: Positive = Field(3, description="tries before an image is quarantined")
     item_timeout_s: Seconds = Field(60, description="longest time one image may take, in seconds")
     max_pixels: Positive = Field(178_956_970, description="larger images are refused before decoding (Pillow's limit)")
-    max_failed: Positive | Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="failed images that end the run: a count, or a share below 1 (of at least 100 images)"
+    max_failed: Count | Part | None = Field(
+        None,
+        description="failed images that are put up with; one more ends the run: a count (0: none, 1: one), or a share "
+        "between 0 and 1 (of at least 100 images); null: any number",
     )
     max_restarts: Positive = Field(
         20, description="workers that died, or images that killed one, with none labelled between, that end the run"
@@ -155,7 +142,9 @@ class LimitsConfig(Section):
 class CommitConfig(Section):
     """When results go to disk: after so many images or seconds, whichever comes first."""
 
-    images: Positive = Field(2048, description="images per part at most")
+    images: Positive = Field(
+        2048, description="a part is committed when it has so many images; the batch that makes them so many is in it"
+    )
     seconds: Seconds = Field(5, description="longest time a result waits for its commit, in seconds")
 
 
@@ -166,7 +155,7 @@ class OutputConfig(Section):
         min_length=1, description="the run directory, or a URL (s3://bucket/run); labelling into it again continues"
     )
     exports: list[Literal["yolo"]] = Field(["yolo"], description="formats written at the end")
-    save_conf: bool = Field(
+    save_conf: Switch = Field(
         False, description="sixth column with the confidence; Ultralytics rejects it in training labels"
     )
 
@@ -175,7 +164,7 @@ class OutputConfig(Section):
     def _exports_need_a_disk(cls, data: Any) -> Any:
         """Label files are made on a disk: a URL gets the parts alone."""
         if isinstance(data, dict) and is_url(str(data.get("dir"))):
-            if data.get("exports"):
+            if "exports" in data and data["exports"] != []:
                 raise ValueError(
                     f"exports are written to a folder of this machine, not to {data['dir']}: "
                     f"leave `output.exports` out, and call `farm export {data['dir']} --to FOLDER` afterwards"
@@ -194,8 +183,15 @@ class RayConfig(Section):
     )
 
 
+FACTORY_KEY = ("model", "factory")
 BARE_KEYS = {"source": "path", "model": "weights", "output": "dir", "ray": "address"}
-PATH_KEYS = (("source", "path"), ("model", "weights"), ("output", "dir"))
+TAKES = {  # in words, where a type has branches that pydantic would report one by one
+    "workers.devices": "must be `auto` or cpu or a list of device numbers",
+    "model.imgsz": "must be a whole number of pixels above 0, or [height, width], or null",
+    "model.classes": "must be numbers or names of classes, such as [0, 2] or person, or null",
+    "limits.max_failed": "must be a count of images (0: none, 1: one), or a share above 0 and below 1, or null",
+}
+PATH_KEYS = (("source", "path"), ("model", "weights"), ("model", "factory_dir"), ("output", "dir"))
 
 
 class FarmConfig(Section):
@@ -231,7 +227,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
     data: dict[str, Any] = {}
     places: dict[tuple[str, ...], str] = {}
     if path is not None:
-        data, lines = _read_yaml(Path(path))
+        data, lines = config_file.read(Path(path))
         places = {keys: f"{path}:{line}" for keys, line in lines.items()}
         data = _resolve_paths(data, Path(path).resolve().parent)
     for override in overrides:
@@ -240,6 +236,9 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
         for n in range(1, len(names)):
             places.setdefault(names[:n], f"override {override!r}")
         places[names] = f"override {override!r}"
+    folders = [Path(path).resolve().parent, cwd] if path is not None else [cwd]
+    overridden = places.get(FACTORY_KEY, "").startswith("override")
+    _say_where_the_factory_is(data, reversed(folders) if overridden else folders)
     return validate(data, str(path) if path is not None else None, places)
 
 
@@ -256,47 +255,30 @@ def validate(
         raise ConfigError("\n".join(_explain(error, origin, places or {}))) from None
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The file's mapping, and the line (from 1) of every key in it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} cannot be read: {error}") from None
-    try:
-        data = yaml.safe_load(text)
-        lines = dict(_key_lines(yaml.compose(text, Loader=yaml.SafeLoader), ()))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"config file {path} holds no mapping; begin with `source: /path/to/images`")
-    return data, lines
-
-
-def _key_lines(node: yaml.Node | None, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*at, str(key.value))
-            yield here, key.start_mark.line + 1
-            yield from _key_lines(value, here)
-
-
 def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
     """Relative paths made absolute against `base`. A bare model name that is no file there stays a name."""
     data = {key: _section(key, value) for key, value in data.items()}
     for section, key in PATH_KEYS:
         value = data.get(section, {}).get(key) if isinstance(data.get(section), dict) else None
         if isinstance(value, str) and value != STDIN and not is_url(value):
-            data[section] = {**data[section], key: _absolute(value, base, may_be_name=section == "model")}
+            data[section] = {**data[section], key: _absolute(value, base, may_be_name=key == "weights")}
     return data
 
 
 def _absolute(value: str, base: Path, may_be_name: bool) -> str:
     if not value:
         return value  # an unset variable must not become the folder one is in
+    value = local_path(value)
     full = os.path.join(base, os.path.expanduser(value))
     return value if may_be_name and os.sep not in value and not os.path.exists(full) else full
+
+
+def _say_where_the_factory_is(data: dict[str, Any], folders: Iterable[str | Path]) -> None:
+    """For the workers, and for whoever tries the failed images again: a run's own config has no file beside it."""
+    model = data.get("model")
+    if isinstance(model, dict) and isinstance(model.get("factory"), str) and "factory_dir" not in model:
+        folder = factories.folder_for(model["factory"], [os.path.abspath(folder) for folder in folders])
+        data["model"] = {**model, **({"factory_dir": folder} if folder else {})}
 
 
 def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> tuple[str, ...]:
@@ -309,7 +291,7 @@ def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> tuple[str
         names.append(BARE_KEYS[names[0]])
     value = _parse(text, _annotation(names))
     if tuple(names) in PATH_KEYS and isinstance(value, str) and value != STDIN and not is_url(value):
-        value = _absolute(value, cwd, may_be_name=names[0] == "model")
+        value = _absolute(value, cwd, may_be_name=names[-1] == "weights")
     place = data
     for name in names[:-1]:
         child = _section(name, place.get(name))
@@ -336,15 +318,16 @@ def _parse(text: str, annotation: Any) -> Any:
     if set(options) <= {str, type(None)}:
         return None if type(None) in options and text in ("null", "~") else text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return config_file.parse(text)
+    except (yaml.YAMLError, RecursionError):
         return text
 
 
 def _explain(error: ValidationError, origin: str | None, places: Mapping[tuple[str, ...], str]) -> Iterator[str]:
     """One line per wrong key: where it stands, what is wrong, what would be right."""
     seen = set()
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in sorted(problems, key=lambda problem: problem["type"] != "extra_forbidden"):  # what else is missing?
         loc = _keys_only(problem["loc"])
         if (loc, problem["type"] == "extra_forbidden") in seen:  # a union reports each of its branches
             continue
@@ -374,8 +357,13 @@ def _reason(problem: Any, loc: tuple[str, ...]) -> str:
     if problem["type"] == "missing":
         hint = " (for example output=runs/a)" if loc[:1] == ("output",) else ""
         return f"`{key}` is missing; it must be set{hint}"
+    if problem["type"] == "invalid_key":
+        return _unknown_key((*loc, str(problem["input"])))
     if "_type" in problem["type"] and _is_section(loc):
-        return f"`{key}` takes a mapping of {', '.join(_annotation(loc).model_fields)}"
+        text = "text, or " if loc[0] in BARE_KEYS else ""
+        return f"`{key}` takes {text}a mapping of {', '.join(_keys_of(loc))} (given: {problem['input']!r})"
+    if problem["type"] == "string_type":
+        return f"`{key}` takes text, in quotes where it looks like something else (given: {problem['input']!r})"
     if problem["type"] == "string_too_short":
         return f"`{key}` is empty; it must be set"
     if problem["type"] == "list_type" and not _takes(loc):
@@ -389,31 +377,27 @@ def _reason(problem: Any, loc: tuple[str, ...]) -> str:
 def _takes(loc: tuple[str, ...]) -> str:
     """What a key takes, where its type is a choice that pydantic would report branch by branch."""
     annotation = _annotation(loc)
+    if ".".join(loc) in TAKES:
+        return TAKES[".".join(loc)]
     if get_origin(annotation) is Literal:
         return "must be one of " + ", ".join(map(str, get_args(annotation)))
     if get_origin(annotation) in (Union, types.UnionType) and Auto in get_args(annotation):
-        return "must be `auto` or " + (
-            "cpu or a list of device numbers" if loc[-1] == "devices" else "a whole number above 0"
-        )
-    if loc[-1:] == ("imgsz",):
-        return "must be a whole number of pixels above 0, or [height, width], or null"
+        return "must be `auto` or a whole number above 0"
     return ""
 
 
 def _unknown_key(loc: tuple[str, ...]) -> str:
     *parents, key = loc
-    model = _annotation(parents) if parents else FarmConfig
-    valid = list(getattr(model, "model_fields", {}))
-    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    elsewhere = [f"{name}.{key}" for name in FarmConfig.model_fields if _annotation([name, key]) is not None]
-    hint = f"did you mean `{near[0]}`?" if near else f"did you mean `{elsewhere[0]}`?" if elsewhere else ""
+    valid = _keys_of(parents)
+    sections = [name for name in FarmConfig.model_fields if _is_section([name]) and [name] != parents]
+    elsewhere = [f"{name}.{inner}" for name in sections for inner in _keys_of([name])]
+    elsewhere += sections if parents else ()
+    near = meant(key, valid, elsewhere)
+    hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(valid)}"
     place = f" in `{'.'.join(parents)}`" if parents else ""
-    return f"unknown key `{key}`{place}; {hint or 'valid keys: ' + ', '.join(valid)}"
+    return f"unknown key `{key}`{place}; {hint}"
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of the config, for editors; bare strings are allowed where `load` allows them."""
-    schema = FarmConfig.model_json_schema()
-    for section in BARE_KEYS:
-        schema["properties"][section] = {"anyOf": [{"type": "string"}, schema["properties"][section]]}
-    return schema
+def _keys_of(section: Sequence[str]) -> list[str]:
+    """The keys that a section has; of the whole config where it is empty."""
+    return list(getattr(_annotation(section) if section else FarmConfig, "model_fields", {}))

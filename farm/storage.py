@@ -48,11 +48,16 @@ def is_url(place: str) -> bool:
     return "://" in place and not place.startswith(LOCAL)
 
 
+def local_path(place: str) -> str:
+    """The path of this machine that a `file://` stands for; any other text as it is."""
+    return next((place.removeprefix(prefix) for prefix in LOCAL if place.startswith(prefix)), place)
+
+
 def folder_of(place: str | Path) -> Path:
     """The folder of that name. Raises OutputError where its file system is unknown or its package is missing."""
     text = str(place)
     if not is_url(text):
-        return Path(next((text.removeprefix(prefix) for prefix in LOCAL if text.startswith(prefix)), text)).absolute()
+        return Path(local_path(text)).absolute()
     from upath import UPath
 
     if set("*?[") & set(text):

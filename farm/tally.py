@@ -16,11 +16,12 @@ KINDS_KEPT = 50  # different kinds of failure told apart; the rest counts as one
 
 
 def too_many(failed: int, ok: int, limit: int | float | None) -> str | None:
-    """Why `limit` (a count, or a share below 1) is exceeded; None where it is not."""
+    """Why `limit` is exceeded; None where it is not. A count (0: none may fail), or a share between 0 and 1."""
     if limit is None or failed == 0:
         return None
-    if limit >= 1:
-        return f"{failed} images failed, more than limits.max_failed = {limit:g}" if failed > limit else None
+    if limit == 0 or limit >= 1:
+        images = "image" if failed == 1 else "images"
+        return f"{failed} {images} failed, more than limits.max_failed = {limit:g}" if failed > limit else None
     done = failed + ok
     if done < SHARE_NEEDS or failed <= limit * done:
         return None

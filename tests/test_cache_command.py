@@ -10,6 +10,13 @@ from farm.cli.cache import KINDS, table
 from farm.models import upkeep
 from farm.models.cache import Entry
 
+MADE = "onnxruntime fp32 and reduced decoding"
+
+
+def shown(entry):
+    """The name of an entry as `list` has it."""
+    return entry.folder.name.rpartition("-")[2]
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
@@ -25,7 +32,7 @@ def made(home, kind, label, days=0):
     entry = Entry.of(home / kind, label, label)
     with entry.alone(time.monotonic() + 5), entry.making() as folder:
         (folder / "model").write_bytes(b"x" * 1_500_000)
-        entry.publish(folder / "model", {"weights": f"{label}.pt", "made": "onnxruntime fp32 and reduced decoding"})
+        entry.publish(folder / "model", {"weights": f"{label}.pt", "made": MADE})
     then = time.time() - days * 86400
     for path in (*entry.folder.iterdir(), entry.folder):
         os.utime(path, (then, then))
@@ -46,7 +53,7 @@ def test_list(home, capsys):
     assert [row.split()[0] for row in rows] == ["backends", "mapped", "weights"]
     assert "best.pt onnxruntime fp32 an…" in rows[0] and rows[0].endswith("1.4 MiB  3 d ago")
     assert rows[1].endswith("in use") and rows[2].endswith("today")
-    assert total == f"3 in {home}, 2.9 MiB"
+    assert total == f"3 in {home}, 2.9 MiB; by kind, the last used first"
     lease.release()
 
 
@@ -54,15 +61,30 @@ def test_clear_leaves_alone_what_is_in_use_and_what_was_downloaded(home, capsys)
     recent, old, used = made(home, "backends", "recent"), made(home, "mapped", "old", 9), made(home, "mapped", "used")
     lease = used.lease()
     assert main(["cache", "clear", "--older-than", "8"]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"removed mapped {old.folder.name}, 1.4 MiB", "1 removed, 1.4 MiB"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"removed mapped {shown(old)} (old.pt {MADE}), 1.4 MiB",
+        "1 removed, 1.4 MiB",
+    ]
     assert main(["cache", "clear"]) == 0
     said = capsys.readouterr().out
-    assert f"removed backends {recent.folder.name}" in said
-    assert f"in use, left alone: mapped {used.folder.name}" in said
+    assert f"removed backends {shown(recent)} (recent.pt {MADE})" in said
+    assert f"in use, left alone: mapped {shown(used)} (used.pt {MADE})" in said
     assert used.content() is not None
     assert main(["cache", "clear", "weights"]) == 0
     assert list((home / "weights").iterdir()) == []
     lease.release()
+
+
+def test_clear_has_the_names_of_list_in_the_order_of_list(home, capsys):
+    for number, (kind, label) in enumerate([("mapped", "b"), ("backends", "a"), ("backends", "c"), ("mapped", "d")]):
+        made(home, kind, label, days=number + 1)
+    assert main(["cache", "list"]) == 0
+    listed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert [kind for kind, _ in listed] == ["backends", "backends", "mapped", "mapped", "weights"]
+    assert main(["cache", "clear", "mapped", "backends", "weights"]) == 0
+    removed = [line.replace(",", "").split()[1:3] for line in capsys.readouterr().out.splitlines()[:-1]]
+    assert [name for _, name in removed[:4]] == [name for _, name in listed[:4]]
+    assert removed[4][1].startswith(listed[4][1][:10])
 
 
 def test_an_unknown_kind_is_refused(home, capsys):

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import FrameType
 
-from farm import __version__
 from farm.errors import EXIT_FATAL, EXIT_SIGINT, EXIT_SIGTERM, EXIT_USAGE, FarmError
+from farm.version import VERSION
 
 COMMANDS = {
     "run": "label images; continues if the run directory holds earlier work",
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"farm {__version__}")
+    parser.add_argument("--version", action="version", version=f"farm {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 KINDS = ("backends", "mapped", "weights")  # as in farm.models.upkeep, which `farm --help` does not import
 WIDTHS = {"kind": 8, "entry": 16, "made of": 24, "size": 10, "last used": 10}  # 76 columns, with a gap between two
 GAP = "  "
+ORDER = "by kind, the last used first"
 DAY_S = 86400.0
 
 
@@ -65,7 +66,8 @@ def _list(root: Path) -> None:
     kept = found(root)
     for line in table(kept, time.time(), shutil.get_terminal_size().columns):
         print(line)
-    print(f"{len(kept)} in {root}, {in_bytes(sum(entry.size for entry in kept))}")
+    order = f"; {ORDER}" if len(kept) > 1 else ""
+    print(f"{len(kept)} in {root}, {in_bytes(sum(entry.size for entry in kept))}{order}")
 
 
 def _clear(root: Path, kinds: Sequence[str], days: float) -> None:
@@ -80,9 +82,9 @@ def _clear(root: Path, kinds: Sequence[str], days: float) -> None:
         except OSError as error:
             print(f"{entry.path} cannot be removed: {error.strerror}")
     for entry in removed:
-        print(f"removed {entry.kind} {entry.path.name}, {in_bytes(entry.size)}")
+        print(f"removed {_in_words(entry)}, {in_bytes(entry.size)}")
     for entry in left:
-        print(f"in use, left alone: {entry.kind} {entry.path.name}")
+        print(f"in use, left alone: {_in_words(entry)}")
     print(f"{len(removed)} removed, {in_bytes(sum(entry.size for entry in removed))}")
 
 
@@ -94,11 +96,22 @@ def table(kept: Sequence[Kept], now_s: float, columns: int) -> Iterator[str]:
     widths = {**WIDTHS, "made of": WIDTHS["made of"] + spare}
     yield _line(list(WIDTHS), widths)
     for entry in kept:
-        about = entry.about
-        made = " ".join(str(about[key]) for key in ("weights", "made") if key in about) or "by an earlier farm"
         used = "in use" if entry.in_use else _ago(now_s - entry.used_s)
-        name = entry.path.name if entry.kind == "weights" else entry.path.name.rpartition("-")[2]
-        yield _line([entry.kind, name, made, in_bytes(entry.size), used], widths)
+        yield _line([entry.kind, _name(entry), _made_of(entry), in_bytes(entry.size), used], widths)
+
+
+def _name(entry: Kept) -> str:
+    """The one name that `list` and `clear` have for it: of what farm makes, the digest of what it was made from."""
+    return entry.path.name if entry.kind == "weights" else entry.path.name.rpartition("-")[2]
+
+
+def _made_of(entry: Kept) -> str:
+    return " ".join(str(entry.about[key]) for key in ("weights", "made") if key in entry.about) or "by an earlier farm"
+
+
+def _in_words(entry: Kept) -> str:
+    made = "" if entry.kind == "weights" else f" ({_made_of(entry)})"
+    return f"{entry.kind} {_name(entry)}{made}"
 
 
 def _line(cells: Sequence[str], widths: dict[str, int]) -> str:

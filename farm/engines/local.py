@@ -6,23 +6,23 @@ machine, run directory.
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from farm import factories
 from farm.config import FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
 from farm.models import backends
 from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve
 from farm.models.conversions import Executable
+from farm.models.packages import package_version
 from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
@@ -31,9 +31,12 @@ from farm.sources.base import Entry, Source
 from farm.store import RUN_FILE, WEIGHTS_DIGEST, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, Outcome, Supervisor
+from farm.version import VERSION
 
-LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change in one of them can change labels
+LABEL_VERSIONS = {"ultralytics": "ultralytics", "torch": "torch", "opencv-python": "cv2", "numpy": "numpy"}
+# modules, a change in one of which can change labels, by the name in a fingerprint
 FACTORY_DIGEST = "factory"
+LOCAL = "local"
 BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
 MODEL = "model."  # what the names of the model's arguments begin with there
 SHAPE_GROUP = 8  # images of one shape, one after the other
@@ -97,7 +100,7 @@ class Prepared:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
-        excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs"}
+        excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs", "factory_dir"}
         model = self.config.model.model_dump(exclude=excluded)
         labels = {f"{MODEL}{name}": value for name, value in model.items()}
         backend = self.executable.backend
@@ -110,8 +113,8 @@ class Prepared:
             **calibrated,
             "workers.threads": self.placements[0].threads,
             "device": self.device.partition(":")[0],
-            **{f"{package} version": _version(package) for package in LABEL_VERSIONS},
-            **{f"{package} version": _version(package) for package in backends.PACKAGES.get(backend, ())},
+            **{f"{name} version": package_version(module) for name, module in LABEL_VERSIONS.items()},
+            **{f"{package} version": package_version(package) for package in backends.PACKAGES.get(backend, ())},
         }
 
 
@@ -214,7 +217,7 @@ class Record:
             "names": {},
             "task": None,
             **store.describe(),
-            "farm": _version("yolo-farm"),
+            "farm": VERSION,
             "config": prepared.config.model_dump(mode="json"),
             "fingerprint": prepared.fingerprint,
             "source_root": prepared.source.root,
@@ -244,6 +247,8 @@ def _with_weights(config: FarmConfig) -> tuple[Resolved, str]:
     if config.model.weights is None:
         if config.model.precision != "fp32" or config.model.backend != "auto":
             raise ModelError("model.backend and model.precision are for weights; a factory makes the model as it likes")
+        if config.engine == LOCAL:  # other nodes have folders of their own
+            factories.check(str(config.model.factory), config.model.factory_dir)
         return resolve(config.model), FACTORY_DIGEST
     path = resolve_weights(config.model.weights)
     check_backend(config.model)
@@ -257,9 +262,3 @@ def environment_of(prepared: Prepared) -> dict[str, str]:
     threads = str(prepared.placements[0].threads)
     budget = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     return {**budget, "OPENCV_LOG_LEVEL": "SILENT", **environment(prepared.config.model)}
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(PackageNotFoundError):
-        return version(package)
-    return None

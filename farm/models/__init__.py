@@ -23,13 +23,13 @@ weights.py      the supervisor's side: where weights are, their digest, the envi
 arguments.py    the supervisor's side: what predict would take where the config says nothing
 checkpoint.py   what a .pt says of itself, without torch
 exported.py     what an export says of its size, without a runtime
+packages.py     what is installed, by the name it is imported by
 foreign.py      checkpoints that hold no model of Ultralytics'
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-
+from farm import factories
 from farm.config import ModelConfig
 from farm.errors import ModelError
 from farm.models.base import MODEL_MEMBERS, Model
@@ -51,14 +51,7 @@ def load_model(config: ModelConfig, device: str, threads: int, digest: str | Non
 
 def _from_factory(config: ModelConfig) -> Model:
     """Call the user's function. What it raises itself is passed on: it may be a passing trouble."""
-    module_name, _, function_name = str(config.factory).partition(":")
-    if module_name == "__main__":
-        raise ModelError(f"model.factory {config.factory}: workers do not run your script; put it into a module")
-    try:
-        make = getattr(import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"model.factory {config.factory} cannot be imported: {error}") from None
-    model = make(**config.args)
+    model = factories.find(str(config.factory), config.factory_dir)(**config.args)
     if all(hasattr(model, name) for name in MODEL_MEMBERS):
         return model  # type: ignore[no-any-return]
     if callable(getattr(model, "predict", None)):

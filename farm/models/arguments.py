@@ -3,6 +3,7 @@
     model.imgsz          a checkpoint's own, as it was trained; 640 for a model YAML, and for exports that take any
                          shape; an export of fixed shape has its own, whatever the config says
     model.agnostic_nms   true for YOLOE checkpoints, false for everything else
+    model.classes        numbers, where they are given by name
 
 All other arguments of predict have one default for every model, which is that of the config. What cannot be told from
 the file stays null: workers do not pass it then, and Ultralytics decides. A conversion needs to know, so that such
@@ -18,7 +19,7 @@ from typing import Any
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
-from farm.models import exported
+from farm.models import classes, exported
 from farm.models.checkpoint import Checkpoint, Inert
 from farm.models.foreign import read_checkpoint, refuse_folder
 
@@ -26,15 +27,16 @@ DEFAULT_IMGSZ = 640  # of Ultralytics' cfg/default.yaml
 ULTRALYTICS = "ultralytics."
 AGNOSTIC_CLASS = "YOLOE"  # how the names of classes begin whose predict has a default of its own
 AGNOSTIC_YAML = "yoloe"  # in the name of a model YAML
-IMGSZ, AGNOSTIC_NMS = "imgsz", "agnostic_nms"
-PREDICT = (IMGSZ, "conf", "iou", "max_det", "classes", AGNOSTIC_NMS, "retina_masks")
+IMGSZ, AGNOSTIC_NMS, CLASSES = "imgsz", "agnostic_nms", "classes"
+PREDICT = (IMGSZ, "conf", "iou", "max_det", CLASSES, AGNOSTIC_NMS, "retina_masks")
 UNTOLD = "left to Ultralytics, since the weights do not say it"
 BY_NAME = "fastsam"  # in a name: predicted in a way of its own, which nothing but the name tells
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """`model`: with the arguments that predict would take; `origins`: where each comes from that the user has not set.
+    """`model`: with the arguments that predict would take; `origins`: where each comes from that the user has not set,
+    and what classes stand for.
 
     `implied`: those that the weights decide whatever the config says; `notes`: where it says something else.
     """
@@ -46,16 +48,22 @@ class Resolved:
 
 
 def resolve(model: ModelConfig) -> Resolved:
-    """The config of a model whose weights are here. Raises ModelError for a file that is no model of Ultralytics'."""
+    """The config of a model whose weights are here. Raises ModelError for a file that is no model of Ultralytics', and
+    for classes that it does not have.
+    """
     if model.weights is None:
+        if model.classes is not None:
+            raise ModelError("model.classes are for weights; what a factory's model looks for is its own (model.args)")
         return Resolved(model, {}, frozenset((IMGSZ, AGNOSTIC_NMS)))  # which a factory never sees
     path = Path(model.weights)
     refuse_folder(path)
     if path.suffix in (".pt", ".pth"):
-        return _with_torch(_of_checkpoint(model, read_checkpoint(path)))
+        found = read_checkpoint(path)
+        return _with_classes(_with_torch(_of_checkpoint(model, found)), found.classes if found else None)
     if path.suffix in (".yaml", ".yml"):
-        return _filled(model, DEFAULT_IMGSZ, "the default of a model YAML", AGNOSTIC_YAML in path.stem)
-    return _of_export(model, path)
+        resolved = _filled(model, DEFAULT_IMGSZ, "the default of a model YAML", AGNOSTIC_YAML in path.stem)
+        return _with_classes(resolved, None)
+    return _with_classes(_of_export(model, path), None if model.classes is None else exported.class_names(path))
 
 
 def told(model: ModelConfig, names: Iterable[str] = PREDICT) -> dict[str, Any]:
@@ -124,6 +132,24 @@ def _filled(model: ModelConfig, size: Any, origin: str, agnostic: bool | None) -
         if agnostic is not False:
             origins[AGNOSTIC_NMS] = UNTOLD if agnostic is None else "as predict has it for YOLOE"
     return Resolved(model.model_copy(update=changes), origins)
+
+
+def _with_classes(resolved: Resolved, kept: Any) -> Resolved:
+    """Classes by their numbers. `kept`: names, as the weights keep them; words that the model is given come before."""
+    model = resolved.model
+    if model.classes is None:
+        return resolved
+    names = classes.names_of(model.prompts or kept)
+    numbers = classes.numbers_of(model.classes, names, str(model.weights))
+    named = classes.in_words(numbers, names)
+    strange = classes.unknown(numbers, names)
+    notes = (f"model.classes: {model.weights} has no class {', '.join(map(str, strange))}",) if strange else ()
+    return replace(
+        resolved,
+        model=model.model_copy(update={CLASSES: numbers}),
+        origins={**resolved.origins, **({CLASSES: named} if named else {})},
+        notes=resolved.notes + notes,
+    )
 
 
 def _with_torch(resolved: Resolved) -> Resolved:

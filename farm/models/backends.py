@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from farm.config import ModelConfig
 from farm.errors import ModelError
+from farm.models.packages import distributions_of
 
 AUTO_IMAGES = 1000  # a shorter run is done with torch before a conversion would have paid
 CPU_INFO = Path("/proc/cpuinfo")
@@ -21,6 +21,7 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 FASTEST_FIRST = ("onnxruntime", "openvino")  # of the CPU in fp32, on Intel's and on AMD's (benchmarks/results)
 PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "openvino": ("openvino",), "tensorrt": ("tensorrt",)}
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+BY_HAND = {"tensorrt": "pip install tensorrt-cu12, or tensorrt-cu13 where torch is built for CUDA 13"}
 PRECISIONS = {
     "torch": ("fp32", "fp16"),
     "onnxruntime": ("fp32",),
@@ -28,6 +29,7 @@ PRECISIONS = {
     "tensorrt": ("fp32", "fp16"),
 }
 ON_CUDA = ("torch", "tensorrt")
+ONNX_ON_CUDA, CUDA_BUILD = "onnxruntime-gpu", "-gpu"  # in the names of distributions of onnxruntime that run on CUDA
 
 
 def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str], bool] | None = None) -> str:
@@ -47,16 +49,17 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
     if config.precision not in PRECISIONS[backend]:
         able = [name for name, precisions in PRECISIONS.items() if config.precision in precisions]
         raise ModelError(f"model.precision {config.precision} is not for model.backend {backend}; {able[0]} has it")
+    if backend == "tensorrt" and device == "cpu":
+        raise ModelError("model.backend tensorrt needs a CUDA device")
     if backend != "torch" and not is_there(backend):
         raise ModelError(f"model.backend {backend} is not installed: {_install(backend)}")
     if backend != "torch" and config.prompts:
         raise ModelError(f"model.prompts are for torch, not for model.backend {backend}; set model.backend=torch")
-    if backend == "tensorrt" and device == "cpu":
-        raise ModelError("model.backend tensorrt needs a CUDA device")
     if config.precision == "fp16" and device == "cpu":
         raise ModelError("model.precision fp16 needs a CUDA device; set model.precision=fp32")
-    if device != "cpu" and not (backend in ON_CUDA or (backend == "onnxruntime" and is_there("onnxruntime-gpu"))):
-        raise ModelError(f"model.backend {backend} runs on the CPU only; set workers.devices=cpu")
+    if device != "cpu" and not (backend in ON_CUDA or (backend == "onnxruntime" and is_there(ONNX_ON_CUDA))):
+        other = f", or install {ONNX_ON_CUDA} in its place" if backend == "onnxruntime" else ""
+        raise ModelError(f"model.backend {backend} runs on the CPU only; set workers.devices=cpu{other}")
     if config.cuda_graphs and (device == "cpu" or backend != "torch"):
         where = "the CPU" if device == "cpu" else f"model.backend {backend}"
         raise ModelError(f"model.cuda_graphs is for torch on CUDA, not for {where}; leave it out")
@@ -91,9 +94,9 @@ def faster(config: ModelConfig, backend: str, device: str) -> str:
 
 
 def installed(name: str) -> bool:
-    """Are the packages of a backend here? Or one that is not imported by its name: onnxruntime-gpu."""
-    if name == "onnxruntime-gpu":
-        return package_version(name) is not None
+    """Are the packages of a backend here? Or the build of onnxruntime for CUDA, which is imported as any other."""
+    if name == ONNX_ON_CUDA:
+        return any(CUDA_BUILD in distribution for distribution in distributions_of("onnxruntime"))
     return all(importlib.util.find_spec(package) is not None for package in PACKAGES.get(name, (name,)))
 
 
@@ -106,13 +109,6 @@ def has_bf16() -> bool:
     return not BF16_FLAGS.isdisjoint(flags.split())
 
 
-def package_version(package: str) -> str | None:
-    """Of an installed package; None where it is not there."""
-    with contextlib.suppress(PackageNotFoundError):
-        return version(package)
-    return None
-
-
 def _install(backend: str) -> str:
     extra = EXTRAS.get(backend)
-    return f'pip install "yolo-farm[{extra}]"' if extra else f"install {backend}, see its manual"
+    return f'pip install "yolo-farm[{extra}]"' if extra else BY_HAND[backend]

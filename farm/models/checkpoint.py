@@ -3,7 +3,7 @@
 A .pt is a zip archive whose `data.pkl` describes its objects, or, as torch wrote it before 1.6, a row of pickles.
 pickletools takes the pickle apart, and a stack machine puts together what it would make. Containers, numbers and text
 are themselves; whatever has a class or comes from a function is an `Inert`, which remembers its name and what it was
-given. Nothing is imported or called, and nothing is hashed but text.
+given. Nothing is imported or called, and nothing is hashed but text and small numbers.
 
 A pickle.Unpickler with another `find_class` would be shorter, and is not enough: it hashes every key of a dict. A tuple
 in a tuple, two million times (2 MB), ends the process with a segmentation fault; one that doubles a hundred times (200
@@ -16,6 +16,7 @@ import io
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,10 @@ MAGIC_WITHIN = 32  # bytes of the file
 PICKLES_BEFORE = 3  # the object: that number, the version of the format, the sizes of the machine's types
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's entry: signature, lengths of name and of extra field
 DESCRIPTION, CONSTANTS = "data.pkl", "constants.pkl"  # in the archive; the second in TorchScript's alone
+MOST_CLASSES = 1 << 20
 ORDERED = "collections.OrderedDict"
-BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, struct.error)
+BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, struct.error,
+          zlib.error)  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +72,12 @@ class Checkpoint:
         children = (self.root.modules or {}) if isinstance(self.root, Inert) else {}
         return children.get("model")
 
+    @property
+    def classes(self) -> Any:
+        """What the model calls what it finds, by number; None where it does not say."""
+        state = self.model.state if isinstance(self.model, Inert) else None
+        return state.get("names") if isinstance(state, dict) else None
+
 
 def read(path: str | Path) -> Checkpoint | None:
     """What the file says; None where that cannot be told: it is no checkpoint, or one of an unusual kind."""
@@ -88,7 +97,7 @@ def _read_archive(file: BinaryIO) -> Checkpoint | None:
     if any(entry.filename.rpartition("/")[2] == CONSTANTS for entry in entries):
         return Checkpoint(None, frozenset(), is_script=True)
     described = [entry for entry in entries if entry.filename.rpartition("/")[2] == DESCRIPTION]
-    if len(described) != 1 or described[0].compress_type != zipfile.ZIP_STORED:
+    if len(described) != 1 or described[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return None
     (entry,) = described
     file.seek(entry.header_offset)  # not by zipfile, which insists on checksums that torch may leave out
@@ -96,8 +105,11 @@ def _read_archive(file: BinaryIO) -> Checkpoint | None:
     file.seek(name + extra, io.SEEK_CUR)
     if entry.file_size > PICKLE_BYTES:
         return None
+    content = file.read(min(entry.compress_size, PICKLE_BYTES))
+    if entry.compress_type == zipfile.ZIP_DEFLATED:  # as other programs pack an archive anew, and torch reads it
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, PICKLE_BYTES)
     machine = _Machine()
-    return Checkpoint(machine.run(io.BytesIO(file.read(entry.file_size))), frozenset(machine.names))
+    return Checkpoint(machine.run(io.BytesIO(content)), frozenset(machine.names))
 
 
 def _read_pickles(data: io.BytesIO) -> Checkpoint | None:
@@ -157,10 +169,12 @@ class _Machine:
             self.stack[-1].extend(items)
 
     def set_items(self, items: list[Any]) -> None:
-        """Text alone is a key: others would have to be hashed, and nothing that is asked for is called by them."""
+        """Text is a key, and a number that a class may have: others would have to be hashed, which can be made to take
+        for ever, and nothing that is asked for is called by them.
+        """
         if isinstance(self.stack[-1], dict):
             pairs = zip(items[::2], items[1::2], strict=True)
-            self.stack[-1].update((key, value) for key, value in pairs if isinstance(key, str))
+            self.stack[-1].update((key, value) for key, value in pairs if _is_key(key))
 
     def make_dict(self, items: list[Any]) -> None:
         self.stack.append({})
@@ -211,6 +225,10 @@ class _Machine:
         """A tensor's values, which lie elsewhere in the file; or, before 1.6, a class beside its source."""
         is_class = isinstance(identifier, tuple) and identifier[:1] == ("module",)
         self.stack.append(identifier[1] if is_class else Inert("", identifier))
+
+
+def _is_key(key: Any) -> bool:
+    return isinstance(key, str) or (type(key) is int and 0 <= key < MOST_CLASSES)
 
 
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")

@@ -25,9 +25,10 @@ from typing import Any
 from farm.config import ModelConfig
 from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
 from farm.models import cache, upkeep
-from farm.models.backends import PACKAGES, package_version
+from farm.models.backends import PACKAGES
 from farm.models.cache import Content, Entry, Lock
 from farm.models.converter import ask_converter
+from farm.models.packages import package_version
 from farm.models.unchanged import check
 
 SAMPLE_IMAGES = 32  # compared with torch

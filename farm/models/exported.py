@@ -1,4 +1,5 @@
-"""What a model that Ultralytics exported says of its size, read on the supervisor's side, without torch or a runtime.
+"""What a model that Ultralytics exported says of its size and its classes: read on the supervisor's side, without torch
+or a runtime.
 
 `predict` runs an export of fixed shape at the size that it was made for, whatever it is asked for, and one of any shape
 at the size that it is asked for. Which of both it is stands in its metadata: in an ONNX file's metadata_props, before a
@@ -19,6 +20,7 @@ import yaml
 
 MOST_BYTES = 16 << 20  # of metadata; the names of 20,000 classes take 1 MiB
 MOST_FIELDS = 1_000_000  # of an ONNX file, in which every operation and every weight is one
+NAMES_CHARS = 1 << 20
 LITERAL_CHARS = 4096  # of an entry that is written as Python has it
 LENGTH_BYTES = 4  # before a TensorRT engine: how long the metadata is
 SCRIPT_ENTRY = "extra/config.txt"
@@ -60,6 +62,26 @@ def read(path: Path) -> Export | None:
     return None
 
 
+def class_names(path: Path) -> Any:
+    """Names of its classes by number, as they stand in the metadata; None where that does not say them."""
+    try:
+        names = _metadata(path).get("names")
+        return ast.literal_eval(names) if isinstance(names, str) and len(names) <= NAMES_CHARS else names
+    except BROKEN:
+        return None
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    if path.suffix == ".onnx":
+        with open(path, "rb") as file:
+            return _onnx_metadata(file, path)
+    if path.suffix == ".engine":
+        return _before_engine(path)
+    if path.suffix == ".torchscript":
+        return _in_archive(path)
+    return _beside(path) if path.name.endswith("_openvino_model") else {}
+
+
 def _export(metadata: dict[str, Any]) -> Export:
     """As Ultralytics' backends have it: nothing is fixed without metadata, everything is where it says nothing."""
     return Export(_literal(metadata.get("imgsz")), "imgsz" in metadata and not _declared(metadata))
@@ -90,11 +112,7 @@ def _whole(data: bytes) -> bytes:
 
 
 def _read_openvino(folder: Path) -> Export | None:
-    sidecar = folder / "metadata.yaml"
-    if not sidecar.exists():
-        return Export(None, is_fixed=False)
-    with open(sidecar, "rb") as file:
-        export = _export(yaml.safe_load(_whole(file.read(MOST_BYTES + 1)).decode()))
+    export = _export(_beside(folder))
     if export.is_fixed or INT8_MATRICES not in _cpu_info():
         return export
     with open(next(folder.glob("*.xml")), "rb") as file:
@@ -102,6 +120,15 @@ def _read_openvino(folder: Path) -> Export | None:
     if QUANTISED in network and ANY_SHAPE in network:
         return Export(export.imgsz, is_fixed=True)  # Ultralytics compiles it anew for each shape, and keeps those few
     return export
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    sidecar = folder / "metadata.yaml"
+    if not sidecar.exists():
+        return {}
+    with open(sidecar, "rb") as file:
+        metadata: dict[str, Any] = yaml.safe_load(_whole(file.read(MOST_BYTES + 1)).decode())
+    return metadata
 
 
 def _cpu_info() -> str:
@@ -142,7 +169,7 @@ Span = tuple[int, int]  # where a message begins and ends in the file
 def _read_onnx(path: Path) -> Export | None:
     with open(path, "rb") as file:
         whole = [(0, path.stat().st_size)]
-        metadata = dict(_entry(file, span) for span in _fields(file, whole, METADATA))
+        metadata = _onnx_metadata(file, path)
         if "imgsz" not in metadata:
             return Export(None, is_fixed=False)
         outputs = _fields(file, _fields(file, whole, GRAPH), OUTPUT)
@@ -154,6 +181,10 @@ def _read_onnx(path: Path) -> Export | None:
     if declared is not None and declared != is_dynamic:
         return None  # the runtime alone knows
     return Export(_literal(metadata["imgsz"]), not is_dynamic)
+
+
+def _onnx_metadata(file: BinaryIO, path: Path) -> dict[str, Any]:
+    return dict(_entry(file, span) for span in _fields(file, [(0, path.stat().st_size)], METADATA))
 
 
 def _entry(file: BinaryIO, span: Span) -> tuple[str, str]:

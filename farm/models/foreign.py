@@ -34,9 +34,12 @@ OF_OTHERS = {  # beginnings of names of classes
         "is a YOLO-NAS model, which needs the package super-gradients; export it (`yolo export format=onnx`) and give "
         "the .onnx file"
     ),
-    "models.yolo.": (
-        "is a checkpoint of the original YOLOv5 repository or one made from it (YOLOv3, YOLOv7, YOLOv9), which "
-        "Ultralytics does not load; take the model that it publishes (yolov5nu.pt for yolov5n.pt), or train it anew"
+    **dict.fromkeys(
+        ("models.yolo.", "models.common.", "models.experimental.", "models.models.", "yolov5.", "yolov7.", "yolov9."),
+        "is a checkpoint of the original YOLOv5 repository or one made from it (YOLOv3, YOLOv7, YOLOv9, YOLOR), which "
+        "Ultralytics does not load; take the model that it publishes (yolov5nu.pt for yolov5n.pt), train it anew, or "
+        "export it there (python export.py --include onnx) and give the .onnx file to a function of your own "
+        "(model.factory)",
     ),
     "yolov6.": (
         "is a checkpoint of the original YOLOv6 repository, which Ultralytics does not load; train it anew with a "

@@ -20,7 +20,6 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 from farm.errors import ModelError, WeightsChangedError
 from farm.models import cache
 from farm.models.cache import Content, Entry
+from farm.models.packages import package_version
 from farm.models.unchanged import changed
 from farm.models.weights import weights_digest
 
@@ -169,7 +169,7 @@ def _put_forwards(model: Any, names: dict[str, str]) -> None:
 
 def _depends_on(digest: str, safe: bool) -> list[Any]:
     """What the kept model depends on: the memory layout is chosen by torch and by the processor."""
-    packages = {name: version(name) for name in ("torch", "ultralytics")}
+    packages = {name: package_version(name) for name in ("torch", "ultralytics")}
     return [FORMAT, digest, safe, packages, platform.machine()]
 
 

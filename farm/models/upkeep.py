@@ -146,8 +146,9 @@ def _entries(kind_folder: Path) -> Iterator[Kept]:
 
 
 def _is_in_use(folder: Path) -> bool:
+    there = [name for name in (LOCK, USED) if os.path.exists(folder / name)]  # a new lock would count as a use
     with contextlib.suppress(OSError):
-        return not _with_locks(folder, (LOCK, USED), lambda folder: None)
+        return not _with_locks(folder, there, lambda folder: None)
     return False  # it cannot be locked, nor removed
 
 

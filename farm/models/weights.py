@@ -17,6 +17,7 @@ from farm.config import ModelConfig
 from farm.errors import ModelError
 from farm.models.cache import WEIGHTS, content_digest, fsync, root
 from farm.models.foreign import read_checkpoint
+from farm.storage import is_url
 
 DOWNLOAD_TIMEOUT_S = 1800
 DOWNLOAD_SUFFIXES = (".pt",)
@@ -60,6 +61,8 @@ def resolve_weights(weights: str, cache: Path | None = None) -> str:
     A bare name like yolo26n.pt that is no file here is downloaded into `cache` (~/.cache/farm/weights). Raises
     ModelError with what is there instead.
     """
+    if is_url(weights) and not os.path.exists(weights):
+        raise ModelError(f"model.weights {weights} is a URL; download the file, and give its path")
     loaded = loaded_name(weights)
     if os.path.exists(weights) and loaded != weights and not os.path.exists(loaded):
         read_checkpoint(Path(weights))

@@ -475,6 +475,9 @@ def _why(config: ModelConfig, error: Exception) -> str:
     lowered = text.lower()
     if str(config.weights).endswith(".pt") and (what := foreign.explain_bytes(Path(str(config.weights)))):
         return f"model.weights {config.weights} {what}"
+    found = checkpoint.read(str(config.weights)) if str(config.weights).endswith(".pt") else None
+    if found and (what := foreign.explain(found)):
+        return f"model.weights {config.weights} {what}"
     if config.safe_load and is_refused(error):
         return (
             f"weights {config.weights} hold code that safe loading refuses ({text[:200]}); "

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from farm.errors import SourceError
 from farm.sources.base import Entry, Source, first_entry_or_raise, has_image_extension, item_key
+from farm.sources.urls import refusal
+from farm.storage import local_path
 
 if TYPE_CHECKING:
     from farm.config import SourceConfig
@@ -33,7 +35,10 @@ def open_source(config: SourceConfig, stdin: BinaryIO | None = None) -> Source:
         if stdin is None:
             raise SourceError("source - is standard input, which is not available here; give a list file")
         return StdinSource(stdin)
-    path = os.path.join(os.getcwd(), config.path)  # not abspath: `link/..` is not where the link stands
+    refused = "" if os.path.exists(config.path) else refusal(config.path)
+    if refused:
+        raise SourceError(refused)
+    path = os.path.join(os.getcwd(), local_path(config.path))  # not abspath: `link/..` is not where the link stands
     if os.path.isfile(path) and path.lower().endswith((".yaml", ".yml")):
         from farm.sources.dataset import open_dataset
 

@@ -234,7 +234,7 @@ def test_a_killed_driver_leaves_nothing_that_writes_and_the_other_engine_continu
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(FarmError, match=r'pip install "farm\[ray\]"'):
+    with pytest.raises(FarmError, match=r'pip install "yolo-farm\[ray\]"'):
         engines.load("ray").prepare(validate(config(tmp_path, tmp_path / "run")))
 
 

@@ -112,7 +112,7 @@ def test_what_the_user_says_stays(trained, kind):
     path = trained(kind)
     resolved = resolve(ModelConfig(weights=str(path), **said))
     assert {name: getattr(resolved.model, name) for name in said} == said
-    assert resolved.origins == {} and resolved.implied == frozenset()
+    assert resolved.origins == {"classes": "0"} and resolved.implied == frozenset()
     ours = as_farm_has_it(resolved.model)
     assert differences(ours.args, as_predict_has_it(path, kind, **said).args) == {}
 

@@ -52,14 +52,15 @@ def test_the_choice(values, device, many, there, backend):
 @pytest.mark.parametrize(
     ("values", "device", "there", "match"),
     [
-        ({"backend": "openvino"}, "cpu", set(), r'pip install "farm\[openvino\]"'),
+        ({"backend": "openvino"}, "cpu", set(), r'pip install "yolo-farm\[openvino\]"'),
         ({"backend": "onnxruntime", "precision": "int8"}, "cpu", {"onnxruntime"}, "openvino has it"),
         ({"backend": "torch", "precision": "int8"}, "cpu", set(), "openvino has it"),
-        ({"backend": "tensorrt"}, "cpu", {"tensorrt"}, "needs a CUDA device"),
+        ({"backend": "tensorrt"}, "cpu", set(), "needs a CUDA device"),
+        ({"backend": "tensorrt"}, "cuda:0", set(), "is not installed: pip install tensorrt-cu12"),
         ({"precision": "fp16"}, "cpu", set(), r"fp16 needs a CUDA device; set model\.precision=fp32"),
         ({"precision": "int8"}, "cpu", {"openvino"}, "NNCF"),
         ({"precision": "int8"}, "cuda:0", {"openvino", "nncf"}, "runs on the CPU only; set workers.devices=cpu"),
-        ({"backend": "onnxruntime"}, "cuda:0", {"onnxruntime"}, "runs on the CPU only"),
+        ({"backend": "onnxruntime"}, "cuda:0", {"onnxruntime"}, "runs on the CPU only; .* install onnxruntime-gpu"),
         ({"backend": "openvino", "prompts": ["person"]}, "cpu", {"openvino"}, "model.prompts are for torch"),
     ],
 )

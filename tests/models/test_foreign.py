@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import types
+import zipfile
 
 import pytest
 
@@ -78,7 +79,10 @@ def test_what_it_is(torch, tmp_path, name, safe_load):
     ("module", "name", "text"),
     [
         ("models.yolo", "DetectionModel", r"original YOLOv5 repository .*yolov5nu\.pt"),
-        ("models.yolo", "Model", r"original YOLOv5 repository or one made from it \(YOLOv3, YOLOv7, YOLOv9\)"),
+        ("models.yolo", "Model", r"original YOLOv5 repository or one made from it \(YOLOv3, YOLOv7, YOLOv9, YOLOR\)"),
+        ("models.common", "AutoShape", r"original YOLOv5 repository"),
+        ("models.models", "Darknet", r"original YOLOv5 repository"),
+        ("yolov5.models.yolo", "DetectionModel", r"original YOLOv5 repository .*export\.py --include onnx"),
         ("yolov6.yolo", "Model", r"original YOLOv6 repository"),
         ("super_gradients.yolo_nas", "YoloNAS_S", r"is a YOLO-NAS model, .*\.onnx"),
     ],
@@ -92,6 +96,28 @@ def test_models_of_other_repositories(torch, tmp_path, monkeypatch, module, name
     monkeypatch.undo()
     with pytest.raises(ModelError, match=text):
         read_checkpoint(tmp_path / "yolo.pt")
+
+
+def test_a_checkpoint_that_was_packed_anew(torch, tmp_path, monkeypatch):
+    """Torch reads an archive that is compressed; a worker must not advise to give safety up for it."""
+    made, modules = of_class(torch, "models.yolo", "DetectionModel")
+    for path, value in modules.items():
+        monkeypatch.setitem(sys.modules, path, value)
+    torch.save({"model": made(), "epoch": -1}, tmp_path / "stored.pt")
+    monkeypatch.undo()
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pt") as stored,
+        zipfile.ZipFile(tmp_path / "m.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in stored.infolist():
+            packed.writestr(entry.filename, stored.read(entry))
+    for load in (
+        lambda: read_checkpoint(tmp_path / "m.pt"),
+        lambda: load_model(ModelConfig(weights=str(tmp_path / "m.pt")), "cpu", 1),
+    ):
+        with pytest.raises(ModelError, match="original YOLOv5 repository") as raised:
+            load()
+        assert "safe" not in str(raised.value)
 
 
 def test_torchscript_by_the_name_of_a_checkpoint(torch, tmp_path):
@@ -117,7 +143,7 @@ def test_a_worker_names_safe_loading_only_where_it_stands_in_the_way(torch, tmp_
     path = tmp_path_factory.mktemp("foreign") / "m.pt"
     torch.save(tensors(torch, "weight"), path)
     for safe_load in (True, False):
-        with pytest.raises(ModelError, match=r"hold no model of Ultralytics'; save one") as raised:
+        with pytest.raises(ModelError, match=r"holds 1 parameters alone .*save that with") as raised:
             load_model(ModelConfig(weights=str(path), safe_load=safe_load), "cpu", 1)
         assert "safe" not in str(raised.value)
 

@@ -1,0 +1,93 @@
+"""Packages by the name they are imported by, whatever the distribution is called that they come from."""
+
+import importlib.metadata
+import re
+
+import pytest
+
+import farm
+from farm.engines.local import Prepared
+from farm.models import backends, packages
+from farm.models.packages import distributions_of, package_version
+from tests.faults.harness import ROOT
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder of installed packages, which Python finds before any other."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    packages._providers.cache_clear()
+
+    def install(distribution, number, module):
+        (tmp_path / module).mkdir(exist_ok=True)
+        (tmp_path / module / "__init__.py").touch()
+        described = tmp_path / f"{distribution.replace('-', '_')}-{number}.dist-info"
+        described.mkdir()
+        (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {number}\n")
+        (described / "RECORD").write_text(f"{module}/__init__.py,,\n")
+
+    yield install
+    packages._providers.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-cu12", "tensorrt_cu13"])
+def test_tensorrt_by_any_of_its_names(site, name):
+    assert not backends.installed("tensorrt")
+    site(name, "10.4.0", "tensorrt")
+    assert backends.installed("tensorrt")
+    assert package_version("tensorrt") == "10.4.0"
+
+
+def test_a_module_of_several_distributions(site):
+    site("engine-cpu", "1.20.0", "engine")
+    site("engine-gpu", "1.21.0", "engine")
+    assert distributions_of("engine") == ["engine-cpu", "engine-gpu"]
+    assert package_version("engine") == "engine-cpu 1.20.0, engine-gpu 1.21.0"
+
+
+def test_what_is_not_there_has_no_version():
+    assert package_version("farm_not_here") is None
+    assert distributions_of("farm_not_here") == []
+
+
+@pytest.mark.parametrize(("module", "name"), [("onnxruntime", "onnxruntime-gpu"), ("cv2", "opencv-python-headless")])
+def test_another_build_has_its_version(site, monkeypatch, module, name):
+    def version(asked):
+        if asked != name:
+            raise importlib.metadata.PackageNotFoundError(asked)
+        return "9.9"
+
+    monkeypatch.setattr(packages, "version", version)
+    monkeypatch.setattr(packages, "packages_distributions", lambda: {module: [name]})
+    assert package_version(module) == "9.9"
+    assert backends.installed("onnxruntime-gpu") == (name == "onnxruntime-gpu")
+
+
+def test_a_fingerprint_has_the_versions_of_what_is_imported():
+    from farm.config import validate
+    from farm.models.conversions import Executable
+    from farm.placement import Machine, plan
+    from farm.sources.rows import FailedRows
+
+    config = validate({"source": "/a", "model": "m.pt", "output": "/o", "workers": {"devices": "cpu"}})
+    places = plan(Machine(((0,),), 1 << 34, ()), config.workers)
+    prepared = Prepared(config, FailedRows("none", "/a", lambda: iter(())), places, "0", Executable("m.pt", "torch"))
+    assert prepared.fingerprint["opencv-python version"] == package_version("cv2") is not None
+
+
+def test_the_version_is_that_of_the_project():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (project["name"], project["version"]) == ("yolo-farm", farm.__version__)
+
+
+def test_nobody_is_told_to_install_the_other_farm():
+    files = [ROOT / "README.md", ROOT / "Makefile", ROOT / "pyproject.toml"]
+    for folder in ("farm", "benchmarks", "configs", "tests", ".ci"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".yaml", ".toml")]
+    wrong = re.compile(r"""(install ["']?|["'`])farm(\[|["'`]?\s*$)""", re.MULTILINE)
+    told = [
+        (path, line) for path in files for line in path.read_text(encoding="utf-8").splitlines() if "install" in line
+    ]
+    assert [f"{path}: {line}" for path, line in told if wrong.search(line)] == []
