@@ -6,6 +6,7 @@ shared_labels.py     images that would share a label file, and which of them kee
 label_lines.py       rows of a batch as the lines Ultralytics would have written
 label_tree.py        a tree of small files that appears whole, in place of the old one
 dataset_files.py     images link, images.txt, data.yaml
+listing.py           every file below a folder, one at a time
 """
 
 from __future__ import annotations
