@@ -130,8 +130,16 @@ def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | 
         task=described.get("task") or "detect",
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
+        kpt_shape=_kpt_shape(described.get("kpt_shape")),
     )
     return write(request, store.batches)
+
+
+def _kpt_shape(said: Any) -> tuple[int, int] | None:
+    """As run.json has it: nothing of what is no pose run, or was begun before that was written down."""
+    if isinstance(said, list) and len(said) == 2 and all(isinstance(number, int) for number in said):
+        return said[0], said[1]
+    return None
 
 
 def summarise(

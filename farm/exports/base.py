@@ -20,7 +20,7 @@ class ExportRequest:
 
     `source_root` is the absolute folder that its relative paths belong to, if there is one.
 
-    `kpt_shape` is (keypoints, values of each); without it a pose run is asked for its first object.
+    `kpt_shape` is (keypoints, values of each), as the model says it; without it a pose run is asked for its first object.
     """
 
     folder: Path
