@@ -104,13 +104,16 @@ def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Se
 
 def export_all(store: RunStore, formats: Sequence[str]) -> dict[str, ExportReport]:
     """Project the committed parts into each of the formats."""
-    return {name: export(store, name) for name in formats} if store.parts() else {}
+    return {name: export(store, name, anew=False) for name in formats} if store.parts() else {}
 
 
-def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | Path | None = None) -> ExportReport:
+def export(
+    store: RunStore, name: str, save_conf: bool | None = None, to: str | Path | None = None, anew: bool = True
+) -> ExportReport:
     """Project the committed parts into one format, in the run directory, or in the folder `to`.
 
-    `save_conf` defaults to what the run was configured with. Raises OutputError where the folder cannot be written.
+    Without `anew` what an earlier export has written and is still there as it was is not written again. `save_conf`
+    defaults to what the run was configured with. Raises OutputError where the folder cannot be written.
     """
     write = exports.load(name)
     if to is None and storage.is_remote(store.path):
@@ -131,6 +134,8 @@ def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | 
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
         kpt_shape=_kpt_shape(described.get("kpt_shape")),
+        parts=None if storage.is_remote(store.path) else store.stamps(),
+        anew=anew,
     )
     return write(request, store.batches)
 

@@ -60,7 +60,7 @@ ToWorker = Lease | Stop
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker's model is loaded and warm. `kpt_shape`: keypoints of an object and values of each, of a pose model."""
+    """The worker's model is loaded and warm. `kpt_shape`: of a pose model, keypoints and values of each."""
 
     worker: int
     task: str

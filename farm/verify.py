@@ -23,10 +23,9 @@ from farm import storage
 from farm.errors import PartError, UnreadablePartError
 from farm.exports.base import Warnings
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
-from farm.exports.label_tree import label_path
+from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
-from farm.exports.shared_labels import Losers, label_hashes, labelled_paths
-from farm.exports.yolo import NAME_ERRORS
+from farm.exports.shared_labels import Losers, among, labelled_paths, name_hashes
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
 from farm.schema import STAGE_LIST, STATUS_OK, names_of
 from farm.store import (
@@ -212,7 +211,7 @@ def _check_labels(store: RunStore) -> Iterator[str]:
         texts = label_texts(good, task, names, bool(output.get("save_conf")))
         paths = labelled_paths(good)
         wanted = [label_path(path, root) for path in paths]
-        expected.append(label_hashes(wanted))
+        expected.append(name_hashes(wanted))
         for label, text, loses in zip(wanted, texts, losers.among(paths), strict=True):
             if not loses and _read(f"{labels}/{label}") not in (text, NO_SUCH_NAME):
                 yield f"labels/{label!r} is not what the parts give; `farm export {store.path}` writes it again"
@@ -227,10 +226,8 @@ def _strangers(labels: Path, expected: list[np.ndarray]) -> Iterator[str]:
     names = (name for name, _ in files_below(labels))
     try:
         while some := list(islice(names, FILES_AT_ONCE)):
-            hashes = label_hashes(some)
-            place = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
-            found = known[place] == hashes if len(known) else np.zeros(len(some), bool)
-            yield from (f"labels/{some[at]!r} belongs to no image of the run" for at in np.flatnonzero(~found))
+            unknown = np.flatnonzero(~among(name_hashes(some), known))
+            yield from (f"labels/{some[at]!r} belongs to no image of the run" for at in unknown)
     except OSError as error:
         yield f"{error.filename} cannot be listed: {error.strerror}"
 

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from farm.errors import OutputError, RunLockedError
-from farm.exports import yolo
+from farm.exports import writing
 from farm.exports.base import WARNINGS_SHOWN
 from farm.exports.claim import claimed
 from farm.exports.label_tree import LabelTree
@@ -215,7 +215,7 @@ def test_memory_does_not_grow_with_images(rows, export, monkeypatch):
 
 
 def test_large_batches_are_formatted_in_pieces(rows, export, labels, monkeypatch):
-    monkeypatch.setattr(yolo, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(writing, "ROWS_AT_ONCE", 3)
     export(rows([f"{n}.jpg" for n in range(10)]))
     assert set(labels().values()) == {LINE}
     assert len(labels()) == 10
