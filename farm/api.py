@@ -47,6 +47,7 @@ def run(
     """
     began_s = time.monotonic()
     config = as_config(config, overrides)
+    exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, stdin, source)
     store = RunStore.open(prepared.config.output.dir)
     try:
@@ -65,6 +66,7 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
     if "config" not in described:
         raise OutputError(f"{run_dir} has no run.json with the config of its run; run it again instead")
     config = validate({**described["config"], "output": {**described["config"]["output"], "dir": str(run_dir)}})
+    exports.refuse_foreign(run_dir, config.output.exports)
     store = RunStore.open(run_dir)
     try:
         source = FailedRows(f"failed images of {run_dir}", described["source_root"], store.failed_paths)

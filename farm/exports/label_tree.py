@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import shutil
+import stat
 from pathlib import Path
 
 from farm.exports.record import Contents
@@ -126,7 +127,7 @@ class LabelChanges:
             before = self._find(path)
         except (OSError, ValueError):  # no file can have that name
             return
-        if before is None:
+        if before is None or stat.S_ISDIR(before.st_mode):  # a folder of that name has other labels in it
             return
         os.unlink(self._prefix + path)
         self.contents.remove(path, before)
