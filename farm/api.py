@@ -135,6 +135,7 @@ def export(
         task=described.get("task") or "detect",
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
+        clip=bool(output.get("clip")),
         kpt_shape=_kpt_shape(described.get("kpt_shape")),
         parts=None if storage.is_remote(store.path) else store.stamps(),
         anew=anew,

@@ -208,7 +208,7 @@ def _check_labels(store: RunStore) -> Iterator[str]:
     expected: list[np.ndarray] = []
     for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
-        texts = label_texts(good, task, names, bool(output.get("save_conf")))
+        texts = label_texts(good, task, names, bool(output.get("save_conf")), bool(output.get("clip")))
         paths = labelled_paths(good)
         wanted = [label_path(path, root) for path in paths]
         expected.append(name_hashes(wanted))

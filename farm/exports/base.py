@@ -30,6 +30,7 @@ class ExportRequest:
     `source_root` is the absolute folder that its relative paths belong to, if there is one.
 
     `kpt_shape` is (keypoints, values of each), as the model says it; without it a pose run's first object tells.
+    `clip`: keep corners of oriented boxes inside the image.
 
     `parts` are those that there are when the export begins; without them nothing is remembered of it. `anew`: write
     everything, even what is there from an earlier export.
@@ -41,6 +42,7 @@ class ExportRequest:
     names: Mapping[int, str]
     save_conf: bool
     kpt_shape: tuple[int, int] | None = None
+    clip: bool = False
     parts: Mapping[str, Stamp] | None = None
     anew: bool = True
 

@@ -112,6 +112,7 @@ def options_of(request: ExportRequest, linked: bool) -> dict[str, Any]:
         "task": request.task,
         "names": {str(number): name for number, name in request.names.items()},
         "save_conf": request.save_conf,
+        "clip": request.clip,
         "kpt_shape": request.kpt_shape and list(request.kpt_shape),
         "linked": linked,
     }

@@ -16,6 +16,8 @@ from farm.exports.shared_labels import name_hashes
 from farm.exports.ultralytics_rules import LEAST_SIDE, Dataset, is_conspicuous, refusal
 
 COLUMN = {"obb": "obb"}  # where a task has its classes, if not in `boxes`
+AS_PREDICT = "label files are as `yolo predict` writes them"
+ADVICE = {"obb": f"{AS_PREDICT}, output.clip=true keeps oriented boxes inside the image"}
 SMALL = f"a side of less than {LEAST_SIDE} pixels"
 
 
@@ -24,6 +26,7 @@ class Refusals:
 
     def __init__(self, task: str, earlier: np.ndarray | None = None, first: tuple[str, str] | None = None) -> None:
         self._classes = COLUMN.get(task, "boxes")
+        self._advice = ADVICE.get(task, AS_PREDICT)
         self.hashes = [] if earlier is None else [earlier]
         self.first = first
 
@@ -50,5 +53,5 @@ class Refusals:
             example = f" (labels/{self.first[0]!r}: {self.first[1]})" if self.first else ""
             warnings.add(
                 f"Ultralytics will call {self.count:,} of {images:,} images corrupt and leave them out{example}; "
-                f"label files are as `yolo predict` writes them"
+                f"{self._advice}"
             )

@@ -78,7 +78,7 @@ class Writing:
         request = self.request
         if request.task == "pose" and self.kpt_shape is None:
             self.kpt_shape = _kpt_shape(rows.batch["keypoints"])
-        texts = label_texts(rows.batch, request.task, request.names, request.save_conf)
+        texts = label_texts(rows.batch, request.task, request.names, request.save_conf, request.clip)
         if request.task != "classify" and not request.save_conf:
             self.refusals.look(rows.batch, rows.labels, texts, Dataset(len(request.names), self.kpt_shape))
         return texts
