@@ -11,7 +11,10 @@ import sys
 
 from benchmarks.record import plot
 
-COSTS = ["overhead", "scaling", "start", "weights", "kinds", "large_images", "library", "engines", "resume", "nodes"]
+COSTS = [
+    *("overhead", "scaling", "start", "weights", "kinds", "large_images", "library", "engines"),
+    *("resume", "export", "nodes"),
+]
 ALL = ["peers", "forward", "streams", *COSTS, "faults"]
 ARGUMENTS = {"peers": ["--repeat", "4"]}  # as in README; other defaults are its own
 

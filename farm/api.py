@@ -47,6 +47,7 @@ def run(
     """
     began_s = time.monotonic()
     config = as_config(config, overrides)
+    exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, stdin, source)
     store = RunStore.open(prepared.config.output.dir)
     try:
@@ -65,6 +66,7 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
     if "config" not in described:
         raise OutputError(f"{run_dir} has no run.json with the config of its run; run it again instead")
     config = validate({**described["config"], "output": {**described["config"]["output"], "dir": str(run_dir)}})
+    exports.refuse_foreign(run_dir, config.output.exports)
     store = RunStore.open(run_dir)
     try:
         source = FailedRows(f"failed images of {run_dir}", described["source_root"], store.failed_paths)
@@ -104,13 +106,16 @@ def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Se
 
 def export_all(store: RunStore, formats: Sequence[str]) -> dict[str, ExportReport]:
     """Project the committed parts into each of the formats."""
-    return {name: export(store, name) for name in formats} if store.parts() else {}
+    return {name: export(store, name, anew=False) for name in formats} if store.parts() else {}
 
 
-def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | Path | None = None) -> ExportReport:
+def export(
+    store: RunStore, name: str, save_conf: bool | None = None, to: str | Path | None = None, anew: bool = True
+) -> ExportReport:
     """Project the committed parts into one format, in the run directory, or in the folder `to`.
 
-    `save_conf` defaults to what the run was configured with. Raises OutputError where the folder cannot be written.
+    Without `anew` what an earlier export has written and is still there as it was is not written again. `save_conf`
+    defaults to what the run was configured with. Raises OutputError where the folder cannot be written.
     """
     write = exports.load(name)
     if to is None and storage.is_remote(store.path):
@@ -130,8 +135,19 @@ def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | 
         task=described.get("task") or "detect",
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
+        clip=bool(output.get("clip")),
+        kpt_shape=_kpt_shape(described.get("kpt_shape")),
+        parts=None if storage.is_remote(store.path) else store.stamps(),
+        anew=anew,
     )
     return write(request, store.batches)
+
+
+def _kpt_shape(said: Any) -> tuple[int, int] | None:
+    """As run.json has it: nothing of what is no pose run, or was begun before that was written down."""
+    if isinstance(said, list) and len(said) == 2 and all(isinstance(number, int) for number in said):
+        return said[0], said[1]
+    return None
 
 
 def summarise(

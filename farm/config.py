@@ -158,6 +158,9 @@ class OutputConfig(Section):
     save_conf: Switch = Field(
         False, description="sixth column with the confidence; Ultralytics rejects it in training labels"
     )
+    clip: bool = Field(
+        False, description="move corners of oriented boxes into the image; Ultralytics drops images with boxes outside"
+    )
 
     @model_validator(mode="before")
     @classmethod

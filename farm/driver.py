@@ -256,7 +256,7 @@ class Driver:
         if not self._described and receipt.task:
             self._described = True
             self._task, self._names = receipt.task, receipt.names or {}
-            self._job.names_known(self._task, self._names)
+            self._job.names_known(self._task, self._names, receipt.kpt_shape)
 
     def _show_rows(self, number: int) -> None:
         if self._on_batch is not None:

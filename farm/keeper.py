@@ -130,6 +130,7 @@ class Keeper:
         self._error: FarmError | None = None
         self.task = ""
         self.names: dict[int, str] = {}
+        self.kpt_shape: tuple[int, int] | None = None
         self.starts: list[WorkerStart] = []
         self.stage_s: dict[str, float] = {}
         self._ready = threading.Event()
@@ -281,9 +282,9 @@ class Keeper:
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:
-            case Ready(_, task, names, own_bytes):
+            case Ready(_, task, names, own_bytes, kpt_shape):
                 worker.ready = True
-                self.task, self.names = task, names
+                self.task, self.names, self.kpt_shape = task, names, kpt_shape
                 self.starts.append(WorkerStart(self._spec.worker, time.monotonic() - worker.started_s, own_bytes))
                 self._policy.ready()
                 self._book.join(worker.uid)

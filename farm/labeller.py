@@ -63,6 +63,7 @@ class Receipt:
     failed: bytes = b""
     task: str = ""
     names: dict[int, str] | None = None
+    kpt_shape: tuple[int, int] | None = None
     took_s: float = 0.0
     worker: int = 0
     host: str = ""
@@ -187,6 +188,7 @@ class Labeller:
             items=len(items),
             task=keeper.task,
             names=keeper.names,
+            kpt_shape=keeper.kpt_shape,
             took_s=time.monotonic() - began,
             worker=self._worker,
             host=self._host,

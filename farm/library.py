@@ -362,7 +362,7 @@ class Farm:
             if store is not None:
                 store.close()
 
-    def _names_known(self, task: str, names: dict[int, str]) -> None:
+    def _names_known(self, task: str, names: dict[int, str], kpt_shape: tuple[int, int] | None) -> None:
         self.task, self.names = task, names
 
     def _fail(self, error: BaseException) -> None:

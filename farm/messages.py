@@ -60,12 +60,13 @@ ToWorker = Lease | Stop
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker's model is loaded and warm."""
+    """The worker's model is loaded and warm. `kpt_shape`: of a pose model, keypoints and values of each."""
 
     worker: int
     task: str
     names: dict[int, str]
     own_bytes: int
+    kpt_shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

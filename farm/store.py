@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,11 @@ class RunStore:
         """Committed parts, oldest first."""
         return [self.parts_dir / name for name in self._names()]
 
+    def stamps(self) -> dict[str, tuple[int, int]]:
+        """Size and time of change, in ns, of every committed part on a disk."""
+        found = {part.name: part.stat() for part in self.parts()}
+        return {name: (about.st_size, about.st_mtime_ns) for name, about in found.items()}
+
     def committed_keys(self) -> KeySet:
         """Keys of the images that are done: of the newest rows, but those that failed because of where their file lies.
 
@@ -206,13 +211,16 @@ class RunStore:
         new = (part for part in self.parts() if part.name not in known)
         return {key for part in new for key in read_part(part, ["key"])["key"].to_pylist()}
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The newest row of every image, in batches.
+    def batches(
+        self, columns: Sequence[str] | None = None, only: Collection[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The newest row of every image, in batches; with `only`, of what parts of these names hold.
 
         Only a later session can label an image again, so the parts of a single one stream as they are; several cost
         a byte of memory a row, and seventeen while they are compared.
         """
-        return (batch for _, batch in self._rows(self.parts(), columns))
+        parts = [part for part in self.parts() if only is None or part.name in only]
+        return (batch for _, batch in self._rows(parts, columns))
 
     def ok_paths(self, keys: KeySet, but_until: int | None = None) -> Iterator[str]:
         """Paths whose newest row of earlier sessions is ok and has one of the keys.

@@ -88,6 +88,10 @@ KILL_NOW = 2  # signals
 NO_WORKER = -1  # in a row that no worker made
 
 
+NamesKnown = Callable[[str, dict[int, str], tuple[int, int] | None], None]
+"""Hears task, class names and, of a pose model, the shape of its keypoints, when the first worker knows them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is to be run: everything decided before the first process starts. `keep`: write parts.
@@ -102,7 +106,7 @@ class Job:
     environment: dict[str, str]
     task: str | None
     names: dict[int, str]
-    names_known: Callable[[str, dict[int, str]], None]
+    names_known: NamesKnown
     keep: bool = True
     loaded_digest: str | None = None
 
@@ -281,13 +285,13 @@ class Supervisor:
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:
-            case Ready(_, task, names, own_bytes):
+            case Ready(_, task, names, own_bytes, kpt_shape):
                 worker.ready = True
                 self._starts.append(WorkerStart(worker.spec.worker, time.monotonic() - worker.started_s, own_bytes))
                 self._ready_s = self._ready_s or time.monotonic()
                 self._policy.ready()
                 self._book.join(worker.uid)
-                self._describe(task, names)
+                self._describe(task, names, kpt_shape)
                 if self._draining:
                     worker.stop()
             case InitFailed(_, kind, text, permanent):
@@ -384,12 +388,12 @@ class Supervisor:
             self._fatal = TooManyFailures(f"{reason}; {self._tally.commonest()}")
             self._drain()
 
-    def _describe(self, task: str, names: dict[int, str]) -> None:
+    def _describe(self, task: str, names: dict[int, str], kpt_shape: tuple[int, int] | None) -> None:
         """The first worker that is ready says what parts are about."""
         if not self._described:
             self._described = True
             self._task, self._names = task, names
-            self._job.names_known(task, names)
+            self._job.names_known(task, names, kpt_shape)
             self._tell(Describe(task, names))
 
     def _tell(self, message: Any) -> None:

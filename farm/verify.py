@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from farm import storage
 from farm.errors import PartError, UnreadablePartError
 from farm.exports.base import Warnings
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
-from farm.exports.label_tree import label_path
-from farm.exports.shared_labels import Losers, labelled_paths
-from farm.exports.yolo import NAME_ERRORS
+from farm.exports.label_tree import NAME_ERRORS, label_path
+from farm.exports.listing import files_below
+from farm.exports.shared_labels import Losers, among, labelled_paths, name_hashes
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
 from farm.schema import STAGE_LIST, STATUS_OK, names_of
 from farm.store import (
@@ -40,6 +40,7 @@ from farm.store import (
 )
 
 SHOWN = 20  # problems of one kind that are spelled out
+FILES_AT_ONCE = 4096  # names of label files looked up together
 NO_SUCH_NAME = "\0"  # in place of a text: no file can have that name, which the export said
 SIGHTING = np.dtype(
     [("path", DIGEST), ("key", DIGEST), ("session", np.int64), ("failed", np.bool_), ("vanished", np.bool_)]
@@ -75,9 +76,10 @@ def verify(run_dir: str | Path) -> Verification:
 
 
 def _limited(found: Iterator[str], more: str) -> list[str]:
-    lines = list(found)
-    rest = len(lines) - SHOWN
-    return lines[:SHOWN] + ([f"{rest} {more}"] if rest > 0 else [])
+    """The first SHOWN lines, and how many more there are: of millions none is kept."""
+    lines = list(islice(found, SHOWN))
+    rest = sum(1 for _ in found)
+    return lines + ([f"{rest} {more}"] if rest else [])
 
 
 def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
@@ -203,25 +205,38 @@ def _check_labels(store: RunStore) -> Iterator[str]:
     task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)
     labels = store.path / "labels"
     losers = Losers(store.batches, root, Warnings())
-    expected: set[str] = set()
+    expected: list[np.ndarray] = []
     for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
-        texts = label_texts(good, task, names, bool(output.get("save_conf")))
+        texts = label_texts(good, task, names, bool(output.get("save_conf")), bool(output.get("clip")))
         paths = labelled_paths(good)
-        for path, text, loses in zip(paths, texts, losers.among(paths), strict=True):
-            label = label_path(path, root)
-            expected.add(label)
-            if not loses and _read(labels / label) not in (text, NO_SUCH_NAME):
+        wanted = [label_path(path, root) for path in paths]
+        expected.append(name_hashes(wanted))
+        for label, text, loses in zip(wanted, texts, losers.among(paths), strict=True):
+            if not loses and _read(f"{labels}/{label}") not in (text, NO_SUCH_NAME):
                 yield f"labels/{label!r} is not what the parts give; `farm export {store.path}` writes it again"
-    for folder, _, files in os.walk(labels):
-        for file in files:
-            name = os.path.relpath(os.path.join(folder, file), labels)
-            if name not in expected:
-                yield f"labels/{name!r} belongs to no image of the run"
+    yield from _strangers(labels, expected)
 
 
-def _read(path: Path) -> str:
-    """A label file's text; nothing where there is none. Links are not followed: no export makes any."""
+def _strangers(labels: Path, expected: list[np.ndarray]) -> Iterator[str]:
+    """Files of no image. `expected`: hashes of what images have; eight bytes a path is what a run of millions costs."""
+    known = np.concatenate([np.empty(0, np.uint64), *expected])
+    expected.clear()
+    known.sort()
+    names = (name for name, _ in files_below(labels))
+    try:
+        while some := list(islice(names, FILES_AT_ONCE)):
+            unknown = np.flatnonzero(~among(name_hashes(some), known))
+            yield from (f"labels/{some[at]!r} belongs to no image of the run" for at in unknown)
+    except OSError as error:
+        yield f"{error.filename} cannot be listed: {error.strerror}"
+
+
+def _read(path: str) -> str:
+    """A label file's text; nothing where there is none. Links are not followed: no export makes any.
+
+    `path` is no Path, whose every name Python would keep in a table of its own.
+    """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8", newline="") as file:
             return file.read()

@@ -121,7 +121,8 @@ def serve(
         to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
         raise SystemExit(1) from None
     own_bytes = psutil.Process().memory_full_info().uss
-    to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes))
+    kpt_shape = getattr(model, "kpt_shape", None)
+    to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes, kpt_shape))
     try:
         Worker(spec, model, batch, leases, pulse, to_supervisor, to_collector).run()
     except (BrokenPipeError, ConnectionResetError):

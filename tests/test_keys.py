@@ -1,8 +1,10 @@
 """The key set against Python's own set, with keys that collide in their first half."""
 
+import math
 import os
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
 from farm.keys import KeySet, split
@@ -39,3 +41,30 @@ def test_nothing_is_in_an_empty_set():
 def test_split_undoes_join():
     keys = [os.urandom(16) for _ in range(5)]
     assert split(b"".join(keys)) == keys
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_keys_are_copied_once_for_each_doubling(bulk, monkeypatch):
+    """Counted, not timed: chunk after chunk, as a run of any length adds them."""
+    monkeypatch.setattr("farm.keys.MERGE_AT", 64)
+    keys, chunks = KeySet(), 512
+    for _ in range(chunks):
+        chunk = os.urandom(16 * 64)
+        if bulk:
+            keys.add_bulk([chunk])
+        else:
+            keys.add(split(chunk))
+    held = len(keys)
+    assert held == 64 * chunks
+    assert keys.moved <= held * (2 + math.log2(chunks)), "not in proportion to the square"
+
+
+def test_what_was_asked_for_is_known_after_merges():
+    keys, added = KeySet(), [os.urandom(16) for _ in range(700)]
+    for first in range(0, 700, 7):
+        keys.add_bulk([b"".join(added[first : first + 7])])
+        keys.contains(added[first : first + 3])
+    rest = [key for number, key in enumerate(added) if number % 7 >= 3]
+    unmet = keys.never_met()
+    assert len(unmet) == len(rest)
+    assert all(unmet.contains(rest))

@@ -25,9 +25,10 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from farm import engines
+    from farm import engines, exports
     from farm.engines import settling
 
+    exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, sys.stdin.buffer)
     console = Console(soft_wrap=True)
     resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)

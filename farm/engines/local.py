@@ -30,7 +30,7 @@ from farm.sources import open_source
 from farm.sources.base import Entry, Source
 from farm.store import RUN_FILE, WEIGHTS_DIGEST, RunStore
 from farm.summary import Snapshot
-from farm.supervisor import Job, Outcome, Supervisor
+from farm.supervisor import Job, NamesKnown, Outcome, Supervisor
 from farm.version import VERSION
 
 LABEL_VERSIONS = {"ultralytics": "ultralytics", "torch": "torch", "opencv-python": "cv2", "numpy": "numpy"}
@@ -174,10 +174,10 @@ def job_of(
     prepared: Prepared,
     task: str | None,
     names: dict[int, str],
-    names_known: Callable[[str, dict[int, str]], None],
+    names_known: NamesKnown,
     keep: bool = True,
 ) -> Job:
-    """What the supervisor is told of a run. `names_known` hears task and class names when the first worker knows."""
+    """What the supervisor is told of a run."""
     return Job(
         config=_with_executable(prepared),
         placements=_grouped(prepared),
@@ -236,9 +236,9 @@ class Record:
     def begin(self) -> None:
         self._store.write_json(RUN_FILE, self._data)
 
-    def names_known(self, task: str, names: dict[int, str]) -> None:
+    def names_known(self, task: str, names: dict[int, str], kpt_shape: tuple[int, int] | None) -> None:
         """The first worker is ready: what the class ids mean."""
-        self._data |= {"task": task, "names": {str(i): name for i, name in names.items()}}
+        self._data |= {"task": task, "names": {str(i): name for i, name in names.items()}, "kpt_shape": kpt_shape}
         self.begin()
 
 

@@ -6,19 +6,30 @@ shared_labels.py     images that would share a label file, and which of them kee
 label_lines.py       rows of a batch as the lines Ultralytics would have written
 label_tree.py        a tree of small files that appears whole, in place of the old one
 dataset_files.py     images link, images.txt, data.yaml
+listing.py           every file below a folder, one at a time
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
+from farm import storage
 from farm.errors import ConfigError
+from farm.exports import claim
 from farm.exports.base import Batches, ExportReport, ExportRequest
 
 EXPORTS = {"yolo": "farm.exports.yolo"}
 
 Export = Callable[[ExportRequest, Batches], ExportReport]
+
+
+def refuse_foreign(run_dir: str | Path, formats: Sequence[str]) -> None:
+    """Raises OutputError where files in a run directory to be would be replaced and are not farm's."""
+    folder = storage.folder_of(run_dir)
+    if formats and not storage.is_remote(folder):
+        claim.refuse_foreign(folder)
 
 
 def load(name: str) -> Export:

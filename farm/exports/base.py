@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
 WARNINGS_SHOWN = 20
 
-Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
-"""Streams the rows of a run, with the columns of the given names. An export may ask more than once."""
+Stamp = tuple[int, int]
+"""Size in bytes and time of change in ns: what tells that a file is still the same, without reading it."""
+
+
+class Batches(Protocol):
+    """Streams the newest rows of a run. An export may ask more than once."""
+
+    def __call__(self, columns: Sequence[str], only: Collection[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Columns of the given names; of the parts of those names, of all without `only`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +29,11 @@ class ExportRequest:
 
     `source_root` is the absolute folder that its relative paths belong to, if there is one.
 
-    `kpt_shape` is (keypoints, values of each); without it a pose run is asked for its first object.
+    `kpt_shape` is (keypoints, values of each), as the model says it; without it a pose run's first object tells.
+    `clip`: keep corners of oriented boxes inside the image.
+
+    `parts` are those that there are when the export begins; without them nothing is remembered of it. `anew`: write
+    everything, even what is there from an earlier export.
     """
 
     folder: Path
@@ -29,6 +42,9 @@ class ExportRequest:
     names: Mapping[int, str]
     save_conf: bool
     kpt_shape: tuple[int, int] | None = None
+    clip: bool = False
+    parts: Mapping[str, Stamp] | None = None
+    anew: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,20 +31,31 @@ def claimed(folder: Path) -> Iterator[None]:
             raise RunLockedError(f"{folder} is being exported by another process; wait for it") from None
         except OSError:
             pass  # NFS cannot lock a folder; there, two exports at a time are the user's to avoid
-        foreign = [name for name in REPLACED if _holds_something(folder / name)]
-        if foreign and not _is_ours(folder):
-            raise OutputError(
-                f"{folder} has {' and '.join(foreign)} that farm did not write and would replace; "
-                f"move them away, then export again with `farm export`"
-            )
+        _refuse(folder, "move them away, then export again with `farm export`")
         yield
     finally:
         os.close(lock)
 
 
+def refuse_foreign(folder: Path) -> None:
+    """Before anything is labelled: raises OutputError where the labels could not be written at the end."""
+    try:
+        _refuse(folder, "move them away, or give another output.dir, or output.exports=[]")
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename} cannot be looked into: {error.strerror}; labels are to be written there"
+        ) from None
+
+
 def mark(folder: Path) -> None:
     """Say that labels/ is farm's, where no data.yaml says it."""
     (folder / MARK).touch()
+
+
+def _refuse(folder: Path, advice: str) -> None:
+    foreign = [name for name in REPLACED if _holds_something(folder / name)]
+    if foreign and not _is_ours(folder):
+        raise OutputError(f"{folder} has {' and '.join(foreign)} that farm did not write and would replace; {advice}")
 
 
 def _holds_something(path: Path) -> bool:

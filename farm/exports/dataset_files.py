@@ -36,8 +36,7 @@ class ImageList:
         self._tree = Replacement(folder / LINKS)
         self._temporary = folder / ".images.txt.tmp"
         self._file = open(self._temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
-        self._links = 0
-        self._folders: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
         self.left_out = 0
         self.left_out_first = ""
 
@@ -49,15 +48,13 @@ class ImageList:
             self.left_out += 1
             self.left_out_first = self.left_out_first or path
             return
-        if folder not in self._folders:
-            self._folders[folder] = self._prefix(folder, posixpath.dirname(label))
-        self._file.write(f"{self._folders[folder]}/{name}\n")
+        self._file.write(f"{self._prefix(folder, posixpath.dirname(label))}/{name}\n")
 
     def publish(self) -> None:
         """The list is whole: it and its links take their names."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        if self._links:
+        if self._numbers:
             self._tree.swap()
         else:
             self._tree.drop_both()
@@ -67,11 +64,16 @@ class ImageList:
         self._file.close()
 
     def _prefix(self, folder: str, labels: str) -> str:
-        """How lines of this folder begin: through `images`, or through links of its own to images and labels."""
+        """How lines of this folder begin: through `images`, or through links of its own to images and labels.
+
+        Remembered are those that have links; there may be millions of others.
+        """
         if self._through_images and labels == folder and SPLIT_AT not in folder.split("/"):
             return "./images/" + folder if folder else "./images"
-        number = f"{self._links:05d}"
-        self._links += 1
+        if folder in self._numbers:
+            return f"./{LINKS}/images/{self._numbers[folder]:05d}"
+        number = f"{len(self._numbers):05d}"
+        self._numbers[folder] = len(self._numbers)
         for kind, target in (
             ("images", posixpath.join(self._root, folder)),
             ("labels", posixpath.join("../../labels", labels)),

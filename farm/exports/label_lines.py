@@ -25,10 +25,13 @@ LINE_COLUMNS = {
 }
 
 
-def label_texts(batch: pa.RecordBatch, task: str, names: Mapping[int, str], save_conf: bool) -> list[str]:
+def label_texts(
+    batch: pa.RecordBatch, task: str, names: Mapping[int, str], save_conf: bool, clip: bool = False
+) -> list[str]:
     """The text of each row's label file; empty where nothing was found.
 
-    `batch` holds width, height and the task's columns (LINE_COLUMNS); rows of failed images must be left out.
+    `batch` holds width, height and the task's columns (LINE_COLUMNS); rows of failed images must be left out. `clip`:
+    corners of oriented boxes are moved into the image, which `yolo predict` does not do; all else lies inside it.
     """
     if task == "classify":
         return _class_texts(batch["probs"], names)
@@ -44,6 +47,8 @@ def label_texts(batch: pa.RecordBatch, task: str, names: Mapping[int, str], save
         values, counts = _points(batch["keypoints"], size, _keypoint_fields(batch["keypoints"]))
         return _ragged_texts(heads, values, counts, tails, offsets, keep=np.ones(len(counts), bool))
     coordinates = _corners(flat, size, offsets) if task == "obb" else _xywhn(flat, size)
+    if task == "obb" and clip:
+        coordinates = coordinates.clip(0, 1)
     return _even_texts(np.hstack([classes, coordinates, tails]), offsets)
 
 

@@ -1,4 +1,4 @@
-"""A tree of small files that replaces an older one whole: written beside it, then swapped by renames.
+"""A tree of small files that replaces an older one whole: written beside it, then swapped by renames. Or changes to it.
 
 A crash leaves the old tree or the new one, never a mixture. What a dead export left behind goes at the next one, which
 also takes back an old tree that was moved away and not yet replaced. One export at a time (see claim.py).
@@ -6,14 +6,23 @@ also takes back an old tree that was moved away and not yet replaced. One export
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import posixpath
 import re
 import shutil
+import stat
 from pathlib import Path
+
+from farm.exports.record import Contents
 
 TEMPORARY = ".tmp-"
 REPLACED = ".old-"
+NAME_ERRORS = frozenset(  # what a file system says of a name that it does not take
+    (errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ, errno.ENOTEMPTY)
+)
+FOLDERS_KEPT = 10_000  # folders known to be there, in a megabyte; one more costs a call
 
 
 class Replacement:
@@ -32,6 +41,10 @@ class Replacement:
             os.rename(self._final, self._old)
         os.rename(self.path, self._final)
         _remove(self._old)
+
+    def discard(self) -> None:
+        """The old tree stays."""
+        _remove(self.path)
 
     def drop_both(self) -> None:
         """There is nothing to show: neither the new tree nor the old one stays."""
@@ -59,32 +72,110 @@ def _remove(path: Path) -> None:
 
 
 class LabelTree:
-    """Write files, then `swap`. Paths are relative, normalised, with `/` between components."""
+    """Write files, then `swap`. Paths are relative, normalised, with `/` between components.
+
+    `contents`: what a record says of the tree.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._replacement = Replacement(folder)
         self._prefix = f"{self._replacement.path}/"
-        self._made: set[str] = set()
-        self.files = 0
+        self._folders = _Folders(self._prefix)
+        self.contents = Contents()
 
     def write(self, path: str, text: str) -> None:
         """One file. Raises OSError, or ValueError for a name with a NUL."""
-        folder = posixpath.dirname(path)
-        if folder not in self._made:
-            os.makedirs(self._prefix + folder, exist_ok=True)
-            self._made.add(folder)
-        descriptor = os.open(self._prefix + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-        try:
-            rest = memoryview(text.encode())
-            while rest:  # a disk that fills up takes a part, and refuses at the next call
-                rest = rest[os.write(descriptor, rest) :]
-        finally:
-            os.close(descriptor)
-        self.files += 1
+        self._folders.make(posixpath.dirname(path))
+        self.contents.add(path, _write(self._prefix + path, text))
 
     def swap(self) -> None:
         """The new tree takes the old one's place."""
         self._replacement.swap()
+
+
+class LabelChanges:
+    """Replace or remove files of a tree that is there, one by one. Close it at the end.
+
+    Each is written beside the tree and takes its name by a rename: who reads the tree finds the old or the new one.
+    """
+
+    def __init__(self, folder: Path, contents: Contents) -> None:
+        """`contents`: of the tree as it is."""
+        self._beside = Replacement(folder)
+        self._prefix = f"{folder}/"
+        self._folders = _Folders(self._prefix)
+        self.contents = contents
+
+    def write(self, path: str, text: str) -> None:
+        """As `LabelTree.write`, whether or not there is such a file."""
+        temporary = f"{self._beside.path}/label"
+        found = _write(temporary, text)
+        try:
+            self._folders.make(posixpath.dirname(path))
+            before = self._find(path)
+            os.replace(temporary, self._prefix + path)
+        except (OSError, ValueError):
+            os.unlink(temporary)
+            raise
+        if before is not None:
+            self.contents.remove(path, before)
+        self.contents.add(path, found)
+
+    def remove(self, path: str) -> None:
+        """If there is such a file; and the folders that it leaves empty."""
+        try:
+            before = self._find(path)
+        except (OSError, ValueError):  # no file can have that name
+            return
+        if before is None or stat.S_ISDIR(before.st_mode):  # a folder of that name has other labels in it
+            return
+        os.unlink(self._prefix + path)
+        self.contents.remove(path, before)
+        folder = posixpath.dirname(path)
+        with contextlib.suppress(OSError):
+            while folder:
+                os.rmdir(self._prefix + folder)
+                self._folders.forget(folder)
+                folder = posixpath.dirname(folder)
+
+    def close(self) -> None:
+        self._beside.discard()
+
+    def _find(self, path: str) -> os.stat_result | None:
+        try:
+            return os.lstat(self._prefix + path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+class _Folders:
+    """Makes folders of a tree, and remembers the last ones: images of a folder follow each other."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._made: dict[str, None] = {}
+
+    def make(self, folder: str) -> None:
+        if folder in self._made:
+            return
+        os.makedirs(self._prefix + folder, exist_ok=True)
+        if len(self._made) >= FOLDERS_KEPT:
+            self._made.clear()
+        self._made[folder] = None
+
+    def forget(self, folder: str) -> None:
+        self._made.pop(folder, None)
+
+
+def _write(path: str, text: str) -> os.stat_result:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        rest = memoryview(text.encode())
+        while rest:  # a disk that fills up takes a part, and refuses at the next call
+            rest = rest[os.write(descriptor, rest) :]
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def label_path(path: str, root: str) -> str:

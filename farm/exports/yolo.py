@@ -1,30 +1,28 @@
 """The YOLO export: labels/**/*.txt mirroring the source, and the files that make the run directory a dataset.
 
-Runs in the process that asks for it, after the run. One pass over the parts finds images that would share a label
-file, another writes. Of a run of millions it keeps eight bytes an image. A classification run gets labels only: its
-datasets are folders of classes, which no list of files can describe.
+Runs in the process that asks for it, after the run. Nothing is written where an earlier export wrote all of it and
+what it wrote is still there (record.py), and little where little is new (update.py). Else one pass over the parts finds
+images that would share a label file, and another writes. Of a run of millions it keeps eight bytes an image. A
+classification run gets labels only: its datasets are folders of classes, which no list of files can describe.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+import contextlib
+import functools
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from farm.errors import OutputError
-from farm.exports.base import Batches, ExportReport, ExportRequest, Warnings
+from farm.exports import record
+from farm.exports.base import Batches, ExportReport, ExportRequest
 from farm.exports.claim import claimed, mark
-from farm.exports.dataset_files import ImageList, images_is_free, link_images, write_data_yaml
-from farm.exports.label_lines import LINE_COLUMNS, label_texts
-from farm.exports.label_tree import LabelTree, label_path
-from farm.exports.shared_labels import PATHS, Losers, labelled_paths
-from farm.schema import STATUS_OK
-
-ROWS_AT_ONCE = 1024  # images formatted at a time: a large part must not become as many Python numbers
-NAME_ERRORS = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ}
+from farm.exports.dataset_files import ImageList, images_is_free, write_data_yaml
+from farm.exports.label_tree import NAME_ERRORS, LabelTree
+from farm.exports.update import CannotUpdate, is_little, update
+from farm.exports.writing import Rows, Writing
 
 
 def export(request: ExportRequest, batches: Batches) -> ExportReport:
@@ -35,7 +33,7 @@ def export(request: ExportRequest, batches: Batches) -> ExportReport:
     """
     try:
         with claimed(request.folder):
-            return _Writing(request, batches).run()
+            return _export(request, batches)
     except OSError as error:
         raise OutputError(
             f"labels of {request.folder} cannot be written: {error.strerror or error}; "
@@ -43,85 +41,60 @@ def export(request: ExportRequest, batches: Batches) -> ExportReport:
         ) from error
 
 
-class _Writing:
-    """One export: what it has counted and what it has to say."""
+def _export(request: ExportRequest, batches: Batches) -> ExportReport:
+    """Nothing, a little, or everything."""
+    linked = request.source_root is not None and images_is_free(request.folder)
+    if request.parts is None:
+        return _write_all(Writing(request, batches, linked))
+    batches = functools.partial(_of, batches, frozenset(request.parts))
+    earlier = None if request.anew else record.read(request.folder)
+    if earlier is not None and earlier.vouches_for(request.folder, record.options_of(request, linked)):
+        new = earlier.newer(request.parts)
+        if new is not None and not new:
+            return earlier.report(request.folder)
+        if new and is_little(request, earlier, new):
+            with contextlib.suppress(CannotUpdate):
+                return update(Writing(request, batches, linked), earlier, new)
+    return _write_all(Writing(request, batches, linked))
 
-    def __init__(self, request: ExportRequest, batches: Batches) -> None:
-        self._request = request
-        self._batches = batches
-        self._root = request.source_root or "/"
-        self._linked = request.source_root is not None and images_is_free(request.folder)
-        self._warnings = Warnings()
-        self._kpt_shape = request.kpt_shape
-        self._images = 0
 
-    def run(self) -> ExportReport:
-        losers = Losers(self._batches, self._root, self._warnings)
-        folder = self._request.folder
-        tree = LabelTree(folder / "labels")
-        with ExitStack() as stack:
-            listed = None
-            if self._request.task != "classify":
-                listed = stack.enter_context(closing(ImageList(folder, self._root, self._linked)))
-            for batch in self._labelled():
-                self._write(batch, losers, tree, listed)
-            self._publish(tree, listed)
-        return ExportReport(str(folder / "labels"), tree.files, self._images, self._warnings.shown())
+def _of(
+    batches: Batches, parts: Collection[str], columns: Sequence[str], only: Collection[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Of the parts that there were when the export began: a run that goes on may add some."""
+    return batches(columns, parts if only is None else only)
 
-    def _labelled(self) -> Iterator[pa.RecordBatch]:
-        """Rows of labelled images, some at a time."""
-        for batch in self._batches([*PATHS, "width", "height", *LINE_COLUMNS[self._request.task]]):
-            good = batch.filter(pc.equal(batch["status"], STATUS_OK))
-            for start in range(0, good.num_rows, ROWS_AT_ONCE):
-                yield good.slice(start, ROWS_AT_ONCE)
 
-    def _write(self, batch: pa.RecordBatch, losers: Losers, tree: LabelTree, listed: ImageList | None) -> None:
-        if self._request.task == "pose" and self._kpt_shape is None:
-            self._kpt_shape = _kpt_shape(batch["keypoints"])
-        texts = label_texts(batch, self._request.task, self._request.names, self._request.save_conf)
-        paths = labelled_paths(batch)
-        for path, text, loses in zip(paths, texts, losers.among(paths), strict=True):
-            if loses:
-                continue
-            self._images += 1
-            label = label_path(path, self._root)
-            try:
-                if text:
-                    tree.write(label, text)
-            except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
-                    raise  # a full disk, not a bad name: the old labels stay
-                self._warnings.add(f"no label file for {path!r}: {getattr(error, 'strerror', None) or error}")
-                continue
-            if listed is not None:
-                listed.add(path, label)
-
-    def _publish(self, tree: LabelTree, listed: ImageList | None) -> None:
-        """Everything is written: let it appear. First what says that it is farm's."""
-        request = self._request
+def _write_all(writing: Writing) -> ExportReport:
+    """A new tree of labels in place of the old one."""
+    request, folder = writing.request, writing.folder
+    losers = writing.losers()
+    tree = LabelTree(folder / "labels")
+    with ExitStack() as stack:
+        listed = writing.open_list(stack)
+        for rows in writing.labelled(texts=True):
+            _write(writing, rows.without(losers), tree, listed)
+        # Everything is written: let it appear. First what says that it is farm's
         if listed is None:
-            mark(request.folder)
-            tree.swap()
-            return
-        write_data_yaml(request.folder, request.names, self._kpt_shape, request.save_conf)
+            mark(folder)
+        else:
+            write_data_yaml(folder, request.names, writing.kpt_shape, request.save_conf)
         tree.swap()
-        listed.publish()
-        if self._linked:
-            link_images(request.folder, self._root)
-        elif request.source_root is not None:
-            self._warnings.add(f"{request.folder / 'images'} is there and is no link; it was left alone")
-        (request.folder / "labels.cache").unlink(missing_ok=True)  # Ultralytics' cache of what was there before
-        if listed.left_out:
-            self._warnings.add(
-                f"{listed.left_out} images are labelled but not listed in images.txt, {listed.left_out_first!r} first: "
-                f"Ultralytics cannot read their names from a list, or not their kind"
-            )
+        writing.publish_list(listed)
+    return writing.report(tree.contents)
 
 
-def _kpt_shape(keypoints: pa.Array) -> tuple[int, int] | None:
-    """(keypoints of an object, values of each), from the first object there is."""
-    objects = keypoints.flatten()
-    if not len(objects):
-        return None
-    points = objects[0].values
-    return len(points), 2 if points.field("confidence").null_count else 3
+def _write(writing: Writing, rows: Rows, tree: LabelTree, listed: ImageList | None) -> None:
+    writing.images += len(rows.paths)
+    for path, label, text in zip(rows.paths, rows.labels, writing.texts(rows), strict=True):
+        try:
+            if text:
+                tree.write(label, text)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
+                raise  # a full disk, not a bad name: the old labels stay
+            writing.unnamed += 1
+            writing.warnings.add(f"no label file for {path!r}: {getattr(error, 'strerror', None) or error}")
+            continue
+        if listed is not None:
+            listed.add(path, label)

@@ -17,8 +17,9 @@ class Model(Protocol):
     channels      3: images come as BGR, 1: as grey, else: as the file has them
     needs_pixels  False: nothing is read or decoded, `predict` gets no images
 
-    More is used where a model has it: `reduced_side`, the long side in pixels below which no image may be decoded
-    (model.decode: reduced); `stages`, the seconds that the last `predict` spent by stage (preprocess, forward,
+    More is used where a model has it: `kpt_shape`, the keypoints of an object and the values of each (2 or 3), for the
+    data.yaml of a pose run; `reduced_side`, the long side in pixels below which no image may be decoded (model.decode:
+    reduced); `stages`, the seconds that the last `predict` spent by stage (preprocess, forward,
     postprocess, and `device`, by the device's own clock); `fitting_batch(wanted, share)`, which lowers a planned batch
     to what a share of the device's memory has room for; `max_batch`, beyond which it takes none; `release_memory()`,
     called after the device ran out of it. A model whose device works by itself sets `overlaps = True` and is an

@@ -57,6 +57,7 @@ class FakeModel:
     fits: int | None = None
     task: str = "detect"
     names: Mapping[int, str] = field(default_factory=lambda: {0: "thing", 1: "other"})
+    kpt_shape: Sequence[int] | None = None
     channels: int = 3
     needs_pixels: bool = False
     _columns: dict[int, pa.Array] = field(default_factory=dict)

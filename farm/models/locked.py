@@ -30,6 +30,7 @@ class LockedModel:
         self.task = model.task
         self.names: Mapping[int, str] = model.names
         self.channels = model.channels
+        self.kpt_shape: tuple[int, int] | None = getattr(model, "kpt_shape", None)
         self.needs_pixels = model.needs_pixels
         self.reduced_side: int | None = getattr(model, "reduced_side", None)
         self.max_batch: int | None = getattr(model, "max_batch", None)

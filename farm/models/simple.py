@@ -33,6 +33,7 @@ class SimpleModel:
         self._origin = origin
         self.task: str = getattr(model, "task", "detect")
         self.names: Mapping[int, str] = dict(getattr(model, "names", {}))
+        self.kpt_shape: tuple[int, int] | None = getattr(model, "kpt_shape", None)
         if self.task not in TASKS:
             raise ModelError(f"model.factory {origin} made a model for {self.task}; farm labels {', '.join(TASKS)}")
 

@@ -102,6 +102,7 @@ class YoloModel:
         self._transforms_host_side = self.task == "classify" and self._predictor.device_transform is None
         self.names: Mapping[int, str] = {int(i): str(name) for i, name in self._predictor.model.names.items()}
         self.channels = int(getattr(self._predictor.model, "channels", 3) or 3)
+        self.kpt_shape = _kpt_shape(self._predictor.model) if self.task == "pose" else None
         self.reduced_side = None if self.task == "classify" else max(self._predictor.imgsz)
         self.stages: dict[str, float] = {}
         self.restore_threads()
@@ -262,6 +263,12 @@ class YoloModel:
         import torch
 
         return torch.cuda.stream(self._beside)
+
+
+def _kpt_shape(network: Any) -> tuple[int, int] | None:
+    """Keypoints of an object and values of each, as the weights say it, of whatever format."""
+    shape = getattr(network, "kpt_shape", None)
+    return None if shape is None else (int(shape[0]), int(shape[1]))
 
 
 def fitting_batch(wanted: int, room_bytes: int, measured: tuple[int, int], peaks: Sequence[int]) -> int:

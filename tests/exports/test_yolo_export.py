@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from farm.errors import OutputError, RunLockedError
-from farm.exports import yolo
+from farm.exports import writing
 from farm.exports.base import WARNINGS_SHOWN
 from farm.exports.claim import claimed
 from farm.exports.label_tree import LabelTree
@@ -215,7 +215,7 @@ def test_memory_does_not_grow_with_images(rows, export, monkeypatch):
 
 
 def test_large_batches_are_formatted_in_pieces(rows, export, labels, monkeypatch):
-    monkeypatch.setattr(yolo, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(writing, "ROWS_AT_ONCE", 3)
     export(rows([f"{n}.jpg" for n in range(10)]))
     assert set(labels().values()) == {LINE}
     assert len(labels()) == 10
@@ -227,3 +227,29 @@ def test_a_classification_run_gets_labels_only(rows, export, labels, tmp_path):
     assert labels() == {"a/x.txt": b"0.50 dog\n0.25 two words\n0.12 cat\n"}
     assert sorted(os.listdir(tmp_path / "run")) == [".yolo-export", "labels"]
     assert report.images == 1
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_images_that_ultralytics_would_leave_out_are_counted(rows, export, labels, more):
+    inside = {"class_id": 1, "confidence": 0.5, "cx": 50, "cy": 50, "w": 20, "h": 10, "angle": 0.3}
+    outside = {**inside, "cx": 104}
+    images = ["in.jpg", *(f"out{number}.jpg" for number in range(more))]
+    obb = [[inside], *([[inside, outside]] * more)]
+    report = export(rows(images, "obb", boxes=[], obb=obb), task="obb")
+    assert len(labels()) == 1 + more, "labels stay as they are"
+    said = f"Ultralytics will call {more} of {1 + more} images corrupt and leave them out (labels/'out0.txt': "
+    assert [warning.startswith(said) for warning in report.warnings] == [True] * bool(more)
+    clipped = export(rows(images, "obb", boxes=[], obb=obb), task="obb", clip=True)
+    assert not clipped.warnings
+    assert all(0 <= float(number) <= 1 for text in labels().values() for number in text.split())
+
+
+def test_images_too_small_for_ultralytics_are_counted_too(rows, export):
+    report = export(rows(["x.jpg", "y.jpg", "z.jpg"], width=[100, 9, 100], height=[100, 100, None], boxes=[]))
+    assert "call 1 of 3 images corrupt and leave them out (labels/'y.txt': a side" in report.warnings[0]
+
+
+def test_what_ultralytics_does_not_open_is_not_judged(rows, export):
+    outside = [{**BOX, "x2": 400.0}]
+    assert export(rows(["x.jpg"], boxes=outside)).warnings
+    assert not export(rows(["x.jpg"], boxes=outside), save_conf=True).warnings
