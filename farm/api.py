@@ -19,10 +19,11 @@ from farm.keys import KeySet
 from farm.models.backends import faster
 from farm.models.conversions import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
+from farm.run_file import config_of, output_of
 from farm.schema import names_of
 from farm.sources.base import Source
 from farm.sources.rows import FailedRows
-from farm.store import SUMMARY_FILE, RunStore
+from farm.store import RUN_FILE, SUMMARY_FILE, RunStore
 from farm.summary import Summary
 from farm.supervisor import Outcome
 from farm.tally import Tally
@@ -61,15 +62,20 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
     Raises OutputError where `run_dir` is no run, SourceError where none of its images has failed.
     """
     began_s = time.monotonic()
-    described = RunStore.view(run_dir).describe()
-    if "config" not in described:
-        raise OutputError(f"{run_dir} has no run.json with the config of its run; run it again instead")
-    config = validate({**described["config"], "output": {**described["config"]["output"], "dir": str(run_dir)}})
+    view = RunStore.view(run_dir)
+    described, file = view.describe(), str(view.path / RUN_FILE)
+    values, root = config_of(described, file)
+    config = validate({**values, "output": {**output_of(described), "dir": str(run_dir)}}, file)
     store = RunStore.open(run_dir)
     try:
-        source = FailedRows(f"failed images of {run_dir}", described["source_root"], store.failed_paths)
+        source = FailedRows(f"failed images of {run_dir}", root, store.failed_paths)
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
+        if source.has_moved():
+            raise SourceError(
+                f"the source of {run_dir} is not at {root} any more; `farm run` with the place where it is now goes on "
+                f"with it, and remembers the place"
+            )
         prepared = engines.load(config.engine).prepare(config, source=source)
         return _label(prepared, store, hooks or Hooks(), KeySet(), began_s)
     finally:
@@ -123,7 +129,7 @@ def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | 
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
     described = store.describe()
-    output = described.get("config", {}).get("output", {})
+    output = output_of(described)
     request = ExportRequest(
         folder=folder,
         source_root=described.get("source_root") or "/",

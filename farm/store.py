@@ -27,8 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from farm import storage
-from farm.errors import OutputError, PartError, RunMismatchError, TornPartError
+from farm import continuation, run_file, storage
+from farm.continuation import Difference
+from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchError, TornPartError
 from farm.keys import KeySet
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
@@ -44,7 +45,6 @@ LOCK_FILE = ".lock"
 MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last
 SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
-WEIGHTS_DIGEST = "weights digest"  # in a fingerprint
 HEX_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 SHOWN_DIGITS = 12
 COMPRESSION = "zstd"
@@ -109,14 +109,16 @@ class RunStore:
     # run.json
 
     def describe(self) -> dict[str, Any]:
-        """run.json, or an empty mapping where the run has not begun."""
+        """run.json, or an empty mapping where there is none. Raises DamagedRunError as farm.run_file.parse does."""
+        path = self.path / RUN_FILE
         try:
-            data = json.loads(storage.read(self.path / RUN_FILE))
+            data = storage.read(path)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{self.path / RUN_FILE} cannot be read ({error}); move the folder away") from None
-        return data if isinstance(data, dict) else {}
+        except OSError as error:
+            said = f"{path} cannot be read: {error.strerror or error}; mend that, and run the same command again"
+            raise DamagedRunError(said) from None
+        return run_file.parse(data, str(path))
 
     def fingerprint(self) -> dict[str, Any]:
         """What the work in the directory was done with. Empty where there is none: a run that ended before it labelled
@@ -125,12 +127,17 @@ class RunStore:
         return found
 
     def check(
-        self, fingerprint: Mapping[str, Any], implied: Set[str] = frozenset(), resolved: Set[str] = frozenset()
+        self,
+        fingerprint: Mapping[str, Any],
+        implied: Set[str] = frozenset(),
+        resolved: Set[str] = frozenset(),
+        accepted: Set[str] = frozenset(),
+        moved: str = "",
     ) -> None:
         """Raises RunMismatchError where earlier work in the directory was done with something else.
 
-        `implied`: names that may differ, since others decide what they stand for. `resolved`: those that the weights
-        gave, which are not worth a word where the weights are others.
+        See farm.continuation for what is compared, `implied`, `resolved` and `accepted`. `moved`: what was found where
+        the source is now, in words.
         """
         before = self.fingerprint()
         if not before:
@@ -139,15 +146,12 @@ class RunStore:
                     f"{self.path} has parts but no run.json that says what they were made with; give another output.dir"
                 )
             return
-        changed = {name for name in ({*before, *fingerprint} - implied) if before.get(name) != fingerprint.get(name)}
-        if WEIGHTS_DIGEST in changed:
-            changed -= resolved
-        if changed:
-            named = sorted(changed, key=lambda name: (name != WEIGHTS_DIGEST, name))
-            said = [f"{name} was {_shown(before.get(name))}, now {_shown(fingerprint.get(name))}" for name in named]
+        changed = continuation.differences(before, fingerprint, implied, resolved)
+        wrong = continuation.refused(changed, accepted, self.describe().get(continuation.HISTORY, ()))
+        if wrong:
             raise RunMismatchError(
-                f"{self.path} holds work done with other settings: {'; '.join(said)}. "
-                f"Set them back to continue it, or give another output.dir"
+                f"{self.path} holds work done with other settings: {'; '.join(_said(each, moved) for each in wrong)}. "
+                f"Set them back to continue it, or give another output.dir{_accepting(wrong)}"
             )
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
@@ -374,6 +378,18 @@ def part_number(name: str, session: int) -> int:
 def _shown(value: Any) -> str:
     """A value of a fingerprint; of a digest its beginning."""
     return value[:SHOWN_DIGITS] if isinstance(value, str) and HEX_DIGEST.match(value) else repr(value)
+
+
+def _said(changed: Difference, moved: str) -> str:
+    where = f", where {moved}" if moved and changed.name == continuation.SOURCE_ROOT else ""
+    return f"{changed.name} was {_shown(changed.before)}, now {_shown(changed.now)}{where}"
+
+
+def _accepting(wrong: Sequence[Difference]) -> str:
+    """How what may be accepted is accepted."""
+    words = sorted({each.word for each in wrong if each.word})
+    names = ", ".join(each.name for each in wrong if each.word)
+    return f"; `accept: [{', '.join(words)}]` in the config goes on in spite of {names}" if words else ""
 
 
 def session_of(name: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import storage
-from farm.errors import PartError, UnreadablePartError
+from farm.errors import DamagedRunError, PartError, UnreadablePartError
 from farm.exports.base import Warnings
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
 from farm.exports.shared_labels import Losers, labelled_paths
 from farm.exports.yolo import NAME_ERRORS
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
+from farm.run_file import output_of
 from farm.schema import STAGE_LIST, STATUS_OK, names_of
 from farm.store import (
     PART_NAME,
@@ -64,14 +65,24 @@ def verify(run_dir: str | Path) -> Verification:
     """Raises OutputError where `run_dir` is no run directory."""
     store = RunStore.view(run_dir)
     problems, notes = _check_files(store)
+    described = _described(store, problems)
     if problems:  # what cannot be read cannot be counted
         return Verification(0, 0, tuple(problems), tuple(notes))
     problems += _limited(_check_rows(store), "more rows that count twice")
     ok, failed = _counts(store)
     problems += _check_summary(store, ok, failed, notes)
     if not storage.is_remote(store.path) and (store.path / "labels").is_dir() and ok:
-        problems += _limited(_check_labels(store), "more label files that disagree")
+        problems += _limited(_check_labels(store, described), "more label files that disagree")
     return Verification(ok, failed, tuple(problems), tuple(notes))
+
+
+def _described(store: RunStore, problems: list[str]) -> dict[str, Any]:
+    """run.json; nothing where it is damaged, which is a problem of its own."""
+    try:
+        return store.describe()
+    except DamagedRunError as error:
+        problems.append(str(error))
+        return {}
 
 
 def _limited(found: Iterator[str], more: str) -> list[str]:
@@ -194,11 +205,10 @@ def _check_summary(store: RunStore, ok: int, failed: int, notes: list[str]) -> l
     return []
 
 
-def _check_labels(store: RunStore) -> Iterator[str]:
+def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str]:
     """Label files against what the parts give, with or without confidence as the run was configured."""
-    described = store.describe()
     root = str(described.get("source_root") or "/")
-    output = described.get("config", {}).get("output", {})
+    output = output_of(described)
     schema = store.schema()
     task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)
     labels = store.path / "labels"

@@ -17,7 +17,19 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from farm import continuation
 from farm.config import FarmConfig, ModelConfig
+from farm.continuation import (
+    BACKEND,
+    CONVERSION,
+    DEVICE,
+    HISTORY,
+    MODEL,
+    SOURCE_ROOT,
+    THREADS,
+    VERSION,
+    WEIGHTS_DIGEST,
+)
 from farm.errors import ModelError
 from farm.keys import KeySet
 from farm.models import backends
@@ -28,14 +40,12 @@ from farm.models.weights import check_backend, environment, resolve_weights, run
 from farm.placement import Machine, Placement, inspect_machine, plan
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
-from farm.store import RUN_FILE, WEIGHTS_DIGEST, RunStore
+from farm.store import RUN_FILE, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, Outcome, Supervisor
 
 LABEL_VERSIONS = ("ultralytics", "torch", "opencv-python", "numpy")  # a change in one of them can change labels
 FACTORY_DIGEST = "factory"
-BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
-MODEL = "model."  # what the names of the model's arguments begin with there
 SHAPE_GROUP = 8  # images of one shape, one after the other
 
 
@@ -96,22 +106,23 @@ class Prepared:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
+        """Everything that changes labels or what they belong to. A run directory holds the work of one of these, but
+        for what farm.continuation lets differ."""
         excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs"}
         model = self.config.model.model_dump(exclude=excluded)
         labels = {f"{MODEL}{name}": value for name, value in model.items()}
         backend = self.executable.backend
         calibrated = {CONVERSION: self.executable.conversion} if self.config.model.precision == "int8" else {}
         return {
-            "source root": self.source.root,
+            SOURCE_ROOT: self.source.root,
             WEIGHTS_DIGEST: self.digest,
             **labels,
             BACKEND: backend,
             **calibrated,
-            "workers.threads": self.placements[0].threads,
-            "device": self.device.partition(":")[0],
-            **{f"{package} version": _version(package) for package in LABEL_VERSIONS},
-            **{f"{package} version": _version(package) for package in backends.PACKAGES.get(backend, ())},
+            THREADS: self.placements[0].threads,
+            DEVICE: self.device.partition(":")[0],
+            **{f"{package}{VERSION}": _version(package) for package in LABEL_VERSIONS},
+            **{f"{package}{VERSION}": _version(package) for package in backends.PACKAGES.get(backend, ())},
         }
 
 
@@ -209,17 +220,21 @@ class Record:
 
     def __init__(self, store: RunStore, prepared: Prepared) -> None:
         self._store = store
+        date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self._data: dict[str, Any] = {
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "created": date,
             "names": {},
             "task": None,
             **store.describe(),
             "farm": _version("yolo-farm"),
-            "config": prepared.config.model_dump(mode="json"),
+            "config": prepared.config.model_dump(mode="json", exclude={"accept"}),  # that is said each time
             "fingerprint": prepared.fingerprint,
             "source_root": prepared.source.root,
             "host": {"name": socket.gethostname(), "system": platform.platform(), "python": platform.python_version()},
         }
+        changed = continuation.differences(store.fingerprint(), prepared.fingerprint) if store.fingerprint() else []
+        history = self._data.get(HISTORY, [])
+        self._data[HISTORY] = continuation.history_with(history, changed, frozenset(prepared.config.accept), date)
 
     @property
     def task(self) -> str | None:

@@ -19,5 +19,11 @@ class FailedRows(Source):
         for path in self._failed_paths():
             yield examine(os.path.join(self.root, path), path)
 
+    def has_moved(self) -> bool:
+        """Is the root not there, and do paths depend on it?"""
+        if os.path.isdir(self.root):
+            return False
+        return any(not os.path.isabs(path) for path in self._failed_paths())
+
     def count(self) -> int:
         return sum(1 for _ in self._failed_paths())
