@@ -154,10 +154,11 @@ def summarise(
     agreement = prepared.executable.agreement
     return Summary(
         run_dir=str(store.path),
-        listed=tally.ok + tally.failed + (outcome.remaining or 0),
+        listed=tally.ok + tally.failed + tally.gone + (outcome.remaining or 0),
         ok=tally.ok,
         failed=tally.failed,
-        skipped=tally.ok + tally.failed - outcome.committed,
+        gone=tally.gone,
+        skipped=tally.ok + tally.failed + tally.gone - outcome.committed,
         detections=tally.detections,
         images_per_s=outcome.committed / outcome.labelling_s if outcome.labelling_s else 0.0,
         wall_s=wall_s,

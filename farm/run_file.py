@@ -13,7 +13,7 @@ from typing import Any
 from farm.errors import DamagedRunError, OutputError
 from farm.schema import TASKS
 
-KINDS = {dict: "a mapping", list: "a list", str: "a text"}
+KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "a text"}
 TYPES: dict[str, type] = {
     "created": str, "names": dict, "config": dict, "fingerprint": dict, "source_root": str, "mounts": dict,
     "history": list,

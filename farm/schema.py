@@ -18,9 +18,10 @@ SCHEMA_VERSION = "1"
 KEY_BYTES = 16
 STATUS_OK = "ok"
 STATUS_FAILED = "failed"
+STATUS_GONE = "gone"  # deleted since it was listed; `error` says where that was noticed
 TIMEOUT = "Timeout"  # type of the error of an image that a worker never came back from
 STAGE_READ = "read"  # of the error of an image whose file could not be read
-STAGE_LIST = "list"  # of the error of an image that was labelled once and has vanished
+STAGE_LIST = "list"  # of the error of an image that has a row, and whose file was not there when it was looked for
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
@@ -126,7 +127,7 @@ def path_of(path: str, path_bytes: bytes | None) -> str:
 def failed_batch(
     task: str, keys: Sequence[bytes], paths: Sequence[str], errors: Sequence[Mapping[str, str]], **columns: Any
 ) -> pa.RecordBatch:
-    """Rows of items that were given up on.
+    """Rows of items that were given up on, or are gone (`status`).
 
     `errors` has one {stage, type, message} an item; `columns` sets further columns (`attempts`, `worker`) to one
     value for all rows or to a list. Boxes are null: nothing is known about what the image shows.

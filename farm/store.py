@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchErro
 from farm.keys import KeySet
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
-from farm.resume import Resumed, done_keys, has_status, resumed_from
-from farm.schema import STATUS_FAILED, STATUS_OK, path_of
+from farm.resume import Resumed, done_keys, has_status, resumed_from, unheard_of
+from farm.schema import STATUS_FAILED, STATUS_GONE, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
@@ -62,6 +62,7 @@ class RunStore:
         self._lock = lock
         self._counted: tuple[tuple[str, ...], np.ndarray] = ((), np.empty(0, bool))
         self._mounts: dict[str, Any] = {}
+        self._none_failed = False  # known from when keys were read
         self._writing = threading.RLock()
 
     @classmethod
@@ -201,6 +202,7 @@ class RunStore:
             else:
                 whole.append(part)
                 found.append(resumed)
+        self._none_failed = all(resumed.again is None for resumed in found)
         keys = KeySet()
         keys.add_bulk(done_keys(found, self._counting(whole, [resumed.hashes for resumed in found])))
         return keys
@@ -218,20 +220,29 @@ class RunStore:
         """
         return (batch for _, batch in self._rows(self.parts(), columns))
 
-    def ok_paths(self, keys: KeySet, but_until: int | None = None) -> Iterator[str]:
-        """Paths whose newest row of earlier sessions is ok and has one of the keys.
-
-        With `but_until` those of the other keys, of that session and the ones before.
-        """
-        if but_until is None and not len(keys):
-            return
+    def met_paths(self, unmet: KeySet, until: int) -> Iterator[str]:
+        """Paths whose newest row of earlier sessions is ok and has none of the keys, to session `until`."""
         for session, batch in self._rows(self._earlier_parts(), ["key", *PATHS, "status"]):
-            if but_until is not None and session > but_until:
+            if session > until:
                 return
-            chosen = pa.array(keys.contains(batch["key"].to_pylist()), pa.bool_())
-            chosen = pc.and_(chosen if but_until is None else pc.invert(chosen), pc.equal(batch["status"], STATUS_OK))
-            for row in batch.select(PATHS).filter(chosen).to_pylist():
-                yield path_of(row["path"], row["path_bytes"])
+            met = pc.invert(pa.array(unmet.contains(batch["key"].to_pylist()), pa.bool_()))
+            yield from _paths_of(batch.filter(pc.and_(met, pc.equal(batch["status"], STATUS_OK))))
+
+    def unmet_paths(self, unmet: KeySet, known: KeySet) -> Iterator[str]:
+        """Paths of images that earlier sessions labelled or gave up on, and that nothing was heard of since: whose keys
+        are `unmet`, or which failed and are not among the `known`, since their place was to blame.
+
+        Not those whose files have never been there: a user who lists them is to hear of it.
+        """
+        if not len(unmet) and self._none_failed:
+            return
+        wanted = None if len(unmet) else functools.partial(has_status, status=STATUS_FAILED)
+        for _, batch in self._rows(self._earlier_parts(), ["key", *PATHS, "status", "error"], wanted):
+            kept = pc.not_equal(batch["status"], STATUS_GONE)
+            chosen = pc.and_(kept, pa.array(unmet.contains(batch["key"].to_pylist()), pa.bool_()))
+            rest = batch.filter(pc.and_(pc.equal(batch["status"], STATUS_FAILED), pc.invert(chosen)))
+            yield from _paths_of(batch.filter(chosen))
+            yield from _paths_of(rest.filter(pa.array(unheard_of(rest, known), pa.bool_())))
 
     def path_keys(self) -> KeySet:
         """`path_key` of every path that an earlier session has a row of."""
@@ -243,8 +254,12 @@ class RunStore:
     def failed_paths(self) -> Iterator[str]:
         """Paths of the images whose newest row is a failure."""
         for batch in self.batches(["path", "path_bytes", "status"]):
-            for row in batch.filter(pc.equal(batch["status"], STATUS_FAILED)).to_pylist():
-                yield path_of(row["path"], row["path_bytes"])
+            yield from _paths_of(batch.filter(pc.equal(batch["status"], STATUS_FAILED)))
+
+    @property
+    def goes_on(self) -> bool:
+        """Has an earlier session left rows?"""
+        return bool(self._earlier_parts())
 
     def schema(self) -> pa.Schema:
         """Schema and metadata of the newest part; an empty schema where there is none."""
@@ -255,11 +270,16 @@ class RunStore:
         names = [name for name in storage.names_in(self.parts_dir) if PART_NAME.match(name)]
         return sorted(names, key=lambda name: [int(n) for n in PART_NAME.match(name).groups()])  # type: ignore[union-attr]
 
-    def _rows(self, parts: list[Path], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The newest rows of these parts, with the session that made them."""
+    def _rows(
+        self, parts: list[Path], columns: Sequence[str] | None, wanted: Callable[[pq.ParquetFile], bool] | None = None
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The newest rows of these parts, or of those that are `wanted`, with the session that made them."""
         keep = self._counting(parts)
         start = 0
         for part, file in storage.read_ahead(parts, open_part):
+            if wanted is not None and not wanted(file):
+                start += file.metadata.num_rows
+                continue
             for batch in part_batches(part, columns, file):
                 mine = None if keep is None else keep[start : start + batch.num_rows]
                 start += batch.num_rows
@@ -380,6 +400,11 @@ def _shown(value: Any) -> str:
     return value[:SHOWN_DIGITS] if isinstance(value, str) and HEX_DIGEST.match(value) else repr(value)
 
 
+def _paths_of(batch: pa.RecordBatch) -> Iterator[str]:
+    for row in batch.select(PATHS).to_pylist():
+        yield path_of(row["path"], row["path_bytes"])
+
+
 def _said(changed: Difference, moved: str) -> str:
     where = f", where {moved}" if moved and changed.name == continuation.SOURCE_ROOT else ""
     return f"{changed.name} was {_shown(changed.before)}, now {_shown(changed.now)}{where}"
@@ -405,13 +430,13 @@ def example_of(store: RunStore) -> str | None:
     """
     if storage.is_remote(store.path):
         return None
-    failed: set[str] = set()
+    failed: set[str] = set()  # or gone
     with contextlib.suppress(PartError, OSError, pa.ArrowException):
         for part in _backwards(store.parts()):
             file = open_part(part)
-            if has_status(file, STATUS_FAILED):
+            if has_status(file, STATUS_FAILED) or has_status(file, STATUS_GONE):
                 rows = read_part(part, ["path", "path_bytes", "status"], file)
-                failed.update(rows.filter(pc.equal(rows["status"], STATUS_FAILED))["path"].to_pylist())
+                failed.update(rows.filter(pc.not_equal(rows["status"], STATUS_OK))["path"].to_pylist())
             if has_status(file, STATUS_OK):
                 for batch in part_batches(part, ["path", "path_bytes", "status"], file):
                     for row in batch.to_pylist():

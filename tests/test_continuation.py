@@ -160,7 +160,7 @@ def test_versions_are_refused_by_name_accepted_by_name_and_stay_accepted(tmp_pat
     versions["torch"] = "2.1"
     assert run(tmp_path).ok == 5
     versions["torch"] = "2.3"
-    with pytest.raises(RunMismatchError, match="now '2.3'"):
+    with pytest.raises(RunMismatchError, match=r"now '2\.3'"):
         run(tmp_path)
 
 

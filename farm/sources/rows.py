@@ -11,6 +11,8 @@ from farm.sources.base import Entry, Source, examine
 class FailedRows(Source):
     """`failed_paths` gives the paths of a run's failed images, each once, relative to `root` where they can be."""
 
+    is_part = True
+
     def __init__(self, name: str, root: str, failed_paths: Callable[[], Iterator[str]]) -> None:
         super().__init__(name, root, may_repeat=False)
         self._failed_paths = failed_paths
