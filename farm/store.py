@@ -100,7 +100,10 @@ class RunStore:
     def _exists(self) -> bool:
         if storage.is_remote(self.path):
             return storage.is_there(self.path / RUN_FILE) or bool(self._names())
-        return self.parts_dir.is_dir()
+        if not self.parts_dir.is_dir():
+            return False
+        os.scandir(self.parts_dir).close()  # raises where it cannot be listed
+        return True
 
     def close(self) -> None:
         if self._lock is not None:

@@ -64,7 +64,7 @@ def test_many_vanished_images_beside_large_batches(tmp_path):
     values = config(source, run_dir)
     values["commit"] = {"images": 2048, "seconds": 5}
     summary = farm.run(values)
-    assert (summary.ok, summary.failed) == (300, 1400)
+    assert (summary.ok, summary.failed, summary.gone) == (300, 0, 1400)
 
 
 def test_a_stopped_collector_is_replaced(source, tmp_path, monkeypatch):
