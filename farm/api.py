@@ -20,7 +20,7 @@ from farm.models.backends import faster
 from farm.models.conversions import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
 from farm.run_file import config_of, output_of
-from farm.schema import names_of
+from farm.schema import names_of, task_of
 from farm.sources.base import Source
 from farm.sources.rows import FailedRows
 from farm.store import RUN_FILE, SUMMARY_FILE, RunStore
@@ -133,7 +133,7 @@ def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | 
     request = ExportRequest(
         folder=folder,
         source_root=described.get("source_root") or "/",
-        task=described.get("task") or "detect",
+        task=described.get("task") or task_of(store.schema()) or "detect",
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
     )

@@ -97,6 +97,12 @@ def names_of(schema: pa.Schema) -> dict[int, str]:
     return {int(i): name for i, name in json.loads(stored).items()}
 
 
+def task_of(schema: pa.Schema) -> str | None:
+    """The task stored in a part's schema metadata; None where it has none that there is."""
+    task = (schema.metadata or {}).get(b"farm.task", b"").decode()
+    return task if task in TASKS else None
+
+
 def path_columns(paths: Sequence[str]) -> tuple[pa.Array, pa.Array]:
     """`path` and `path_bytes` of file names as Python holds them (undecodable bytes as lone surrogates).
 

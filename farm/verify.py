@@ -205,7 +205,7 @@ def _end(store: RunStore, counts: Mapping[str, int], problems: list[str]) -> _En
         summary: dict[str, Any] = json.loads(storage.read(path))
     except FileNotFoundError:
         return _End(("no summary.json: the run has not come to an end; run it again to continue",))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"summary.json cannot be read: {error}")
         return _End()
     if not isinstance(summary, dict):

@@ -137,3 +137,16 @@ def test_a_run_without_results_needs_no_run_json(tmp_path):
         assert store.describe() == {} and store.fingerprint() == {}
     finally:
         store.close()
+
+
+def test_a_run_json_that_says_little_is_enough_to_go_on(begun):
+    """Images that are gone, and none that is to be labelled: the task is known from the parts."""
+    import farm
+
+    file = begun / "run" / "run.json"
+    kept = file.read_bytes()
+    file.write_text(json.dumps({"fingerprint": json.loads(kept)["fingerprint"]}))
+    (begun / "source" / "00002.png").unlink()
+    summary = farm.run(json.loads((begun / "config.yaml").read_text()))
+    assert (summary.ok, summary.failed, summary.gone) == (2, 0, 1)
+    assert json.loads(file.read_bytes())["task"] == "detect"

@@ -38,6 +38,7 @@ from farm.models.conversions import Executable
 from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
+from farm.schema import task_of
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
 from farm.store import RUN_FILE, RunStore
@@ -233,6 +234,7 @@ class Record:
             "host": {"name": socket.gethostname(), "system": platform.platform(), "python": platform.python_version()},
         }
         changed = continuation.differences(store.fingerprint(), prepared.fingerprint) if store.fingerprint() else []
+        self._data["task"] = self._data["task"] or task_of(store.schema())  # rows of earlier sessions have one
         history = self._data.get(HISTORY, [])
         self._data[HISTORY] = continuation.history_with(history, changed, frozenset(prepared.config.accept), date)
 
