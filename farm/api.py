@@ -19,10 +19,11 @@ from farm.keys import KeySet
 from farm.models.backends import faster
 from farm.models.conversions import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
-from farm.schema import names_of
+from farm.run_file import config_of, output_of
+from farm.schema import names_of, task_of
 from farm.sources.base import Source
 from farm.sources.rows import FailedRows
-from farm.store import SUMMARY_FILE, RunStore
+from farm.store import RUN_FILE, SUMMARY_FILE, RunStore
 from farm.summary import Summary
 from farm.supervisor import Outcome
 from farm.tally import Tally
@@ -62,16 +63,21 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
     Raises OutputError where `run_dir` is no run, SourceError where none of its images has failed.
     """
     began_s = time.monotonic()
-    described = RunStore.view(run_dir).describe()
-    if "config" not in described:
-        raise OutputError(f"{run_dir} has no run.json with the config of its run; run it again instead")
-    config = validate({**described["config"], "output": {**described["config"]["output"], "dir": str(run_dir)}})
+    view = RunStore.view(run_dir)
+    described, file = view.describe(), str(view.path / RUN_FILE)
+    values, root = config_of(described, file)
+    config = validate({**values, "output": {**output_of(described), "dir": str(run_dir)}}, file)
     exports.refuse_foreign(run_dir, config.output.exports)
     store = RunStore.open(run_dir)
     try:
-        source = FailedRows(f"failed images of {run_dir}", described["source_root"], store.failed_paths)
+        source = FailedRows(f"failed images of {run_dir}", root, store.failed_paths)
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
+        if source.has_moved():
+            raise SourceError(
+                f"the source of {run_dir} is not at {root} any more; `farm run` with the place where it is now goes on "
+                f"with it, and remembers the place"
+            )
         prepared = engines.load(config.engine).prepare(config, source=source)
         return _label(prepared, store, hooks or Hooks(), KeySet(), began_s)
     finally:
@@ -128,11 +134,11 @@ def export(
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
     described = store.describe()
-    output = described.get("config", {}).get("output", {})
+    output = output_of(described)
     request = ExportRequest(
         folder=folder,
         source_root=described.get("source_root") or "/",
-        task=described.get("task") or "detect",
+        task=described.get("task") or task_of(store.schema()) or "detect",
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
         clip=bool(output.get("clip")),
@@ -164,10 +170,11 @@ def summarise(
     agreement = prepared.executable.agreement
     return Summary(
         run_dir=str(store.path),
-        listed=tally.ok + tally.failed + (outcome.remaining or 0),
+        listed=tally.ok + tally.failed + tally.gone + (outcome.remaining or 0),
         ok=tally.ok,
         failed=tally.failed,
-        skipped=tally.ok + tally.failed - outcome.committed,
+        gone=tally.gone,
+        skipped=tally.ok + tally.failed + tally.gone - outcome.committed,
         detections=tally.detections,
         images_per_s=outcome.committed / outcome.labelling_s if outcome.labelling_s else 0.0,
         wall_s=wall_s,

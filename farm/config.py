@@ -208,6 +208,10 @@ class FarmConfig(Section):
     commit: CommitConfig = Field(default_factory=CommitConfig)
     engine: Literal["local", "ray"] = Field("local", description="where workers run: this machine, or a Ray cluster")
     ray: RayConfig = Field(default_factory=RayConfig)
+    accept: list[Literal["versions", "source"]] = Field(
+        default_factory=list,
+        description="what may differ from what a run was begun with: versions of packages, place of the source",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -33,7 +33,7 @@ from farm.labeller import Receipt
 from farm.lister import VANISHED, Lister
 from farm.messages import Item
 from farm.restarts import RestartPolicy
-from farm.schema import failed_batch, from_ipc, part_metadata
+from farm.schema import STATUS_GONE, failed_batch, from_ipc, part_metadata
 from farm.store import PartWriter, RunStore, blocks_dir, open_part, part_name
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
 from farm.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
@@ -311,7 +311,9 @@ class Driver:
         if self._task is None:
             return
         keys, paths = [item.key for item in items], [item.path for item in items]
-        rows = failed_batch(self._task, keys, paths, [VANISHED] * len(items), attempts=0, worker=NO_WORKER)
+        rows = failed_batch(
+            self._task, keys, paths, [VANISHED] * len(items), status=STATUS_GONE, attempts=0, worker=NO_WORKER
+        )
         writer = PartWriter(self._store.parts_dir, self._store.session, self._blocks.skip())
         writer.commit([rows], part_metadata(self._task, self._names, self._job.weights_digest))
         self._tally.add(rows)
@@ -362,6 +364,7 @@ class Driver:
             skipped=self._lister.skipped,
             ok=self._tally.ok,
             failed=self._tally.failed,
+            gone=self._tally.gone,
             detections=self._tally.detections,
             images_per_s=self._rate,
             committed=self._committed,

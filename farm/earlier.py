@@ -1,9 +1,9 @@
 """What earlier runs into this directory committed, against what is there now. Used in the lister's thread.
 
-An image that an earlier run labelled and that was not listed, or could not be examined, is looked at once more when
-the source has come to its end. Only where its file is not there (ENOENT, ENOTDIR) has it vanished, and gets a failed
-row. From any other error, a folder that cannot be listed or a disk that is not mounted as it was, nothing follows:
-the row stays as it is, with its label file, the run says so and does not end with 0.
+An image that an earlier run labelled, or gave up on, and that was not listed, or could not be examined, is looked at
+once more when the source has come to its end. Only where its file is not there (ENOENT, ENOTDIR) has it vanished, and
+gets a row that says `gone`. From any other error, a folder that cannot be listed or a disk that is not mounted as it
+was, nothing follows: the row stays as it is, with its label file, the run says so and does not end with 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from farm.keys import KeySet, path_key
-from farm.places import Mounts, Move, holds_nothing, mounted, move_of, remembered
+from farm.places import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
 from farm.sources.base import Source, is_gone
 from farm.store import MOUNTS, RUN_FILE, RunStore
 
@@ -27,6 +27,7 @@ class Earlier:
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
+        self.has_rows = store.goes_on
         self._paths: KeySet | None = None
         self._before: Mounts = {}
         self._sure = store.session
@@ -35,12 +36,18 @@ class Earlier:
         self._lost: set[Move] = set()
         self._left: Counter[str] = Counter()
         self._first_left: dict[str, str] = {}
+        self._root = os.sep
 
-    def begin(self) -> None:
-        """Before anything is listed: remember what is mounted, in case this run does not come to its end."""
+    def begin(self, root: str) -> None:
+        """Before anything is listed: remember what is mounted, in case this run does not come to its end.
+
+        `root`: of the source. Where it was another, disks below it have moved with it.
+        """
         said, self._at_begin = self._store.mounts(), mounted()
+        self._root = os.path.realpath(root)
         if isinstance(said.get("points"), dict) and isinstance(said.get("session"), int):
-            self._before, self._sure = said["points"], said["session"]
+            self._before = carried_along(said["points"], str(said.get("root") or self._root), self._root)
+            self._sure = said["session"]
         self._remember({**self._at_begin, **self._before})
 
     def have_rows(self, paths: list[str]) -> list[bool]:
@@ -49,12 +56,13 @@ class Earlier:
             self._paths = self._store.path_keys()
         return self._paths.contains(keys_of(paths))
 
-    def vanished(self, unmet: KeySet, sent: KeySet, source: Source) -> Iterator[list[str]]:
-        """Paths whose files are gone, some at a time, of the images that were labelled and whose keys are `unmet`.
+    def vanished(self, known: KeySet, sent: KeySet, source: Source) -> Iterator[list[str]]:
+        """Paths whose files are gone, some at a time, of the images that have rows and that nobody has met.
 
-        `sent`: keys of the paths that this run labels anyway.
+        `known`: keys that the listing was compared with. `sent`: keys of the paths that this run labels anyway.
         """
-        paths = self._store.ok_paths(unmet)
+        unmet = known.never_met()
+        paths = self._store.unmet_paths(unmet, known)
         while portion := list(islice(paths, VANISHED_AT_ONCE)):
             handled = sent.contains(keys_of(portion))
             missing = [p for p, done in zip(portion, handled, strict=True) if not done and self._is_missing(p, source)]
@@ -62,14 +70,15 @@ class Earlier:
             yield [path for path in missing if not self._is_lost(os.path.join(source.root, path), now, source, unmet)]
 
     def end(self, source: Source) -> None:
-        """`vanished` has gone through all that was labelled: remember what is mounted, say what was left as it was."""
-        if not self._lost:
-            self._sure = self._store.session
-        self._remember(remembered(self._before, mounted(), self._lost))
+        """`vanished` has gone through all that has rows: remember what is mounted, say what was left as it was."""
+        if not source.is_part:
+            if not self._lost:
+                self._sure = self._store.session
+            self._remember(remembered(self._before, mounted(), self._lost))
         source.left += self._left.total()
         for reason, count in self._left.items():
             source.note(
-                f"{count:,} labelled images cannot be looked at, {self._first_left[reason]!r} first ({reason}): "
+                f"{count:,} images of earlier runs cannot be looked at, {self._first_left[reason]!r} first ({reason}): "
                 f"their rows and labels stay as they are; run again when they can"
             )
 
@@ -109,7 +118,7 @@ class Earlier:
         """Where the images have moved to that were found again, of those labelled when nothing was lost yet."""
         found: set[Move] = set()
         last: str | None = None
-        for path in self._store.ok_paths(unmet, but_until=self._sure):
+        for path in () if source.is_part else self._store.met_paths(unmet, self._sure):
             folder = os.path.dirname(path)
             if folder != last:  # rows of a folder follow each other
                 found.add(move_of(os.path.realpath(os.path.join(source.root, folder)), self._before, self._at_begin))
@@ -118,7 +127,7 @@ class Earlier:
 
     def _remember(self, mounts: Mounts) -> None:
         """`session`: the last one in which no disk was lost."""
-        self._store.remember_mounts({"session": self._sure, "points": dict(mounts)})
+        self._store.remember_mounts({"session": self._sure, "root": self._root, "points": dict(mounts)})
 
     def _leave(self, reason: str, path: str) -> None:
         self._left[reason] += 1

@@ -10,6 +10,7 @@
     ├── OutputError           1  the run directory cannot be written, or its disk is full
     │   ├── RunMismatchError  2  the run directory holds work of another model or other arguments
     │   ├── RunLockedError    2  another farm is writing to the run directory
+    │   ├── DamagedRunError   1  its run.json is not what a run has written
     │   └── PartError         1  a file in parts/ cannot be used: it is not of this version of farm, or not farm's
     │       ├── TornPartError 1  it is damaged: what it held is labelled again
     │       └── UnreadablePartError 1  nothing is known of it but that it cannot be read now
@@ -85,6 +86,10 @@ class RunLockedError(OutputError):
     """Another farm is writing to the run directory."""
 
     exit_code = EXIT_USAGE
+
+
+class DamagedRunError(OutputError):
+    """run.json is not what a run has written, or cannot be read."""
 
 
 class PartError(OutputError):

@@ -11,6 +11,7 @@ import stat
 import time
 
 from farm.place_errors import DENIED, GONE, MACHINE, PLACE
+from farm.places import holds_nothing
 
 SAMPLE_BYTES = 4096  # read of a known image: enough that a disk or a server must answer
 RESOLVE_S = 1.0  # links are followed no more often: each time every folder above the file is looked at
@@ -26,6 +27,15 @@ def identity_of(folder: str) -> Identity | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+def is_deleted(path: str) -> bool:
+    """Of a file that was there a moment ago and is not: was it deleted? Where the folder that it lay in, or the first
+    above that exists, holds nothing, its disk may be gone instead, and nobody knows."""
+    folder = os.path.dirname(os.path.realpath(path))
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return not holds_nothing(folder)
 
 
 class KnownGood:

@@ -26,7 +26,7 @@ from farm.errors import FarmError, ModelError, OutputError, SourceLostError, Tor
 from farm.keeper import Keeper, KeeperSpec
 from farm.models.weights import weights_digest
 from farm.parts import open_part, part_batches
-from farm.schema import STATUS_FAILED, STATUS_OK, failed_batch, part_metadata, to_ipc
+from farm.schema import STATUS_OK, failed_batch, part_metadata, to_ipc
 from farm.store import PartWriter, RunStore, blocks_dir, part_name
 from farm.summary import WorkerStart
 from farm.suspects import Hand
@@ -51,7 +51,7 @@ class LabellerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a block. `failed`: its failed rows as an Arrow stream (columns COUNTED), empty for none.
+    """What became of a block. `failed`: rows that are not ok as an Arrow stream (columns COUNTED), empty for none.
 
     `items` is 0 where the block was left alone because the run is being stopped, or `error` says why it was.
     """
@@ -261,7 +261,7 @@ def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
 def _counted(receipt: Receipt, rows: Sequence[pa.RecordBatch]) -> Receipt:
     """The receipt with counts of these rows."""
     table = pa.Table.from_batches(rows).select(COUNTED)
-    failed = table.filter(pc.equal(table["status"], STATUS_FAILED)).combine_chunks()
+    failed = table.filter(pc.not_equal(table["status"], STATUS_OK)).combine_chunks()
     return replace(
         receipt,
         ok=pc.sum(pc.equal(table["status"], STATUS_OK)).as_py() or 0,

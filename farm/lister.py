@@ -25,14 +25,14 @@ from farm.sources.base import Entry, Source, item_key
 
 CHUNKS_AHEAD = 8
 PUT_WAIT_S = 0.2
-VANISHED = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "vanished since it was labelled"}
+VANISHED = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "deleted since it was listed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Items to label out of `listed` entries; the others were committed before, or were listed twice.
 
-    `vanished`: items of an earlier run whose files are gone, and which get failed rows (VANISHED). They come last.
+    `vanished`: items of an earlier run whose files are gone, and which get rows that say so (VANISHED). They come last.
     """
 
     items: tuple[Item, ...]
@@ -59,7 +59,8 @@ class Lister:
         self._wake = wake
         self._earlier = earlier
         self._sent = KeySet()
-        self._remembers = source.may_repeat or len(known) > 0
+        self._goes_on = earlier is not None and earlier.has_rows
+        self._remembers = source.may_repeat or self._goes_on
         self._chunks: queue.Queue[Chunk] = queue.Queue(CHUNKS_AHEAD)
         self._stop = threading.Event()
         self._ended = False
@@ -99,7 +100,7 @@ class Lister:
     def _list(self) -> None:
         try:
             if self._earlier is not None:
-                self._earlier.begin()
+                self._earlier.begin(self._source.root)
             while not self._stop.is_set():
                 began = time.perf_counter()
                 entries = self._source.chunk(self._entries)
@@ -121,10 +122,10 @@ class Lister:
             self._wake()
 
     def _list_vanished(self) -> None:
-        """What earlier runs labelled and is gone, where this run goes on with all of that; a retry does not."""
-        if self._earlier is None or not len(self._known) or self._stop.is_set():
+        """What earlier runs have rows of and is gone. Of a retry, which lists failed images only, those alone."""
+        if self._earlier is None or not self._goes_on or self._stop.is_set():
             return
-        portions = self._earlier.vanished(self._known.never_met(), self._sent, self._source)
+        portions = self._earlier.vanished(self._known, self._sent, self._source)
         while not self._stop.is_set() and (paths := next(portions, None)) is not None:
             if paths:
                 self._put(Chunk(self._items([item_key(path, *ABSENT) for path in paths], paths), 0, 0, vanished=True))

@@ -79,6 +79,18 @@ def remembered(before: Mounts, now: Mounts, lost: set[Move]) -> dict[str, str]:
     return mounts
 
 
+def carried_along(mounts: Mounts, before: str, now: str) -> dict[str, str]:
+    """What was mounted where, if the source's root `before` is `now`: its disk, and those below it, are expected there.
+
+    Both absolute, without links.
+    """
+    if before == now or os.sep in (before, now):
+        return dict(mounts)
+    inside = before.rstrip("/") + "/"
+    below = {point[len(before) :]: device for point, device in mounts.items() if f"{point}/".startswith(inside)}
+    return {**mounts, **{now + rest: device for rest, device in below.items()}}
+
+
 def mounted() -> dict[str, str]:
     """What is mounted where, now, but for the kernel's own file systems."""
     try:

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from farm.errors import TornPartError
-from farm.keys import ABSENT, item_key
+from farm.keys import ABSENT, KeySet, item_key
 from farm.newest import PATHS, quick_hashes
 from farm.parts import open_part, read_part
 from farm.places import is_of_place
-from farm.schema import KEY_BYTES, STATUS_FAILED, path_of
+from farm.schema import KEY_BYTES, STAGE_LIST, STATUS_FAILED, STATUS_GONE, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Resumed:
 def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
     try:
         file = open_part(part)
-        failures = has_status(file, STATUS_FAILED)
+        failures = has_status(file, STATUS_FAILED) or has_status(file, STATUS_GONE)
         paths = PATHS if with_paths or failures else []
         table = read_part(part, ["key", *paths, *(["error"] if failures else [])], file)
     except TornPartError as error:
@@ -60,7 +60,7 @@ def _joined(keys: pa.ChunkedArray) -> np.ndarray:
 
 
 def _of_the_place(table: pa.Table) -> np.ndarray:
-    """bool, one a row: did it fail by an error of the place, though its file could be examined?
+    """bool, one a row: did it fail by an error of the place, or is it gone, though its file could be examined?
 
     Where it could not, the row's key says so; the image is labelled again when another key is listed.
     """
@@ -72,9 +72,22 @@ def _of_the_place(table: pa.Table) -> np.ndarray:
     return again
 
 
+def unheard_of(failed: pa.RecordBatch, known: KeySet) -> list[bool]:
+    """Which of these failed rows have a file that was there, though no listing of this session was asked for it.
+
+    (An older farm called an image failed that was there and had vanished since.)
+    """
+    listed = known.contains(failed["key"].to_pylist())
+    return [
+        row["error"]["stage"] == STAGE_LIST
+        or not (is_known or row["key"] == item_key(path_of(row["path"], row["path_bytes"]), *ABSENT))
+        for is_known, row in zip(listed, failed.to_pylist(), strict=True)
+    ]
+
+
 def has_status(file: pq.ParquetFile, status: str) -> bool:
-    """May it have rows that say `ok`, or `failed`? By the statistics of that column, without reading it."""
+    """May it have rows that say this? By the statistics of that column, without reading it."""
     meta = file.metadata
     column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
     found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
-    return any(s is None or not s.has_min_max or status in (s.min, s.max) for s in found)
+    return any(s is None or not s.has_min_max or s.min <= status <= s.max for s in found)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from farm.messages import Item, Lease
-from farm.schema import ERROR, KEY_BYTES, STATUS_OK, failed_batch, part_schema, path_columns
+from farm.schema import ERROR, KEY_BYTES, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_schema, path_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Unread:
     """An image that could not be decoded: stage, type and message of why.
 
     `again`: another attempt may help. `place`: the number of an error that the place it lies in, or the machine, is to
-    blame for.
+    blame for. `gone`: it was deleted since it was listed.
     """
 
     item: Item
@@ -41,6 +41,7 @@ class Unread:
     decode_ms: float
     again: bool
     place: int | None
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def failed_rows(task: str, unread: Unread, worker: int) -> pa.RecordBatch:
     """The row of an image that cannot be read."""
     item = unread.item
     return failed_batch(
-        task, [item.key], [item.path], [unread.error],
+        task, [item.key], [item.path], [unread.error], status=STATUS_GONE if unread.gone else STATUS_FAILED,
         attempts=unread.attempt, worker=worker, decode_ms=unread.decode_ms,
     )  # fmt: skip
 

@@ -18,9 +18,10 @@ SCHEMA_VERSION = "1"
 KEY_BYTES = 16
 STATUS_OK = "ok"
 STATUS_FAILED = "failed"
+STATUS_GONE = "gone"  # deleted since it was listed; `error` says where that was noticed
 TIMEOUT = "Timeout"  # type of the error of an image that a worker never came back from
 STAGE_READ = "read"  # of the error of an image whose file could not be read
-STAGE_LIST = "list"  # of the error of an image that was labelled once and has vanished
+STAGE_LIST = "list"  # of the error of an image that has a row, and whose file was not there when it was looked for
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
@@ -96,6 +97,12 @@ def names_of(schema: pa.Schema) -> dict[int, str]:
     return {int(i): name for i, name in json.loads(stored).items()}
 
 
+def task_of(schema: pa.Schema) -> str | None:
+    """The task stored in a part's schema metadata; None where it has none that there is."""
+    task = (schema.metadata or {}).get(b"farm.task", b"").decode()
+    return task if task in TASKS else None
+
+
 def path_columns(paths: Sequence[str]) -> tuple[pa.Array, pa.Array]:
     """`path` and `path_bytes` of file names as Python holds them (undecodable bytes as lone surrogates).
 
@@ -126,7 +133,7 @@ def path_of(path: str, path_bytes: bytes | None) -> str:
 def failed_batch(
     task: str, keys: Sequence[bytes], paths: Sequence[str], errors: Sequence[Mapping[str, str]], **columns: Any
 ) -> pa.RecordBatch:
-    """Rows of items that were given up on.
+    """Rows of items that were given up on, or are gone (`status`).
 
     `errors` has one {stage, type, message} an item; `columns` sets further columns (`attempts`, `worker`) to one
     value for all rows or to a list. Boxes are null: nothing is known about what the image shows.

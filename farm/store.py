@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from farm import storage
-from farm.errors import OutputError, PartError, RunMismatchError, TornPartError
+from farm import continuation, run_file, storage
+from farm.continuation import Difference
+from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchError, TornPartError
 from farm.keys import KeySet
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
-from farm.resume import Resumed, done_keys, has_status, resumed_from
-from farm.schema import STATUS_FAILED, STATUS_OK, path_of
+from farm.resume import Resumed, done_keys, has_status, resumed_from, unheard_of
+from farm.schema import STATUS_FAILED, STATUS_GONE, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
@@ -44,7 +45,6 @@ LOCK_FILE = ".lock"
 MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last
 SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
-WEIGHTS_DIGEST = "weights digest"  # in a fingerprint
 HEX_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 SHOWN_DIGITS = 12
 COMPRESSION = "zstd"
@@ -62,6 +62,7 @@ class RunStore:
         self._lock = lock
         self._counted: tuple[tuple[str, ...], np.ndarray] = ((), np.empty(0, bool))
         self._mounts: dict[str, Any] = {}
+        self._none_failed = False  # known from when keys were read
         self._writing = threading.RLock()
 
     @classmethod
@@ -99,7 +100,10 @@ class RunStore:
     def _exists(self) -> bool:
         if storage.is_remote(self.path):
             return storage.is_there(self.path / RUN_FILE) or bool(self._names())
-        return self.parts_dir.is_dir()
+        if not self.parts_dir.is_dir():
+            return False
+        os.scandir(self.parts_dir).close()  # raises where it cannot be listed
+        return True
 
     def close(self) -> None:
         if self._lock is not None:
@@ -109,14 +113,16 @@ class RunStore:
     # run.json
 
     def describe(self) -> dict[str, Any]:
-        """run.json, or an empty mapping where the run has not begun."""
+        """run.json, or an empty mapping where there is none. Raises DamagedRunError as farm.run_file.parse does."""
+        path = self.path / RUN_FILE
         try:
-            data = json.loads(storage.read(self.path / RUN_FILE))
+            data = storage.read(path)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{self.path / RUN_FILE} cannot be read ({error}); move the folder away") from None
-        return data if isinstance(data, dict) else {}
+        except OSError as error:
+            said = f"{path} cannot be read: {error.strerror or error}; mend that, and run the same command again"
+            raise DamagedRunError(said) from None
+        return run_file.parse(data, str(path))
 
     def fingerprint(self) -> dict[str, Any]:
         """What the work in the directory was done with. Empty where there is none: a run that ended before it labelled
@@ -125,12 +131,17 @@ class RunStore:
         return found
 
     def check(
-        self, fingerprint: Mapping[str, Any], implied: Set[str] = frozenset(), resolved: Set[str] = frozenset()
+        self,
+        fingerprint: Mapping[str, Any],
+        implied: Set[str] = frozenset(),
+        resolved: Set[str] = frozenset(),
+        accepted: Set[str] = frozenset(),
+        moved: str = "",
     ) -> None:
         """Raises RunMismatchError where earlier work in the directory was done with something else.
 
-        `implied`: names that may differ, since others decide what they stand for. `resolved`: those that the weights
-        gave, which are not worth a word where the weights are others.
+        See farm.continuation for what is compared, `implied`, `resolved` and `accepted`. `moved`: what was found where
+        the source is now, in words.
         """
         before = self.fingerprint()
         if not before:
@@ -139,15 +150,12 @@ class RunStore:
                     f"{self.path} has parts but no run.json that says what they were made with; give another output.dir"
                 )
             return
-        changed = {name for name in ({*before, *fingerprint} - implied) if before.get(name) != fingerprint.get(name)}
-        if WEIGHTS_DIGEST in changed:
-            changed -= resolved
-        if changed:
-            named = sorted(changed, key=lambda name: (name != WEIGHTS_DIGEST, name))
-            said = [f"{name} was {_shown(before.get(name))}, now {_shown(fingerprint.get(name))}" for name in named]
+        changed = continuation.differences(before, fingerprint, implied, resolved)
+        wrong = continuation.refused(changed, accepted, self.describe().get(continuation.HISTORY, ()))
+        if wrong:
             raise RunMismatchError(
-                f"{self.path} holds work done with other settings: {'; '.join(said)}. "
-                f"Set them back to continue it, or give another output.dir"
+                f"{self.path} holds work done with other settings: {'; '.join(_said(each, moved) for each in wrong)}. "
+                f"Set them back to continue it, or give another output.dir{_accepting(wrong)}"
             )
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
@@ -202,6 +210,7 @@ class RunStore:
             else:
                 whole.append(part)
                 found.append(resumed)
+        self._none_failed = all(resumed.again is None for resumed in found)
         keys = KeySet()
         keys.add_bulk(done_keys(found, self._counting(whole, [resumed.hashes for resumed in found])))
         return keys
@@ -222,20 +231,29 @@ class RunStore:
         parts = [part for part in self.parts() if only is None or part.name in only]
         return (batch for _, batch in self._rows(parts, columns))
 
-    def ok_paths(self, keys: KeySet, but_until: int | None = None) -> Iterator[str]:
-        """Paths whose newest row of earlier sessions is ok and has one of the keys.
-
-        With `but_until` those of the other keys, of that session and the ones before.
-        """
-        if but_until is None and not len(keys):
-            return
+    def met_paths(self, unmet: KeySet, until: int) -> Iterator[str]:
+        """Paths whose newest row of earlier sessions is ok and has none of the keys, to session `until`."""
         for session, batch in self._rows(self._earlier_parts(), ["key", *PATHS, "status"]):
-            if but_until is not None and session > but_until:
+            if session > until:
                 return
-            chosen = pa.array(keys.contains(batch["key"].to_pylist()), pa.bool_())
-            chosen = pc.and_(chosen if but_until is None else pc.invert(chosen), pc.equal(batch["status"], STATUS_OK))
-            for row in batch.select(PATHS).filter(chosen).to_pylist():
-                yield path_of(row["path"], row["path_bytes"])
+            met = pc.invert(pa.array(unmet.contains(batch["key"].to_pylist()), pa.bool_()))
+            yield from _paths_of(batch.filter(pc.and_(met, pc.equal(batch["status"], STATUS_OK))))
+
+    def unmet_paths(self, unmet: KeySet, known: KeySet) -> Iterator[str]:
+        """Paths of images that earlier sessions labelled or gave up on, and that nothing was heard of since: whose keys
+        are `unmet`, or which failed and are not among the `known`, since their place was to blame.
+
+        Not those whose files have never been there: a user who lists them is to hear of it.
+        """
+        if not len(unmet) and self._none_failed:
+            return
+        wanted = None if len(unmet) else functools.partial(has_status, status=STATUS_FAILED)
+        for _, batch in self._rows(self._earlier_parts(), ["key", *PATHS, "status", "error"], wanted):
+            kept = pc.not_equal(batch["status"], STATUS_GONE)
+            chosen = pc.and_(kept, pa.array(unmet.contains(batch["key"].to_pylist()), pa.bool_()))
+            rest = batch.filter(pc.and_(pc.equal(batch["status"], STATUS_FAILED), pc.invert(chosen)))
+            yield from _paths_of(batch.filter(chosen))
+            yield from _paths_of(rest.filter(pa.array(unheard_of(rest, known), pa.bool_())))
 
     def path_keys(self) -> KeySet:
         """`path_key` of every path that an earlier session has a row of."""
@@ -247,8 +265,12 @@ class RunStore:
     def failed_paths(self) -> Iterator[str]:
         """Paths of the images whose newest row is a failure."""
         for batch in self.batches(["path", "path_bytes", "status"]):
-            for row in batch.filter(pc.equal(batch["status"], STATUS_FAILED)).to_pylist():
-                yield path_of(row["path"], row["path_bytes"])
+            yield from _paths_of(batch.filter(pc.equal(batch["status"], STATUS_FAILED)))
+
+    @property
+    def goes_on(self) -> bool:
+        """Has an earlier session left rows?"""
+        return bool(self._earlier_parts())
 
     def schema(self) -> pa.Schema:
         """Schema and metadata of the newest part; an empty schema where there is none."""
@@ -259,11 +281,16 @@ class RunStore:
         names = [name for name in storage.names_in(self.parts_dir) if PART_NAME.match(name)]
         return sorted(names, key=lambda name: [int(n) for n in PART_NAME.match(name).groups()])  # type: ignore[union-attr]
 
-    def _rows(self, parts: list[Path], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The newest rows of these parts, with the session that made them."""
+    def _rows(
+        self, parts: list[Path], columns: Sequence[str] | None, wanted: Callable[[pq.ParquetFile], bool] | None = None
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The newest rows of these parts, or of those that are `wanted`, with the session that made them."""
         keep = self._counting(parts)
         start = 0
         for part, file in storage.read_ahead(parts, open_part):
+            if wanted is not None and not wanted(file):
+                start += file.metadata.num_rows
+                continue
             for batch in part_batches(part, columns, file):
                 mine = None if keep is None else keep[start : start + batch.num_rows]
                 start += batch.num_rows
@@ -384,6 +411,23 @@ def _shown(value: Any) -> str:
     return value[:SHOWN_DIGITS] if isinstance(value, str) and HEX_DIGEST.match(value) else repr(value)
 
 
+def _paths_of(batch: pa.RecordBatch) -> Iterator[str]:
+    for row in batch.select(PATHS).to_pylist():
+        yield path_of(row["path"], row["path_bytes"])
+
+
+def _said(changed: Difference, moved: str) -> str:
+    where = f", where {moved}" if moved and changed.name == continuation.SOURCE_ROOT else ""
+    return f"{changed.name} was {_shown(changed.before)}, now {_shown(changed.now)}{where}"
+
+
+def _accepting(wrong: Sequence[Difference]) -> str:
+    """How what may be accepted is accepted."""
+    words = sorted({each.word for each in wrong if each.word})
+    names = ", ".join(each.name for each in wrong if each.word)
+    return f"; `accept: [{', '.join(words)}]` in the config goes on in spite of {names}" if words else ""
+
+
 def session_of(name: str) -> int:
     """The session that a part is of; `name` matches PART_NAME."""
     return int(name.partition("-")[0])
@@ -397,13 +441,13 @@ def example_of(store: RunStore) -> str | None:
     """
     if storage.is_remote(store.path):
         return None
-    failed: set[str] = set()
+    failed: set[str] = set()  # or gone
     with contextlib.suppress(PartError, OSError, pa.ArrowException):
         for part in _backwards(store.parts()):
             file = open_part(part)
-            if has_status(file, STATUS_FAILED):
+            if has_status(file, STATUS_FAILED) or has_status(file, STATUS_GONE):
                 rows = read_part(part, ["path", "path_bytes", "status"], file)
-                failed.update(rows.filter(pc.equal(rows["status"], STATUS_FAILED))["path"].to_pylist())
+                failed.update(rows.filter(pc.not_equal(rows["status"], STATUS_OK))["path"].to_pylist())
             if has_status(file, STATUS_OK):
                 for batch in part_batches(part, ["path", "path_bytes", "status"], file):
                     for row in batch.to_pylist():

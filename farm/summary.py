@@ -36,8 +36,8 @@ class WorkerSnapshot:
 class Snapshot:
     """A run at this moment. `total` is None until the source is counted; `done` = ok + failed, earlier runs left out.
 
-    `skipped` are those of the entries listed so far that earlier runs have dealt with. Rates are over the last few
-    seconds.
+    `skipped` are those of the entries listed so far that earlier runs have dealt with; `gone` were deleted since they
+    were listed. Rates are over the last few seconds.
     """
 
     elapsed_s: float
@@ -50,6 +50,7 @@ class Snapshot:
     committed: int
     workers: tuple[WorkerSnapshot, ...]
     note: str = ""
+    gone: int = 0
 
     @property
     def done(self) -> int:
@@ -58,7 +59,7 @@ class Snapshot:
     @property
     def progress(self) -> int:
         """How much of the source is dealt with. Rows of what has vanished are not of the source any more."""
-        progress = self.skipped + self.done
+        progress = self.skipped + self.done + self.gone
         return progress if self.total is None else min(progress, self.total)
 
 
@@ -75,11 +76,11 @@ class WorkerStart:
 class Summary:
     """How a run ended. Counts cover the whole run directory; `images_per_s` and `wall_s` this session alone.
 
-    listed = ok + failed when the run is complete; `interrupted` names the signal that stopped it early, and
+    listed = ok + failed + gone when the run is complete; `interrupted` names the signal that stopped it early, and
     `remaining` is then what a rerun would still have to do (None where the source was not listed to its end).
     `stage_s` are seconds by stage, of all workers together; `agreement` says how another backend, a lower precision or
     reduced decoding compares with torch in fp32 (fields of `farm.models.conversions.Agreement`). `left` are images of
-    earlier runs, among `ok`, that could not be looked at this time.
+    earlier runs that could not be looked at this time, and whose rows stay as they were.
     """
 
     run_dir: str
@@ -104,6 +105,7 @@ class Summary:
     exports: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     left: int = 0
+    gone: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-able values, as `summary.json` holds it."""

@@ -71,7 +71,7 @@ from farm.placement import Placement
 from farm.restarts import RestartPolicy
 from farm.ring import NO_SLOT, Ring
 from farm.roster import JOIN_S, CollectorProcess, Roster, WorkerProcess, signals_blocked
-from farm.schema import STAGE_READ, failed_batch, from_ipc, to_ipc
+from farm.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, example_of, part_number
 from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
@@ -450,6 +450,7 @@ class Supervisor:
             [verdict.item.key for verdict in verdicts],
             [verdict.item.path for verdict in verdicts],
             [self._errors[seq] for seq in seqs],
+            status=[STATUS_GONE if self._errors[seq] is VANISHED else STATUS_FAILED for seq in seqs],
             attempts=[verdict.attempts for verdict in verdicts],
             worker=worker,
         )
@@ -538,6 +539,7 @@ class Supervisor:
             root_id=self._root_id,
             example=self._example and os.path.join(self._job.root, self._example),
             digest=self._job.loaded_digest,
+            listed=self._job.keep,
         )
         worker = self._roster.start_worker(spec, self._collector)
         self._workers[worker.uid] = worker
@@ -567,7 +569,7 @@ class Supervisor:
         self._listed = ended and self._lister.empty
 
     def _record_vanished(self, items: Sequence[Item]) -> None:
-        """Images that an earlier run labelled and that have vanished become failed rows."""
+        """Images that an earlier run listed and that were deleted get rows that say so."""
         if self._collector is None:
             self._start_collector()
         self._quarantine(self._book.give_up(items), VANISHED, NO_WORKER)
@@ -646,6 +648,7 @@ class Supervisor:
             skipped=self._lister.skipped,
             ok=self._tally.ok,
             failed=self._tally.failed,
+            gone=self._tally.gone,
             detections=self._tally.detections,
             images_per_s=sum(worker.rate for worker in self._workers.values()),
             committed=self._book.committed_count,
@@ -675,7 +678,7 @@ class Supervisor:
             committed=self._book.committed_count,
             restarts=self._policy.restarts,
             repeated=self._repeated,
-            remaining=self._book.queued + self._book.in_hand if listed else None,
+            remaining=self._book.queued + self._book.in_hand + self._book.received_count if listed else None,
             labelling_s=labelling_s,
             starts=tuple(self._starts),
             stage_s={"list": self._lister.listing_s, **self._stage_s},

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm.schema import STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_OK, TIMEOUT
+from farm.schema import STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT
 from farm.summary import Failure
 
 SHARE_NEEDS = 100  # images, before a share of them means anything
@@ -41,11 +41,12 @@ def shows_reading(batch: pa.RecordBatch) -> bool:
 
 
 class Tally:
-    """ok, failed, detections, and failures by stage and type with their first example."""
+    """ok, failed, gone, detections, and failures by stage and type with their first example."""
 
     def __init__(self) -> None:
         self.ok = 0
         self.failed = 0
+        self.gone = 0
         self.detections = 0
         self._kinds: dict[tuple[str, str], list[Any]] = {}
 
@@ -53,9 +54,11 @@ class Tally:
         """Count a batch (columns status, boxes, error, path). Returns how many of its rows are ok."""
         ok = pc.sum(pc.equal(batch["status"], STATUS_OK)).as_py() or 0
         self.ok += ok
-        self.failed += batch.num_rows - ok
+        gone = pc.sum(pc.equal(batch["status"], STATUS_GONE)).as_py() or 0
+        self.gone += gone
+        self.failed += batch.num_rows - ok - gone
         self.detections += pc.sum(pc.list_value_length(batch["boxes"])).as_py() or 0
-        if ok < batch.num_rows:
+        if ok + gone < batch.num_rows:
             self._add_failures(batch)
         return ok
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -20,14 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import storage
-from farm.errors import PartError, UnreadablePartError
+from farm.errors import DamagedRunError, PartError, UnreadablePartError
 from farm.exports.base import Warnings
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
 from farm.exports.shared_labels import Losers, among, labelled_paths, name_hashes
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
-from farm.schema import STAGE_LIST, STATUS_OK, names_of
+from farm.run_file import output_of
+from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of
 from farm.store import (
     PART_NAME,
     SUMMARY_FILE,
@@ -49,30 +50,50 @@ SIGHTING = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Counts of a run, and what is wrong with it: one line a problem. `notes` are worth knowing and not wrong."""
+    """Counts of a run, and what is wrong with it: one line a problem. `notes` are worth knowing and not wrong.
+
+    `gone`: rows of images that were deleted since they were listed. `finished`: the last run came to its end, and no
+    image of its source is without a row; `remaining`: how many are, where that is known.
+    """
 
     ok: int
     failed: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    gone: int = 0
+    finished: bool = True
+    remaining: int | None = None
 
     @property
     def listed(self) -> int:
-        return self.ok + self.failed
+        return self.ok + self.failed + self.gone
 
 
 def verify(run_dir: str | Path) -> Verification:
     """Raises OutputError where `run_dir` is no run directory."""
     store = RunStore.view(run_dir)
     problems, notes = _check_files(store)
+    described = _described(store, problems)
     if problems:  # what cannot be read cannot be counted
         return Verification(0, 0, tuple(problems), tuple(notes))
     problems += _limited(_check_rows(store), "more rows that count twice")
-    ok, failed = _counts(store)
-    problems += _check_summary(store, ok, failed, notes)
-    if not storage.is_remote(store.path) and (store.path / "labels").is_dir() and ok:
-        problems += _limited(_check_labels(store), "more label files that disagree")
-    return Verification(ok, failed, tuple(problems), tuple(notes))
+    counts = _counts(store)
+    end = _end(store, counts, problems)
+    if not storage.is_remote(store.path) and (store.path / "labels").is_dir() and counts[STATUS_OK]:
+        problems += _limited(_check_labels(store, described), "more label files that disagree")
+    return Verification(
+        counts[STATUS_OK], counts[STATUS_FAILED], tuple(problems), (*notes, *end.notes), counts[STATUS_GONE],
+        not end.notes, end.remaining,
+    )  # fmt: skip
+
+
+def _described(store: RunStore, problems: list[str]) -> dict[str, Any]:
+    """run.json; nothing where it is damaged, which is a problem of its own."""
+    try:
+        return store.describe()
+    except DamagedRunError as error:
+        problems.append(str(error))
+        return {}
 
 
 def _limited(found: Iterator[str], more: str) -> list[str]:
@@ -162,45 +183,62 @@ def _hashes_of(part: Path) -> np.ndarray:
     return quick_hashes(read_part(part, PATHS))
 
 
-def _counts(store: RunStore) -> tuple[int, int]:
-    ok = rows = 0
+def _counts(store: RunStore) -> dict[str, int]:
+    """Rows that count, by their status."""
+    counts = {STATUS_OK: 0, STATUS_FAILED: 0, STATUS_GONE: 0}
     for batch in store.batches(["status"]):
-        ok += pc.sum(pc.equal(batch["status"], STATUS_OK)).as_py() or 0
-        rows += batch.num_rows
-    return ok, rows - ok
+        for found in pc.value_counts(batch["status"]).to_pylist():
+            counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
+    return counts
 
 
-def _check_summary(store: RunStore, ok: int, failed: int, notes: list[str]) -> list[str]:
-    """The last summary's counts, where the run came to its end after the last commit."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How the last run ended. `notes`: why it has not come to its end; `remaining`: what it has left, where known."""
+
+    notes: tuple[str, ...] = ()
+    remaining: int | None = None
+
+
+def _end(store: RunStore, counts: Mapping[str, int], problems: list[str]) -> _End:
+    """By summary.json, whose counts are compared where nothing was committed after it."""
     path = store.path / SUMMARY_FILE
     try:
         summary: dict[str, Any] = json.loads(storage.read(path))
     except FileNotFoundError:
-        notes.append("no summary.json: the run has not come to an end; run it again to continue")
-        return []
-    except (OSError, ValueError) as error:
-        return [f"summary.json cannot be read: {error}"]
+        return _End(("no summary.json: the run has not come to an end; run it again to continue",))
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"summary.json cannot be read: {error}")
+        return _End()
     if not isinstance(summary, dict):
-        return ["summary.json holds no summary"]
-    if summary.get("interrupted"):
-        notes.append("the run was interrupted; run it again to continue")
+        problems.append("summary.json holds no summary")
+        return _End()
     parts = store.parts()
     if parts and storage.modified_s(parts[-1]) > storage.modified_s(path):
-        notes.append("parts are newer than summary.json: the last run did not come to its end")
-        return []
-    said = {"ok": summary.get("ok"), "failed": summary.get("failed")}
-    if said != {"ok": ok, "failed": failed}:
-        return [
-            f"summary.json says {said['ok']} ok + {said['failed']} failed, the parts hold {ok} ok + {failed} failed"
-        ]
-    return []
+        return _End(("parts are newer than summary.json: the last run did not come to its end",))
+    if wrong := _wrong_counts(summary, counts):
+        problems.append(wrong)
+    if not summary.get("interrupted"):
+        return _End()
+    remaining = summary.get("remaining")
+    return _End(
+        ("the run was interrupted; run it again to continue",), remaining if isinstance(remaining, int) else None
+    )
 
 
-def _check_labels(store: RunStore) -> Iterator[str]:
+def _wrong_counts(summary: Mapping[str, Any], counts: Mapping[str, int]) -> str:
+    """Where a summary says something else than the parts; nothing where not. An older farm's knows no `gone`."""
+    said = {name: summary.get(name) for name in counts if name != STATUS_GONE or name in summary}
+    if said == {name: counts[name] for name in said}:
+        return ""
+    there = " + ".join(f"{count} {name}" for name, count in said.items())
+    return f"summary.json says {there}, the parts hold " + " + ".join(f"{counts[name]} {name}" for name in said)
+
+
+def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str]:
     """Label files against what the parts give, with or without confidence as the run was configured."""
-    described = store.describe()
     root = str(described.get("source_root") or "/")
-    output = described.get("config", {}).get("output", {})
+    output = output_of(described)
     schema = store.schema()
     task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)
     labels = store.path / "labels"

@@ -45,13 +45,13 @@ from farm.decoding import decode_bytes, decode_reduced, header_pixels, read_byte
 from farm.errors import DecodeError, ModelError
 from farm.feeding import READ_AHEAD_BATCHES
 from farm.heartbeat import Heartbeats
-from farm.keys import split
-from farm.known_good import Identity, KnownGood
+from farm.keys import ABSENT, item_key, split
+from farm.known_good import Identity, KnownGood, is_deleted
 from farm.messages import AttemptFailed, InitFailed, Item, Lease, PlaceFailed, Ready, Stop
 from farm.models import load_model
 from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory
 from farm.outbox import Outbox
-from farm.place_errors import FILE
+from farm.place_errors import FILE, GONE
 from farm.pulse import Pulse
 from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 
@@ -67,7 +67,8 @@ class WorkerSpec:
 
     `rows`: of the heartbeats. `keeper_silence_s`: how long a keeper, whose row is the last, may stand still before its
     worker kills it; None where the parent is a supervisor. `root_id`: which folder `root` was when the run began;
-    `example`: an image of it that was read earlier. `digest`: of what is to be loaded.
+    `example`: an image of it that was read earlier. `digest`: of what is to be loaded. `listed`: items were examined
+    when they were listed, so that one whose file is not there may be said to be gone.
     """
 
     uid: int
@@ -83,6 +84,7 @@ class WorkerSpec:
     root_id: Identity | None = None
     example: str | None = None
     digest: str | None = None
+    listed: bool = True
 
 
 def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
@@ -257,7 +259,7 @@ class Worker:
                 self._backlog.wait_for_room(item.seq)
         began = time.perf_counter()
         stages = Stopwatch()
-        again, place = True, None
+        again, place, gone = True, None, False
         path = os.path.join(self._spec.root, item.path)
         try:
             data = read_bytes(path, self._spec.max_pixels, self._known_good.add)
@@ -277,12 +279,14 @@ class Worker:
             again = failure.kind == "MemoryError" if failure.errno is None else failure.errno not in FILE
             if failure.errno is not None and self._known_good.place_is_to_blame(path, failure.errno):
                 place = failure.errno
+            elif self._spec.listed and failure.errno in GONE and item.key != item_key(item.path, *ABSENT):
+                gone = is_deleted(path)
         except Exception as failure:  # a bug or a full memory: the image may be fine, another attempt will tell
             error = {"stage": "prepare", "type": type(failure).__name__, "message": f"{failure} ({_where(failure)})"}
         finally:
             self._pulse.pause((item.seq,))
             self._pulse.spent(stages.seconds)
-        return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3, again, place)
+        return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3, again, place, gone)
 
     def _pixels(self, data: bytes, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """The decoded image, and (height, width) of the original."""

@@ -19,7 +19,7 @@ from farm.earlier import Earlier
 from farm.keys import KeySet, item_key
 from farm.lister import VANISHED, Lister
 from farm.messages import Item
-from farm.schema import BOX, STATUS_OK, failed_batch, part_metadata, part_schema
+from farm.schema import BOX, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_metadata, part_schema
 from farm.sources import open_source
 from farm.sources.rows import FailedRows
 from farm.store import RUN_FILE, PartWriter, RunStore
@@ -68,12 +68,13 @@ def row(item, width):
     return pa.record_batch(columns, schema=schema)
 
 
-def failure(items, error):
+def failure(items, error, status=STATUS_FAILED):
     return failed_batch(
         "detect",
         [item.key for item in items],
         [item.path for item in items],
         [error] * len(items),
+        status=status,
         attempts=0,
         worker=0,
     )
@@ -104,7 +105,7 @@ def session(run_dir, source, disk, known=None):
             news.clear()
             while chunk := lister.take():
                 if chunk.vanished:
-                    writer.commit([failure(chunk.items, VANISHED)], METADATA)
+                    writer.commit([failure(chunk.items, VANISHED, STATUS_GONE)], METADATA)
                 elif chunk.items:
                     writer.commit([work(item, source.root, disk) for item in chunk.items], METADATA)
                 made["vanished" if chunk.vanished else "labelled"] += len(chunk.items)
@@ -137,6 +138,11 @@ def newest(run_dir):
     rows = [row for batch in RunStore.view(run_dir).batches() for row in batch.to_pylist()]
     assert len(rows) == len({row["path"] for row in rows})
     return {row["path"]: int(row["boxes"][0]["x2"]) if row["status"] == STATUS_OK else None for row in rows}
+
+
+def of_status(run_dir, status):
+    batches = RunStore.view(run_dir).batches(["path", "status"])
+    return {row["path"] for batch in batches for row in batch.to_pylist() if row["status"] == status}
 
 
 def sound(run_dir):
@@ -351,7 +357,12 @@ def test_a_lister_that_was_stopped_looks_for_nothing(tmp_path):
     asked = []
 
     class Watched(Earlier):
-        def begin(self):
+        has_rows = True
+
+        def __init__(self):
+            pass
+
+        def begin(self, root):
             if not stop_after:
                 lister.stop()
 
@@ -363,7 +374,7 @@ def test_a_lister_that_was_stopped_looks_for_nothing(tmp_path):
 
     source = source_of(tmp_path)
     for stop_after in (0, 1):
-        lister = Lister(source, iter(()), known, lambda: None, Watched(RunStore(tmp_path, None, 1)))
+        lister = Lister(source, iter(()), known, lambda: None, Watched())
         lister._list()
         assert (len(asked), lister.error) == (stop_after, None)
 
@@ -473,6 +484,7 @@ class Life:
         self.run_dir = base / "run"
         self.there = {}
         self.first = {}
+        self.seen = set()
         self.stamp = 0
         self.history = []
 
@@ -523,6 +535,7 @@ class Life:
         before = self.newest()
         _, source = run(self.images.place, self.run_dir, self.disk)
         after = self.newest()
+        self.seen |= {name for name, width in after.items() if width is not None}
         hidden = {name for name in {*before, *self.there} if self.hides(name)}
         for name in hidden & before.keys():
             assert after[name] == before[name], (name, "nothing is known of it", self.history)
@@ -541,6 +554,7 @@ class Life:
         assert made["labelled"] == made["vanished"] == 0, self.history
         found = {name: width for name, width in self.newest().items() if width is not None}
         assert found == {name: number for name, (number, _) in self.there.items()}, self.history
+        assert not self.seen & of_status(self.run_dir, STATUS_FAILED), ("what was there once is gone", self.history)
         self.check()
 
     def hides(self, name):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from farm.places import Move, Place, holds_nothing, is_of_place, mounted, move_of, place_of, remembered
+from farm.places import Move, Place, carried_along, holds_nothing, is_of_place, mounted, move_of, place_of, remembered
 
 ROOT = Place("/", "disk")
 USB = Place("/mnt/usb", "stick")
@@ -45,6 +45,18 @@ def test_a_lost_disk_is_remembered_until_it_is_back():
     assert remembered({"/": "disk"}, {"/": "disk", "/data": "new"}, hidden) == {"/": "disk"}
     exchanged = {Move(USB, Place("/mnt/usb", "other"))}
     assert remembered(BEFORE, {**BEFORE, "/mnt/usb": "other"}, exchanged) == BEFORE
+
+
+def test_disks_below_a_source_are_expected_where_it_is_now():
+    assert carried_along(BEFORE, "/mnt/usb", "/mnt/usb") == BEFORE
+    moved = {"/data/new": "stick", "/data/new/deep": "deeper"}
+    assert carried_along(BEFORE, "/mnt/usb", "/data/new") == {**BEFORE, **moved}
+    assert carried_along(BEFORE, "/mnt/us", "/data") == BEFORE
+    assert carried_along(BEFORE, "/mnt/usb/images", "/mnt/usb/renamed") == BEFORE
+    now = {"/": "disk", "/data/new": "stick"}
+    lost = move_of("/data/new/deep/a.jpg", carried_along(BEFORE, "/mnt/usb", "/data/new"), now)
+    assert lost.before != lost.now, "the deeper one did not come along"
+    assert move_of("/data/new/a.jpg", carried_along(BEFORE, "/mnt/usb", "/data/new"), now).before == lost.now
 
 
 def test_this_machine_has_a_root_that_holds_something(tmp_path):

@@ -80,6 +80,6 @@ def test_links_lead_somewhere():
     places = [place for place in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in place]
     assert places
     assert all((Path(ROOT) / place).exists() for place in places)
-    lines = (line[3:].lower() for line in README.splitlines() if line.startswith("## "))
+    lines = (line.lstrip("#")[1:].lower() for line in README.splitlines() if line.startswith(("## ", "### ")))
     headings = {re.sub(r"[^a-z0-9 -]", "", line).replace(" ", "-") for line in lines}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= headings

@@ -12,6 +12,7 @@ from farm.cli.arguments import add_config, load_config
 
 if TYPE_CHECKING:
     from farm.config import FarmConfig
+    from farm.store import RunStore
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,17 +45,27 @@ def execute(args: argparse.Namespace) -> int:
         console.print(f"{name:17}{json.dumps(value)}, {origin}", markup=False, highlight=False)
     console.print(f"source root      {prepared.source.root}", markup=False, highlight=False)
     console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
+    begun = _begun(config)
+    if refusal := settling.refusal(prepared, begun) if begun else "":
+        console.print(f"a run refuses    {refusal}", markup=False, highlight=False)
     return 0
 
 
 def _begun_with(config: FarmConfig) -> str | None:
     """The backend of the work that the run directory holds; None where it holds none, or is not on this machine."""
-    from farm.engines.local import BACKEND
+    from farm.continuation import BACKEND
+
+    store = _begun(config)
+    return store.fingerprint().get(BACKEND) if store else None
+
+
+def _begun(config: FarmConfig) -> RunStore | None:
+    """The run directory, where it is there and on this machine."""
     from farm.errors import OutputError
     from farm.storage import is_url
     from farm.store import RunStore
 
     with contextlib.suppress(OutputError):
         if not is_url(config.output.dir):
-            return RunStore.view(config.output.dir).fingerprint().get(BACKEND)
+            return RunStore.view(config.output.dir)
     return None

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from farm.verify import Verification
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,5 +26,15 @@ def execute(args: argparse.Namespace) -> int:
         print(f"broken: {printable(problem)}", file=sys.stderr)
     if found.problems:
         return EXIT_FATAL
-    print(f"whole: {found.listed:,} images = {found.ok:,} labelled + {found.failed:,} failed, each once")
+    print(in_words(found))
     return EXIT_DONE
+
+
+def in_words(found: Verification) -> str:
+    """What a run without problems holds: the whole of its source, or so much of it."""
+    gone = f" + {found.gone:,} gone" if found.gone else ""
+    counts = f"{found.listed:,} images = {found.ok:,} labelled + {found.failed:,} failed{gone}, each once"
+    if found.finished:
+        return f"whole: {counts}"
+    left = "an unknown number" if found.remaining is None else f"{found.remaining:,}"
+    return f"unfinished: so far {counts}; {left} still to do"

@@ -15,8 +15,19 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from farm import factories
+from farm import continuation, factories
 from farm.config import FarmConfig, ModelConfig
+from farm.continuation import (
+    BACKEND,
+    CONVERSION,
+    DEVICE,
+    HISTORY,
+    MODEL,
+    SOURCE_ROOT,
+    THREADS,
+    WEIGHTS_DIGEST,
+)
+from farm.continuation import VERSION as VERSION_OF
 from farm.errors import ModelError
 from farm.keys import KeySet
 from farm.models import backends
@@ -26,9 +37,10 @@ from farm.models.packages import package_version
 from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.placement import Machine, Placement, inspect_machine, plan
+from farm.schema import task_of
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
-from farm.store import RUN_FILE, WEIGHTS_DIGEST, RunStore
+from farm.store import RUN_FILE, RunStore
 from farm.summary import Snapshot
 from farm.supervisor import Job, NamesKnown, Outcome, Supervisor
 from farm.version import VERSION
@@ -37,8 +49,6 @@ LABEL_VERSIONS = {"ultralytics": "ultralytics", "torch": "torch", "opencv-python
 # modules, a change in one of which can change labels, by the name in a fingerprint
 FACTORY_DIGEST = "factory"
 LOCAL = "local"
-BACKEND, CONVERSION = "model.backend", "conversion"  # in a fingerprint
-MODEL = "model."  # what the names of the model's arguments begin with there
 SHAPE_GROUP = 8  # images of one shape, one after the other
 
 
@@ -99,22 +109,23 @@ class Prepared:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that changes labels or what they belong to. A run directory holds the work of one of these."""
+        """Everything that changes labels or what they belong to. A run directory holds the work of one of these, but
+        for what farm.continuation lets differ."""
         excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs", "factory_dir"}
         model = self.config.model.model_dump(exclude=excluded)
         labels = {f"{MODEL}{name}": value for name, value in model.items()}
         backend = self.executable.backend
         calibrated = {CONVERSION: self.executable.conversion} if self.config.model.precision == "int8" else {}
         return {
-            "source root": self.source.root,
+            SOURCE_ROOT: self.source.root,
             WEIGHTS_DIGEST: self.digest,
             **labels,
             BACKEND: backend,
             **calibrated,
-            "workers.threads": self.placements[0].threads,
-            "device": self.device.partition(":")[0],
-            **{f"{name} version": package_version(module) for name, module in LABEL_VERSIONS.items()},
-            **{f"{package} version": package_version(package) for package in backends.PACKAGES.get(backend, ())},
+            THREADS: self.placements[0].threads,
+            DEVICE: self.device.partition(":")[0],
+            **{f"{name}{VERSION_OF}": package_version(module) for name, module in LABEL_VERSIONS.items()},
+            **{f"{package}{VERSION_OF}": package_version(package) for package in backends.PACKAGES.get(backend, ())},
         }
 
 
@@ -212,17 +223,22 @@ class Record:
 
     def __init__(self, store: RunStore, prepared: Prepared) -> None:
         self._store = store
+        date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self._data: dict[str, Any] = {
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "created": date,
             "names": {},
             "task": None,
             **store.describe(),
             "farm": VERSION,
-            "config": prepared.config.model_dump(mode="json"),
+            "config": prepared.config.model_dump(mode="json", exclude={"accept"}),  # that is said each time
             "fingerprint": prepared.fingerprint,
             "source_root": prepared.source.root,
             "host": {"name": socket.gethostname(), "system": platform.platform(), "python": platform.python_version()},
         }
+        changed = continuation.differences(store.fingerprint(), prepared.fingerprint) if store.fingerprint() else []
+        self._data["task"] = self._data["task"] or task_of(store.schema())  # rows of earlier sessions have one
+        history = self._data.get(HISTORY, [])
+        self._data[HISTORY] = continuation.history_with(history, changed, frozenset(prepared.config.accept), date)
 
     @property
     def task(self) -> str | None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from farm import storage
 from farm.config import STDIN, ModelConfig
-from farm.engines.local import BACKEND, CONVERSION, Prepared, backend_of
-from farm.errors import ModelError, WeightsChangedError
+from farm.continuation import BACKEND, CONVERSION, SOURCE, SOURCE_ROOT
+from farm.engines.local import Prepared, backend_of
+from farm.errors import ModelError, RunMismatchError, WeightsChangedError
 from farm.models import backends, conversions
 from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
+from farm.moved_source import look
 from farm.sources import first_entry_or_raise
 from farm.sources.base import Entry, Source
 from farm.sources.sampling import evenly, spread
@@ -47,7 +50,9 @@ def settle(
     conversion = fingerprint.get(CONVERSION)
     expected = Executable(str(model.weights), backend, conversion=conversion)
     expecting = replace(prepared, executable=expected).fingerprint
-    store.check(expecting, prepared.implied, prepared.resolved)  # at once: nothing is converted for nothing
+    accepted, moved = _accepted(prepared, store, fingerprint)
+    terms = (prepared.implied, prepared.resolved, accepted, moved)
+    store.check(expecting, *terms)  # at once: nothing is converted for nothing
     if model.weights is not None:
         request = Request(model, prepared.digest, backend, prepared.device)
         request = replace(request, sample=_sample(request, prepared.source, first))
@@ -57,11 +62,39 @@ def settle(
         )  # fmt: skip
         prepared = replace(prepared, executable=_executable(request, make, note))
         try:
-            store.check(prepared.fingerprint, prepared.implied, prepared.resolved)
+            store.check(prepared.fingerprint, *terms)
         except BaseException:
             prepared.executable.release()
             raise
     return prepared, itertools.chain(first, entries)
+
+
+def _accepted(prepared: Prepared, store: RunStore, before: Mapping[str, Any]) -> tuple[frozenset[str], str]:
+    """What may differ from `before`, by the config, or because the source was found again at another place; what was
+    found there, in words."""
+    accepted, root = frozenset(prepared.config.accept), prepared.source.root
+    if not before or before.get(SOURCE_ROOT) == root or SOURCE in accepted:
+        return accepted, ""
+    found = look(store, root)
+    return (accepted | {SOURCE}) if found.is_the_same else accepted, found.in_words()
+
+
+def refusal(prepared: Prepared, store: RunStore) -> str:
+    """Why `run` would not go on with the work in the directory, as far as that can be said before the source is looked
+    into; nothing where it would. Reads; changes nothing."""
+    before = store.fingerprint()
+    model = _as_known(prepared, before.get(BACKEND))
+    backend = backend_of(model, prepared.device, many=False)
+    if before.get(BACKEND) == backend_of(model, prepared.device, many=True):
+        backend = before[BACKEND]
+    expected = Executable(str(model.weights), backend, conversion=before.get(CONVERSION))
+    try:
+        accepted, moved = _accepted(prepared, store, before)
+        fingerprint = replace(prepared, executable=expected).fingerprint
+        store.check(fingerprint, prepared.implied, prepared.resolved, accepted, moved)
+    except RunMismatchError as error:
+        return str(error)
+    return ""
 
 
 def _looked_into(prepared: Prepared, model: ModelConfig) -> int:

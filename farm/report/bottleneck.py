@@ -13,6 +13,7 @@ from dataclasses import dataclass
 ENOUGH_S = 5.0  # of work; of a shorter run nothing can be said
 DECODING = ("read", "decode", "prepare")
 MODEL = ("preprocess", "forward", "postprocess", "encode")
+ANEW = "for a new output (another output.dir)"  # what changes labels, or may, this directory refuses
 LIMIT_SHARE = 0.35  # of the workers' time spent waiting, from which what they wait for is the limit
 
 
@@ -64,7 +65,7 @@ def bottleneck(stage_s: Mapping[str, float], crew: Crew, network: str, faster: s
     taken = f"the network takes {share['forward']:.0%} of the workers' time on {network}"
     busy = f" ({crew.busy(stage_s)})" if crew.devices else ""
     advice = ", ".join(filter(None, (faster, "fewer pixels (model.imgsz)"))) + ("" if crew.devices else " or a GPU")
-    return f"forward-bound: {taken}{busy}; {advice} would help"
+    return f"forward-bound: {taken}{busy}; {advice} would help, {ANEW}"
 
 
 def _decoding_bound(stage_s: Mapping[str, float], waiting: float, crew: Crew) -> str:
@@ -76,6 +77,6 @@ def _decoding_bound(stage_s: Mapping[str, float], waiting: float, crew: Crew) ->
             f"(workers.decoders) to read ahead"
         )
     return (
-        f"decode-bound: {seen}; add decoders (workers.decoders) where cores are free, or use model.decode=reduced if "
-        f"the images are far larger than model.imgsz"
+        f"decode-bound: {seen}; add decoders (workers.decoders) where cores are free, or, {ANEW}, use "
+        f"model.decode=reduced if the images are far larger than model.imgsz"
     )

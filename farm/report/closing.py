@@ -46,6 +46,8 @@ def _table(summary: Summary) -> Table:
         ("images/s", rate(summary.images_per_s)),
         ("time", duration(summary.wall_s)),
     ]
+    if summary.gone:
+        rows.insert(3, ("gone", f"{summary.gone:,} (deleted since they were listed)"))
     if summary.agreement:
         rows.append(("backend", f"{summary.backend} {summary.precision}"))
         rows.append(("agreement", _agreement(summary.agreement)))

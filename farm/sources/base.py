@@ -42,10 +42,12 @@ class Entry(NamedTuple):
 class Source(ABC):
     """Lists entries. An entry's file is `os.path.join(source.root, entry.path)`.
 
-    `patience`: with the place they lie in, while it does not answer.
+    `patience`: with the place they lie in, while it does not answer. `is_part`: it lists some images of a run, so that
+    nothing follows for those that it does not list.
     """
 
     patience = PATIENCE
+    is_part = False
 
     def __init__(self, name: str, root: str, may_repeat: bool) -> None:
         """`name`: as the user wrote it. `may_repeat`: whether one path could be listed twice.

@@ -11,6 +11,8 @@ from farm.sources.base import Entry, Source, examine
 class FailedRows(Source):
     """`failed_paths` gives the paths of a run's failed images, each once, relative to `root` where they can be."""
 
+    is_part = True
+
     def __init__(self, name: str, root: str, failed_paths: Callable[[], Iterator[str]]) -> None:
         super().__init__(name, root, may_repeat=False)
         self._failed_paths = failed_paths
@@ -18,6 +20,12 @@ class FailedRows(Source):
     def entries(self) -> Iterator[Entry]:
         for path in self._failed_paths():
             yield examine(os.path.join(self.root, path), path)
+
+    def has_moved(self) -> bool:
+        """Is the root not there, and do paths depend on it?"""
+        if os.path.isdir(self.root):
+            return False
+        return any(not os.path.isabs(path) for path in self._failed_paths())
 
     def count(self) -> int:
         return sum(1 for _ in self._failed_paths())

@@ -13,7 +13,7 @@ import farm
 from farm import earlier, supervisor
 from farm.api import export, retry
 from farm.cli import main
-from farm.errors import OutputError
+from farm.errors import OutputError, SourceError
 from farm.schema import SCHEMA_VERSION
 from farm.store import RunStore
 from farm.verify import verify
@@ -27,7 +27,7 @@ def label(source, tmp_path, **sections):
     sections = {"workers": {"count": 1}, "output": {"exports": ["yolo"]}, **sections}
     summary = farm.run(config(source, tmp_path / "run", **sections))
     assert verify(tmp_path / "run").problems == ()
-    return summary.ok, summary.failed, summary.exit_code
+    return summary.ok, summary.failed, summary.gone, summary.exit_code
 
 
 def labels(tmp_path):
@@ -49,17 +49,17 @@ def listed(request, tmp_path):
 
 @pytest.mark.parametrize("away", ["files", "files/00003.png"], ids=["the folder", "one image"])
 def test_listed_images_that_are_away_for_a_run_are_healed_by_the_same_command(listed, tmp_path, away):
-    assert label(listed, tmp_path) == (IMAGES, 0, 0)
+    assert label(listed, tmp_path) == (IMAGES, 0, 0, 0)
     rows = [row for part in RunStore.view(tmp_path / "run").batches(["path"]) for row in part["path"].to_pylist()]
     missing = IMAGES if away == "files" else 1
     (tmp_path / away).rename(tmp_path / "elsewhere")
     for _ in range(2):
-        assert label(listed, tmp_path) == (IMAGES - missing, missing, 3)
+        assert label(listed, tmp_path) == (IMAGES - missing, 0, missing, 0)
         assert len(labels(tmp_path)) == IMAGES - missing
-    retry(tmp_path / "run")
-    assert verify(tmp_path / "run").problems == ()
+    with pytest.raises(SourceError, match="nothing to retry"):
+        retry(tmp_path / "run")
     (tmp_path / "elsewhere").rename(tmp_path / away)
-    assert label(listed, tmp_path) == (IMAGES, 0, 0)
+    assert label(listed, tmp_path) == (IMAGES, 0, 0, 0)
     assert len(labels(tmp_path)) == IMAGES == len(rows)
 
 
@@ -76,7 +76,7 @@ def test_many_vanished_images_become_rows_in_portions(tmp_path, monkeypatch):
         (source / f"{number:05d}.png").unlink()
     monkeypatch.setattr(earlier, "VANISHED_AT_ONCE", 3)
     monkeypatch.setattr(supervisor.Supervisor, "_quarantine", counted)
-    assert label(source, tmp_path) == (1, IMAGES - 1, 3)
+    assert label(source, tmp_path) == (1, 0, IMAGES - 1, 0)
     assert portions == [3, 3, 3, 2]
 
 
@@ -180,16 +180,16 @@ def test_a_disk_below_the_source_that_is_not_mounted_costs_no_row(tmp_path):
     if subprocess.run(bind, capture_output=True).returncode:
         pytest.skip("nothing can be mounted here")
     try:
-        assert label(source, tmp_path) == (7, 0, 0)
+        assert label(source, tmp_path) == (7, 0, 0, 0)
     finally:
         subprocess.run(["umount", source / "disk"], check=True)
     for _ in range(2):
-        assert label(source, tmp_path) == (7, 0, 3)
+        assert label(source, tmp_path) == (7, 0, 0, 3)
     assert len(list((tmp_path / "run" / "labels" / "disk").iterdir())) == 4
     subprocess.run(bind, check=True)
     try:
         (disk / "00002.png").unlink()
-        assert label(source, tmp_path) == (6, 1, 3)
+        assert label(source, tmp_path) == (6, 0, 1, 0)
     finally:
         subprocess.run(["umount", source / "disk"], check=True)
 
@@ -200,7 +200,7 @@ def test_a_clean_run_verifies_where_the_loser_of_a_shared_label_file_comes_first
     (tmp_path / "list.txt").write_text("source/00001.png\nsource/00001.jpg\n")
     pictures(source, 2)
     shutil.copy(pictures(tmp_path / "more", 31) / "00030.png", source / "00001.jpg")
-    assert label(tmp_path / "list.txt", tmp_path, commit={"images": 1, "seconds": 60}) == (2, 0, 0)
+    assert label(tmp_path / "list.txt", tmp_path, commit={"images": 1, "seconds": 60}) == (2, 0, 0, 0)
     names = [row for batch in RunStore.view(tmp_path / "run").batches(["path"]) for row in batch["path"].to_pylist()]
     assert names == ["source/00001.png", "source/00001.jpg"]
 
@@ -208,7 +208,7 @@ def test_a_clean_run_verifies_where_the_loser_of_a_shared_label_file_comes_first
 def test_a_clean_run_verifies_where_no_label_file_can_have_its_name(tmp_path):
     source = pictures(tmp_path / "source", 2)
     pictures(source / "00001.txt", 1)  # a folder where the label of 00001.png would be
-    assert label(source, tmp_path) == (3, 0, 0)
+    assert label(source, tmp_path) == (3, 0, 0, 0)
 
 
 @pytest.fixture

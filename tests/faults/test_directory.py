@@ -170,28 +170,28 @@ def test_a_summary_that_disagrees_is_named(source, tmp_path):
     assert "summary.json says 39 ok" in verify(tmp_path / "run").problems[0]
 
 
-def test_a_vanished_image_becomes_a_failed_row(source, tmp_path):
+def test_an_image_that_was_deleted_is_gone_and_not_failed(source, tmp_path):
     label(source, tmp_path)
     (source / "00003.png").unlink()
     summary = label(source, tmp_path)
-    assert (summary.listed, summary.ok, summary.failed) == (IMAGES, IMAGES - 1, 1)
-    (failure,) = summary.failures
-    assert (failure.stage, failure.type, failure.example) == ("list", "FileNotFoundError", "00003.png")
+    assert (summary.listed, summary.ok, summary.failed, summary.gone) == (IMAGES, IMAGES - 1, 0, 1)
+    assert (summary.failures, summary.exit_code) == ((), 0)
     assert not (tmp_path / "run" / "labels" / "00003.txt").exists()
     parts = len(list((tmp_path / "run" / "parts").iterdir()))
     summary = label(source, tmp_path)
-    assert (summary.ok, summary.failed) == (IMAGES - 1, 1)
+    assert (summary.ok, summary.gone, summary.skipped) == (IMAGES - 1, 1, IMAGES)
     assert len(list((tmp_path / "run" / "parts").iterdir())) == parts, "said once is enough"
     assert not verify(tmp_path / "run").problems
     pictures(source, 4)
-    assert label(source, tmp_path).ok == IMAGES, "it came back"
+    summary = label(source, tmp_path)
+    assert (summary.ok, summary.gone) == (IMAGES, 0), "it came back"
 
 
-def test_vanished_and_new_images_together(source, tmp_path):
+def test_gone_and_new_images_together(source, tmp_path):
     label(source, tmp_path)
     (source / "00003.png").rename(source / "moved.png")
     summary = label(source, tmp_path)
-    assert (summary.ok, summary.failed) == (IMAGES, 1)
+    assert (summary.ok, summary.gone) == (IMAGES, 1)
 
 
 def test_retry_gives_failed_images_another_chance(tmp_path):

@@ -64,7 +64,7 @@ def test_many_vanished_images_beside_large_batches(tmp_path):
     values = config(source, run_dir)
     values["commit"] = {"images": 2048, "seconds": 5}
     summary = farm.run(values)
-    assert (summary.ok, summary.failed) == (300, 1400)
+    assert (summary.ok, summary.failed, summary.gone) == (300, 0, 1400)
 
 
 def test_a_stopped_collector_is_replaced(source, tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_an_image_that_vanished_and_is_back(source, tmp_path):
     values = config(source, tmp_path / "run")
     farm.run(values)
     hidden = [(path, path.rename(tmp_path / path.name)) for path in sorted(source.iterdir())[:7]]
-    assert farm.run(values).failed == 7
+    assert farm.run(values).gone == 7
     for path, moved in hidden:
         moved.rename(path)
     summary = farm.run(values)
@@ -125,16 +125,19 @@ def test_an_image_that_vanished_and_is_back(source, tmp_path):
     assert (again.ok, again.skipped) == (60, 60)
 
 
-def test_a_vanished_image_that_is_retried(source, tmp_path):
-    values = config(source, tmp_path / "run")
-    farm.run(values)
-    first = sorted(source.iterdir())[0]
-    moved = first.rename(tmp_path / "moved")
-    farm.run(values)
-    moved.rename(first)
-    assert retry(tmp_path / "run").failed == 0
+def test_a_failed_image_that_was_deleted_is_gone_once_it_is_retried(source, tmp_path):
+    (source / "none.png").write_text("no image")
+    (source / "also_none.png").write_text("no image")
+    values = config(source, tmp_path / "run", limits={"attempts": 1})
+    assert farm.run(values).failed == 2
+    moved = (source / "none.png").rename(tmp_path / "moved")
+    summary = retry(tmp_path / "run")
+    assert (summary.ok, summary.failed, summary.gone) == (60, 1, 1)
     assert not verify(tmp_path / "run").problems
-    assert farm.run(values).ok == 60
+    moved.rename(source / "none.png")
+    summary = farm.run(values)
+    assert (summary.ok, summary.failed, summary.gone) == (60, 2, 0)
+    assert not verify(tmp_path / "run").problems
 
 
 def test_a_flipped_bit_is_named(tmp_path):

@@ -12,7 +12,11 @@ GPUS = Crew(workers=4, decoders=4, devices=2, labelling_s=50)
 @pytest.mark.parametrize(
     ("stages", "crew", "words"),
     [
-        ({"forward": 95, "preprocess": 2}, CPU, ("forward-bound", "98%", "on torch; model.x=y, fewer pixels", "GPU")),
+        (
+            {"forward": 95, "preprocess": 2},
+            CPU,
+            ("forward-bound", "98%", "on torch; model.x=y, fewer pixels", "GPU", "for a new output"),
+        ),
         ({"forward": 95, "device": 49}, GPU, ("forward-bound", "GPU 98% busy", "model.x=y")),
         (
             {"forward": 40, "wait": 60, "decode": 690, "prepare": 10, "device": 15.5},
@@ -20,7 +24,7 @@ GPUS = Crew(workers=4, decoders=4, devices=2, labelling_s=50)
             ("decode-bound", "60%", "14.0 of 16 decoding threads at work", "GPU 31% busy", "workers.decoders"),
         ),
         ({"forward": 40, "wait": 60, "decode": 80, "device": 150}, GPUS, ("GPUs 100% busy",)),
-        ({"forward": 40, "wait": 60, "decode": 95}, CPU, ("1.9 of 2 decoding threads",)),
+        ({"forward": 40, "wait": 60, "decode": 95}, CPU, ("1.9 of 2 decoding threads", "for a new output")),
         ({"forward": 40, "wait": 60, "read": 70, "decode": 10}, CPU, ("read-bound", "disk")),
         ({"forward": 10, "send": 90}, CPU, ("commit-bound", "disk")),
         ({"forward": 10, "idle": 90}, CPU, ("list-bound", "listed")),
