@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from farm import engines, exports, storage
-from farm.config import FarmConfig, load, validate
+from farm.config import PATH_KEYS, FarmConfig, load, validate
 from farm.engines import settling
 from farm.engines.local import Hooks, Prepared
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
+from farm.filenames import here, with_names
 from farm.keys import KeySet
 from farm.models.backends import faster
 from farm.models.conversions import CONVERT_TIMEOUT_S
@@ -64,10 +65,11 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
     described = RunStore.view(run_dir).describe()
     if "config" not in described:
         raise OutputError(f"{run_dir} has no run.json with the config of its run; run it again instead")
-    config = validate({**described["config"], "output": {**described["config"]["output"], "dir": str(run_dir)}})
+    settings = with_names(described["config"], PATH_KEYS, here)
+    config = validate({**settings, "output": {**settings["output"], "dir": str(run_dir)}})
     store = RunStore.open(run_dir)
     try:
-        source = FailedRows(f"failed images of {run_dir}", described["source_root"], store.failed_paths)
+        source = FailedRows(f"failed images of {run_dir}", here(described["source_root"]), store.failed_paths)
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
         prepared = engines.load(config.engine).prepare(config, source=source)
@@ -126,7 +128,7 @@ def export(store: RunStore, name: str, save_conf: bool | None = None, to: str | 
     output = described.get("config", {}).get("output", {})
     request = ExportRequest(
         folder=folder,
-        source_root=described.get("source_root") or "/",
+        source_root=here(described.get("source_root") or "/"),
         task=described.get("task") or "detect",
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from farm.errors import ConfigError
+from farm.filenames import here
 from farm.storage import is_url
 
 
@@ -288,7 +289,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
     for section, key in PATH_KEYS:
         value = data.get(section, {}).get(key) if isinstance(data.get(section), dict) else None
         if isinstance(value, str) and value != STDIN and not is_url(value):
-            data[section] = {**data[section], key: _absolute(value, base, may_be_name=section == "model")}
+            data[section] = {**data[section], key: _absolute(here(value), base, may_be_name=section == "model")}
     return data
 
 

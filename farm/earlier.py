@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
+from farm.filenames import here, kept, to_bytes
 from farm.keys import KeySet, path_key
 from farm.places import Mounts, Move, holds_nothing, mounted, move_of, remembered
 from farm.sources.base import Source, is_gone
@@ -40,7 +41,8 @@ class Earlier:
         """Before anything is listed: remember what is mounted, in case this run does not come to its end."""
         said, self._at_begin = self._store.mounts(), mounted()
         if isinstance(said.get("points"), dict) and isinstance(said.get("session"), int):
-            self._before, self._sure = said["points"], said["session"]
+            self._before = {here(point): here(device) for point, device in said["points"].items()}
+            self._sure = said["session"]
         self._remember({**self._at_begin, **self._before})
 
     def have_rows(self, paths: list[str]) -> list[bool]:
@@ -118,7 +120,9 @@ class Earlier:
 
     def _remember(self, mounts: Mounts) -> None:
         """`session`: the last one in which no disk was lost."""
-        self._store.remember_mounts({"session": self._sure, "points": dict(mounts)})
+        self._store.remember_mounts(
+            {"session": self._sure, "points": {kept(point): kept(device) for point, device in mounts.items()}}
+        )
 
     def _leave(self, reason: str, path: str) -> None:
         self._left[reason] += 1
@@ -127,4 +131,4 @@ class Earlier:
 
 def keys_of(paths: list[str]) -> list[bytes]:
     """`path_key` of each, as a listing names it."""
-    return [path_key(path.encode("utf-8", "surrogateescape")) for path in paths]
+    return [path_key(to_bytes(path)) for path in paths]

@@ -400,7 +400,7 @@ def example_of(store: RunStore) -> str | None:
                 for batch in part_batches(part, ["path", "path_bytes", "status"], file):
                     for row in batch.to_pylist():
                         if row["status"] == STATUS_OK and row["path_bytes"] is None and row["path"] not in failed:
-                            return str(row["path"])
+                            return path_of(row["path"], None)
     return None
 
 

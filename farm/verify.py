@@ -26,6 +26,7 @@ from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
 from farm.exports.shared_labels import Losers, labelled_paths
 from farm.exports.yolo import NAME_ERRORS
+from farm.filenames import here
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
 from farm.schema import STAGE_LIST, STATUS_OK, names_of
 from farm.store import (
@@ -197,7 +198,7 @@ def _check_summary(store: RunStore, ok: int, failed: int, notes: list[str]) -> l
 def _check_labels(store: RunStore) -> Iterator[str]:
     """Label files against what the parts give, with or without confidence as the run was configured."""
     described = store.describe()
-    root = str(described.get("source_root") or "/")
+    root = here(str(described.get("source_root") or "/"))
     output = described.get("config", {}).get("output", {})
     schema = store.schema()
     task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)

@@ -17,8 +17,9 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from farm.config import FarmConfig, ModelConfig
+from farm.config import PATH_KEYS, FarmConfig, ModelConfig
 from farm.errors import ModelError
+from farm.filenames import kept, with_names
 from farm.keys import KeySet
 from farm.models import backends
 from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve
@@ -103,7 +104,7 @@ class Prepared:
         backend = self.executable.backend
         calibrated = {CONVERSION: self.executable.conversion} if self.config.model.precision == "int8" else {}
         return {
-            "source root": self.source.root,
+            "source root": kept(self.source.root),
             WEIGHTS_DIGEST: self.digest,
             **labels,
             BACKEND: backend,
@@ -215,9 +216,9 @@ class Record:
             "task": None,
             **store.describe(),
             "farm": _version("yolo-farm"),
-            "config": prepared.config.model_dump(mode="json"),
+            "config": with_names(prepared.config.model_dump(mode="json"), PATH_KEYS, kept),
             "fingerprint": prepared.fingerprint,
-            "source_root": prepared.source.root,
+            "source_root": kept(prepared.source.root),
             "host": {"name": socket.gethostname(), "system": platform.platform(), "python": platform.python_version()},
         }
 

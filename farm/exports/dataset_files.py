@@ -17,6 +17,7 @@ import yaml
 
 from farm.exports.claim import HEAD
 from farm.exports.label_tree import Replacement
+from farm.filenames import kept
 from farm.sources.base import IMAGE_EXTENSIONS
 from farm.storage import write_whole
 
@@ -44,6 +45,7 @@ class ImageList:
     def add(self, path: str, label: str) -> None:
         """List an image, unless a list of lines cannot hold its name or Ultralytics does not read its kind."""
         folder, name = posixpath.split(path)
+        path = kept(path)
         known = posixpath.splitext(name)[1][1:].lower() in LISTED
         if not known or len(path.splitlines()) != 1 or path != path.strip() or not _encodable(path):
             self.left_out += 1
@@ -51,7 +53,7 @@ class ImageList:
             return
         if folder not in self._folders:
             self._folders[folder] = self._prefix(folder, posixpath.dirname(label))
-        self._file.write(f"{self._folders[folder]}/{name}\n")
+        self._file.write(f"{kept(self._folders[folder])}/{kept(name)}\n")
 
     def publish(self) -> None:
         """The list is whole: it and its links take their names."""
