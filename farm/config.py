@@ -50,6 +50,9 @@ class SourceConfig(Section):
     )
     recursive: bool = Field(True, description="look into sub-folders too")
     split: str = Field("train", description="which split of a dataset YAML to label")
+    exclude: str | list[str] = Field(
+        [], description="patterns of files and folders to leave out, as in a .gitignore, relative to the source's root"
+    )
 
 
 class ModelConfig(Section):

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from farm import storage
 from farm.errors import OutputError, PartError, RunMismatchError, TornPartError
 from farm.keys import KeySet
+from farm.marks import RUN_FILE as RUN_FILE
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
 from farm.resume import Resumed, done_keys, has_status, resumed_from
@@ -38,7 +39,6 @@ from farm.schema import STATUS_FAILED, STATUS_OK, path_of
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
 TEMPORARY_PREFIX = "."
-RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import yaml
 
-from farm.exports.claim import HEAD
 from farm.exports.label_tree import Replacement
 from farm.filenames import kept
+from farm.marks import EXPORT_HEAD as HEAD
 from farm.sources.base import IMAGE_EXTENSIONS
 from farm.storage import write_whole
 
