@@ -43,7 +43,7 @@ class LeftOut:
 
     def counts(self) -> dict[str, int]:
         """By kind, the most frequent first."""
-        return {kind: count for kind, count in self._counts.most_common() if count}
+        return {kind: count for kind, count in sorted(self._counts.items(), key=lambda one: (-one[1], one[0])) if count}
 
 
 def in_words(counts: dict[str, int]) -> str:

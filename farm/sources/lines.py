@@ -83,7 +83,8 @@ class Lines:
         source = self._opened(lambda: DirectorySource(folder, self._recursive, self._listed.name))
         if source is not None:
             prefix = named.rstrip("/") + "/"
-            source.choose(self._listed.choice.below(self._relative(prefix)))
+            below = self._normal(prefix)
+            source.choose(self._listed.choice.below("" if below == os.curdir else f"{below}/"))
             for entry in source.entries():
                 empty = False
                 yield entry._replace(path=prefix + entry.path)
@@ -125,12 +126,16 @@ class Lines:
         """A file by its path below the root, where it lies there, else by its whole path."""
         return self._relative(file) if file.startswith(self._root.rstrip("/") + "/") else file
 
+    def _normal(self, path: str) -> str:
+        """As patterns see it."""
+        return os.path.normpath(self._relative(path))
+
     def _relative(self, path: str) -> str:
         return path.removeprefix(self._root.rstrip("/") + "/")
 
     def _wanted(self, path: str) -> bool:
         choice = self._listed.choice
-        if choice.is_open or choice.wants(os.path.normpath(self._relative(path))):
+        if choice.is_open or choice.wants(self._normal(path)):
             return True
         self._listed.left_out.excluded()
         return False
