@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ from farm.models.backends import faster
 from farm.models.conversions import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
 from farm.schema import names_of
-from farm.sources.base import Source
+from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.sources.rows import FailedRows
 from farm.store import SUMMARY_FILE, RunStore
 from farm.summary import Summary
@@ -49,9 +49,10 @@ def run(
     began_s = time.monotonic()
     config = as_config(config, overrides)
     prepared = engines.load(config.engine).prepare(config, stdin, source)
+    entries = first_entry_or_raise(prepared.source)  # before there is a run directory: of no images nothing is left
     store = RunStore.open(prepared.config.output.dir)
     try:
-        return _label(prepared, store, hooks or Hooks(), None, began_s, convert_timeout_s)
+        return _label(prepared, store, hooks or Hooks(), None, began_s, convert_timeout_s, entries)
     finally:
         store.close()
 
@@ -80,10 +81,10 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
 
 def _label(
     prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float,
-    convert_timeout_s: float = CONVERT_TIMEOUT_S,
+    convert_timeout_s: float = CONVERT_TIMEOUT_S, entries: Iterator[Entry] | None = None,
 ) -> Summary:  # fmt: skip
-    """The part that `run` and `retry` share: label, export, summarise."""
-    prepared, entries = settling.settle(prepared, store, hooks.on_note, convert_timeout_s)
+    """The part that `run` and `retry` share: label, export, summarise. `entries`: of the source, if it is open yet."""
+    prepared, entries = settling.settle(prepared, store, hooks.on_note, convert_timeout_s, entries)
     try:
         outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
     finally:
@@ -171,6 +172,7 @@ def summarise(
         starts=outcome.starts,
         exports={name: report.path for name, report in reports.items()},
         warnings=tuple(warnings),
+        left_out=prepared.source.left_out.counts(),
     )
 
 

@@ -93,6 +93,7 @@ class Job:
     """What is to be run: everything decided before the first process starts. `keep`: write parts.
 
     `weights_digest` is the run's, `loaded_digest` that of what workers load, which may be converted from it.
+    `elsewhere`: where the lister has looked for what is not below `root`.
     """
 
     config: FarmConfig
@@ -105,6 +106,7 @@ class Job:
     names_known: Callable[[str, dict[int, str]], None]
     keep: bool = True
     loaded_digest: str | None = None
+    elsewhere: str | None = None
 
 
 def start_method(job: Job) -> str:
@@ -534,6 +536,7 @@ class Supervisor:
             root_id=self._root_id,
             example=self._example and os.path.join(self._job.root, self._example),
             digest=self._job.loaded_digest,
+            elsewhere=self._job.elsewhere,
         )
         worker = self._roster.start_worker(spec, self._collector)
         self._workers[worker.uid] = worker

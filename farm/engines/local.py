@@ -187,6 +187,7 @@ def job_of(
         names_known=names_known,
         keep=keep,
         loaded_digest=prepared.executable.digest or prepared.digest,
+        elsewhere=prepared.source.elsewhere,
     )
 
 
