@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 ALLOWED_BYTES = 512 << 20
 READY_BYTES = 1 << 30  # of decoded images kept ready: a classifier's images are kept whole until it crops them
-BYTES_PER_PIXEL = 6  # three for the image, and as much again for what OpenCV makes on the way to it
 
 
 class Allowance:

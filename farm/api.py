@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from farm import engines, exports, storage
-from farm.config import FarmConfig, load, validate
+from farm.config import PATH_KEYS, FarmConfig, load, validate
 from farm.engines import settling
 from farm.engines.local import Hooks, Prepared
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
+from farm.filenames import here, with_names
 from farm.keys import KeySet
 from farm.models.backends import faster
 from farm.models.conversions import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
 from farm.run_file import config_of, output_of
 from farm.schema import names_of, task_of
-from farm.sources.base import Source
+from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.sources.rows import FailedRows
 from farm.store import RUN_FILE, SUMMARY_FILE, RunStore
 from farm.summary import Summary
@@ -50,9 +51,10 @@ def run(
     config = as_config(config, overrides)
     exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, stdin, source)
+    entries = first_entry_or_raise(prepared.source)  # before there is a run directory: of no images nothing is left
     store = RunStore.open(prepared.config.output.dir)
     try:
-        return _label(prepared, store, hooks or Hooks(), None, began_s, convert_timeout_s)
+        return _label(prepared, store, hooks or Hooks(), None, began_s, convert_timeout_s, entries)
     finally:
         store.close()
 
@@ -66,6 +68,7 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
     view = RunStore.view(run_dir)
     described, file = view.describe(), str(view.path / RUN_FILE)
     values, root = config_of(described, file)
+    values, root = with_names(values, PATH_KEYS, here), here(root)
     config = validate({**values, "output": {**output_of(described), "dir": str(run_dir)}}, file)
     exports.refuse_foreign(run_dir, config.output.exports)
     store = RunStore.open(run_dir)
@@ -86,10 +89,10 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
 
 def _label(
     prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float,
-    convert_timeout_s: float = CONVERT_TIMEOUT_S,
+    convert_timeout_s: float = CONVERT_TIMEOUT_S, entries: Iterator[Entry] | None = None,
 ) -> Summary:  # fmt: skip
-    """The part that `run` and `retry` share: label, export, summarise."""
-    prepared, entries = settling.settle(prepared, store, hooks.on_note, convert_timeout_s)
+    """The part that `run` and `retry` share: label, export, summarise. `entries`: of the source, if it is open yet."""
+    prepared, entries = settling.settle(prepared, store, hooks.on_note, convert_timeout_s, entries)
     try:
         outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
     finally:
@@ -137,7 +140,7 @@ def export(
     output = output_of(described)
     request = ExportRequest(
         folder=folder,
-        source_root=described.get("source_root") or "/",
+        source_root=here(described.get("source_root") or "/"),
         task=described.get("task") or task_of(store.schema()) or "detect",
         names=names_of(store.schema()),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
@@ -192,6 +195,7 @@ def summarise(
         starts=outcome.starts,
         exports={name: report.path for name, report in reports.items()},
         warnings=tuple(warnings),
+        left_out=prepared.source.left_out.counts(),
     )
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from farm import config_file, factories
 from farm.config_types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
 from farm.errors import ConfigError
+from farm.filenames import here
 from farm.misspelt import meant
 from farm.storage import is_url, local_path
 
@@ -41,6 +42,9 @@ class SourceConfig(Section):
     )
     recursive: Switch = Field(True, description="look into sub-folders too")
     split: str = Field("train", description="which split of a dataset YAML to label")
+    exclude: str | list[str] = Field(
+        [], description="patterns of files and folders to leave out, as in a .gitignore, relative to the source's root"
+    )
 
 
 class ModelConfig(Section):
@@ -268,7 +272,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
     for section, key in PATH_KEYS:
         value = data.get(section, {}).get(key) if isinstance(data.get(section), dict) else None
         if isinstance(value, str) and value != STDIN and not is_url(value):
-            data[section] = {**data[section], key: _absolute(value, base, may_be_name=key == "weights")}
+            data[section] = {**data[section], key: _absolute(here(value), base, may_be_name=key == "weights")}
     return data
 
 

@@ -29,9 +29,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, PpmImagePlugin, SunImagePlugin, UnidentifiedImageError
 
-from farm import place_errors
+from farm import place_errors, tiff
 from farm.errors import DecodeError
-from farm.strangers import beginning, kind_of
+from farm.strangers import IMAGES, before_beginning, kind_of
+from farm.tiff import integer_at
 
 Pixels = npt.NDArray[Any]
 
@@ -39,11 +40,11 @@ _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXE
 _FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}  # any other number of channels: IMREAD_UNCHANGED
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 ARRAY_SUFFIX = ".farm-array"  # pixels as they are, after their shape: what the library hands over in memory
-_TIFF_SUFFIXES = (".tiff", ".tif")
+TIFF_SUFFIXES = (".tiff", ".tif")
 _PILLOW_SUFFIXES = (".avif", ".heic", ".heif")  # Ultralytics decodes these names with Pillow first
 _BYTES_PER_PIXEL = 16  # four float32 samples: no honest file is larger than this for each pixel, plus metadata
 _METADATA_BYTES = 64 << 20
-_ALL_PAGES = 2**31 - 1
+_SHOWN_BYTES = 16  # of a file that is no image
 _ZERO_TAIL_BYTES = 512  # fewer zeros than a disk sector at the end of a file say nothing
 
 
@@ -177,7 +178,7 @@ def _pixels(data: bytes, name: str, max_pixels: int, channels: int) -> Pixels | 
     flags = _FLAGS.get(channels, cv2.IMREAD_UNCHANGED)
     suffix = name[-5:].lower()
     image: Pixels | None = None
-    if flags != cv2.IMREAD_GRAYSCALE and suffix.endswith(_TIFF_SUFFIXES):
+    if flags != cv2.IMREAD_GRAYSCALE and suffix.endswith(TIFF_SUFFIXES):
         image = _multi_page(data, max_pixels, channels, flags)
     if image is None and suffix.endswith(_PILLOW_SUFFIXES):
         image = _with_pillow(data, flags)
@@ -191,21 +192,24 @@ def _pixels(data: bytes, name: str, max_pixels: int, channels: int) -> Pixels | 
 def _multi_page(data: bytes, max_pixels: int, channels: int, flags: int) -> Pixels | None:
     """First page of a colour TIFF, or its gray pages stacked as channels where all bands are asked for; else None.
 
-    All pages are decoded, as Ultralytics does, because damage in a later one changes how it reads the first. Where
-    they would take more memory than `max_pixels` allows, and of an animation called .tif, only the first is.
+    Every page is decoded, as Ultralytics does, because damage in a later one changes how it reads the first. Where
+    there are more than `max_pixels` in all, and of an animation called .tif, only the first is.
     """
     stacks = flags == cv2.IMREAD_UNCHANGED
-    is_tiff = data[:2] in (b"II", b"MM")
-    total = sum(_tiff_pages(data)) if is_tiff else 0
+    sizes = list(tiff.pages(data)) if data[:2] in (b"II", b"MM") else []
+    total = sum(page.pixels for page in sizes)
     if stacks and total > max_pixels * channels:
         raise DecodeError("decode", "TooManyPixels", f"{total} pixels in all pages; limits.max_pixels is {max_pixels}")
-    window = (0, _ALL_PAGES) if is_tiff and (stacks or total <= max_pixels) else (0, 1)
+    if sizes and not stacks and total <= max_pixels:
+        first = tiff.first_page(data, sizes)
+        return None if first is None or first.ndim != 3 else np.ascontiguousarray(first[..., :3])  # BGR, alpha dropped
+    window = (0, tiff.ALL_PAGES) if sizes and stacks else (0, 1)
     success, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=window)
     if not success:
         return None
     first = pages[0]
     if first.ndim == 3:
-        return first if stacks else np.ascontiguousarray(first[..., :3])  # BGR, alpha dropped
+        return first if stacks else np.ascontiguousarray(first[..., :3])
     if stacks and len(pages) > 1 and all(page.shape == first.shape for page in pages):
         return np.stack(pages, axis=2)
     return None
@@ -242,7 +246,6 @@ _ENDED = (IndexError, ValueError, struct.error)  # the file ends within its head
 _J2K_SIZ = b"\xff\x4f\xff\x51"
 _ISPE = re.compile(rb"ispe.{4}(.{8})", re.DOTALL)  # image spatial extents: ISO/IEC 23008-12, 6.5.3
 _SAMPLE_ENTRY = re.compile(rb"(?:av01|hvc1|hev1).{24}(.{4})", re.DOTALL)  # ISO/IEC 14496-12, 12.1.3
-_TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
 
 def header_pixels(data: bytes) -> int | None:
@@ -265,8 +268,8 @@ def _header_pixels(data: bytes) -> int | None:
         return _product("<HH", data, 6)
     if data[:2] == b"BM":
         return _product("<ii", data, 18) if struct.unpack_from("<I", data, 14)[0] >= 36 else _product("<HH", data, 18)
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return next(_tiff_pages(data), None)
+    if tiff.is_tiff(data):
+        return next((page.pixels for page in tiff.pages(data)), None)
     if data.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", _J2K_SIZ)):
         return _jpeg2000_pixels(data)
     if data[4:8] == b"ftyp":
@@ -308,41 +311,13 @@ def _webp_pixels(data: bytes) -> int | None:
     return None
 
 
-def _tiff_pages(data: bytes) -> Iterator[int]:
-    """Pixels of each page, by tags 256 and 257 of each directory; BigTIFF too."""
-    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
-    offset_layout, count_layout, entry_bytes = ("Q", "Q", 20) if big else ("I", "H", 12)
-    seen = set()
-    at = 8 if big else 4
-    while (offset := _at(order + offset_layout, data, at)) and offset not in seen:
-        seen.add(offset)
-        count = _at(order + count_layout, data, offset) or 0
-        first = offset + struct.calcsize(count_layout)
-        at = first + count * entry_bytes
-        sides: dict[int, int | None] = {}
-        for entry in range(first, min(at, len(data) - entry_bytes + 1), entry_bytes):
-            tag, kind = struct.unpack_from(order + "HH", data, entry)
-            if tag in (256, 257) and kind in _TIFF_INTEGERS:
-                sides.setdefault(
-                    tag, _at(order + _TIFF_INTEGERS[kind], data, entry + 4 + struct.calcsize(offset_layout))
-                )
-        if len(sides) < 2:
-            return
-        yield abs((sides[256] or 0) * (sides[257] or 0))
-
-
-def _at(layout: str, data: bytes, offset: int) -> int | None:
-    """One integer, or None where the file ends before it."""
-    return struct.unpack_from(layout, data, offset)[0] if offset + struct.calcsize(layout) <= len(data) else None
-
-
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Type, start and end of the top-level boxes of an ISO media file; the last may end behind the file."""
     at = 0
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
         if size == 1:
-            size = _at(">Q", data, at + 8) or 0
+            size = integer_at(">Q", data, at + 8) or 0
         end = at + size if size >= 8 else len(data)
         yield kind, at, end
         at = end
@@ -425,11 +400,12 @@ def _heic_failure(name: str) -> DecodeError:
 def _stranger(data: bytes, name: str) -> str:
     if not data.strip(b"\0"):
         return f"all {len(data)} bytes are zero: an interrupted copy or download"
-    start = beginning(data)
-    kind = kind_of(data)
-    shown = repr(start[:16])[1:]
+    kind, before = kind_of(data), before_beginning(data)
+    shown = repr(data[:_SHOWN_BYTES])[1:]
     if kind is None:
         return f"starts with {shown}: no image format that farm reads"
+    if before and kind in IMAGES:
+        return f"starts with {shown}: {before} bytes before {kind} that are not of it; remove them"
     return f"starts with {shown}: {kind} saved as {os.path.splitext(name)[1] or 'an image'}"
 
 
@@ -452,6 +428,6 @@ def _is_cut(data: bytes, form: str) -> bool:
     if form == "BMP":
         return len(data) < 18 or len(data) < struct.unpack_from("<I", data, 2)[0]
     if form == "TIFF":
-        offset = _at(("<" if data[:2] == b"II" else ">") + "I", data, 4)
+        offset = integer_at(("<" if data[:2] == b"II" else ">") + "I", data, 4)
         return offset is None or offset >= len(data)
     return max((end for _, _, end in _boxes(data)), default=0) > len(data)

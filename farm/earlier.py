@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
+from farm.filenames import here, kept, to_bytes
 from farm.keys import KeySet, path_key
 from farm.places import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
 from farm.sources.base import Source, is_gone
@@ -46,7 +47,8 @@ class Earlier:
         said, self._at_begin = self._store.mounts(), mounted()
         self._root = os.path.realpath(root)
         if isinstance(said.get("points"), dict) and isinstance(said.get("session"), int):
-            self._before = carried_along(said["points"], str(said.get("root") or self._root), self._root)
+            points = {here(point): here(device) for point, device in said["points"].items()}
+            self._before = carried_along(points, here(str(said.get("root") or kept(self._root))), self._root)
             self._sure = said["session"]
         self._remember({**self._at_begin, **self._before})
 
@@ -127,7 +129,8 @@ class Earlier:
 
     def _remember(self, mounts: Mounts) -> None:
         """`session`: the last one in which no disk was lost."""
-        self._store.remember_mounts({"session": self._sure, "root": self._root, "points": dict(mounts)})
+        points = {kept(point): kept(device) for point, device in mounts.items()}
+        self._store.remember_mounts({"session": self._sure, "root": kept(self._root), "points": points})
 
     def _leave(self, reason: str, path: str) -> None:
         self._left[reason] += 1
@@ -136,4 +139,4 @@ class Earlier:
 
 def keys_of(paths: list[str]) -> list[bytes]:
     """`path_key` of each, as a listing names it."""
-    return [path_key(path.encode("utf-8", "surrogateescape")) for path in paths]
+    return [path_key(to_bytes(path)) for path in paths]

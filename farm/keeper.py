@@ -80,6 +80,7 @@ class KeeperSpec:
     patience: Patience = PATIENCE
     example: str | None = None
     digest: str | None = None
+    elsewhere: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -247,6 +248,7 @@ class Keeper:
             root_id=self._root_id,
             example=self._spec.example,
             digest=self._spec.digest,
+            elsewhere=self._spec.elsewhere,
         )
         worker, self._results = self._roster.launch(spec)
         self._worker = worker

@@ -14,6 +14,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from farm.filenames import to_bytes
 from farm.schema import KEY_BYTES
 
 ABSENT = (-1, 0)  # size and time in the key of a file that could not be examined
@@ -114,7 +115,7 @@ class _Run:
 
 def item_key(path: str, size: int, mtime_ns: int) -> bytes:
     """16-byte BLAKE2b of an entry. The two numbers come first, each closed by a colon, so no two entries read alike."""
-    framed = b"%d:%d:%b" % (size, mtime_ns, path.encode("utf-8", "surrogateescape"))
+    framed = b"%d:%d:%b" % (size, mtime_ns, to_bytes(path))
     return blake2b(framed, digest_size=KEY_BYTES).digest()
 
 

@@ -15,6 +15,8 @@ import errno
 import os
 from dataclasses import dataclass
 
+from farm.filenames import kept
+
 
 def _numbers(*names: str) -> frozenset[int]:
     """Those that this system has."""
@@ -59,6 +61,20 @@ PATIENCE = Patience()
 def named(number: int) -> str:
     """`ESTALE (Stale file handle)`."""
     return f"{errno.errorcode.get(number, number)} ({os.strerror(number)})"
+
+
+def looked_in(number: int | None, path: str, root: str, elsewhere: str | None) -> str:
+    """What a failed row adds of a file that is not there: where it was looked for, and blanks that do not show.
+
+    The same words for all such files of a run, but for blanks: a summary tells failures apart by them.
+    """
+    if number not in GONE:
+        return ""
+    places = [f" below {kept(root)!r}", f"nor below the working directory {kept(elsewhere)!r}" if elsewhere else ""]
+    looked = "" if os.path.isabs(path) else ", ".join(filter(None, places))
+    name = kept(path)
+    blanks = "" if name == name.strip() else f"; white space at its ends is part of the name {name!r}"
+    return looked + blanks
 
 
 def said(error: OSError) -> str:

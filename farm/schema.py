@@ -8,11 +8,12 @@ run holds no empty keypoints. Used in every process; pure functions.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+
+from farm.filenames import IS_UTF8, from_bytes, here, to_bytes
 
 SCHEMA_VERSION = "1"
 KEY_BYTES = 16
@@ -106,15 +107,17 @@ def task_of(schema: pa.Schema) -> str | None:
 def path_columns(paths: Sequence[str]) -> tuple[pa.Array, pa.Array]:
     """`path` and `path_bytes` of file names as Python holds them (undecodable bytes as lone surrogates).
 
-    A name that is not valid UTF-8 is shown with U+FFFD in `path` and kept exactly in `path_bytes`.
+    Bytes that are no valid UTF-8 are shown with U+FFFD in `path` and kept exactly in `path_bytes`.
     """
-    try:
-        return pa.array(paths, pa.string()), pa.nulls(len(paths), pa.binary())
-    except UnicodeEncodeError:
-        raw = [os.fsencode(path) for path in paths]
-        shown = [name.decode("utf-8", "replace") for name in raw]
-        exact = [None if _is_utf8(name) else name for name in raw]
-        return pa.array(shown, pa.string()), pa.array(exact, pa.binary())
+    if IS_UTF8:
+        try:
+            return pa.array(paths, pa.string()), pa.nulls(len(paths), pa.binary())
+        except UnicodeEncodeError:
+            pass  # one by one
+    raw = [to_bytes(path) for path in paths]
+    shown = [name.decode("utf-8", "replace") for name in raw]
+    exact = [None if _is_utf8(name) else name for name in raw]
+    return pa.array(shown, pa.string()), pa.array(exact, pa.binary())
 
 
 def _is_utf8(name: bytes) -> bool:
@@ -127,7 +130,7 @@ def _is_utf8(name: bytes) -> bool:
 
 def path_of(path: str, path_bytes: bytes | None) -> str:
     """The file name as Python holds it, from the two columns of a row."""
-    return path if path_bytes is None else os.fsdecode(path_bytes)
+    return here(path) if path_bytes is None else from_bytes(path_bytes)
 
 
 def failed_batch(

@@ -27,10 +27,11 @@ from typing import Any
 
 from farm import segments
 from farm.locks import Lock, lock_folder
+from farm.marks import SCRATCH_OWNER
+from farm.marks import SCRATCH_PREFIX as PREFIX
 from farm.processes import Identity, have_one_kernel, is_gone, myself, read_identity
 
-PREFIX = "farm-"
-OWNER = ".owner"  # the last file that is written when a folder is made: what has none is not finished
+OWNER = SCRATCH_OWNER  # the last file that is written when a folder is made: what has none is not finished
 OWNER_BYTES = 4096  # more than it ever says
 SOCKET_PATH_BYTES = 107  # the longest name of a socket in the file system; see unix(7)
 LISTENER_BYTES = len("/listener-12345678")

@@ -31,6 +31,7 @@ from farm import continuation, run_file, storage
 from farm.continuation import Difference
 from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchError, TornPartError
 from farm.keys import KeySet
+from farm.marks import RUN_FILE as RUN_FILE
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
 from farm.resume import Resumed, done_keys, has_status, resumed_from, unheard_of
@@ -39,7 +40,6 @@ from farm.schema import STATUS_FAILED, STATUS_GONE, STATUS_OK, path_of
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
 TEMPORARY_PREFIX = "."
-RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last
@@ -452,7 +452,7 @@ def example_of(store: RunStore) -> str | None:
                 for batch in part_batches(part, ["path", "path_bytes", "status"], file):
                     for row in batch.to_pylist():
                         if row["status"] == STATUS_OK and row["path_bytes"] is None and row["path"] not in failed:
-                            return str(row["path"])
+                            return path_of(row["path"], None)
     return None
 
 

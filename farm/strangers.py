@@ -4,6 +4,7 @@ from __future__ import annotations
 
 BOM = b"\xef\xbb\xbf"
 LOOKED_AT_BYTES = 256
+IMAGES = ("a JPEG image", "a PNG image")
 STRANGERS = (
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
@@ -16,8 +17,8 @@ STRANGERS = (
     (b"\x1f\x8b", "a gzip archive"),
     (b"rar!", "a RAR archive"),
     (b"8bps", "a Photoshop file"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\x89png", "a PNG image"),
+    (b"\xff\xd8\xff", IMAGES[0]),
+    (b"\x89png", IMAGES[1]),
 )
 
 
@@ -30,3 +31,8 @@ def kind_of(data: bytes) -> str | None:
 def beginning(data: bytes) -> bytes:
     """The first bytes, without a byte-order mark and blanks before them."""
     return data[:LOOKED_AT_BYTES].removeprefix(BOM).lstrip()
+
+
+def before_beginning(data: bytes) -> int:
+    """How many bytes come before it."""
+    return len(data[:LOOKED_AT_BYTES]) - len(beginning(data))

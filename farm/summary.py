@@ -80,7 +80,9 @@ class Summary:
     `remaining` is then what a rerun would still have to do (None where the source was not listed to its end).
     `stage_s` are seconds by stage, of all workers together; `agreement` says how another backend, a lower precision or
     reduced decoding compares with torch in fp32 (fields of `farm.models.conversions.Agreement`). `left` are images of
-    earlier runs that could not be looked at this time, and whose rows stay as they were.
+    earlier runs, among `ok`, that could not be looked at this time. `left_out` counts what this session saw in the
+    source and did not list: files by extension, `excluded`, and folders `made by farm`. `gone` are images that were
+    listed once and are not there any more.
     """
 
     run_dir: str
@@ -106,6 +108,7 @@ class Summary:
     warnings: tuple[str, ...] = ()
     left: int = 0
     gone: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-able values, as `summary.json` holds it."""

@@ -97,6 +97,7 @@ class Job:
     """What is to be run: everything decided before the first process starts. `keep`: write parts.
 
     `weights_digest` is the run's, `loaded_digest` that of what workers load, which may be converted from it.
+    `elsewhere`: where the lister has looked for what is not below `root`.
     """
 
     config: FarmConfig
@@ -109,6 +110,7 @@ class Job:
     names_known: NamesKnown
     keep: bool = True
     loaded_digest: str | None = None
+    elsewhere: str | None = None
 
 
 def start_method(job: Job) -> str:
@@ -540,6 +542,7 @@ class Supervisor:
             example=self._example and os.path.join(self._job.root, self._example),
             digest=self._job.loaded_digest,
             listed=self._job.keep,
+            elsewhere=self._job.elsewhere,
         )
         worker = self._roster.start_worker(spec, self._collector)
         self._workers[worker.uid] = worker

@@ -26,6 +26,7 @@ from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
 from farm.exports.shared_labels import Losers, among, labelled_paths, name_hashes
+from farm.filenames import here
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
 from farm.run_file import output_of
 from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of
@@ -237,7 +238,7 @@ def _wrong_counts(summary: Mapping[str, Any], counts: Mapping[str, int]) -> str:
 
 def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str]:
     """Label files against what the parts give, with or without confidence as the run was configured."""
-    root = str(described.get("source_root") or "/")
+    root = here(str(described.get("source_root") or "/"))
     output = output_of(described)
     schema = store.schema()
     task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)

@@ -35,13 +35,14 @@ import psutil
 import pyarrow as pa
 
 from farm import child, heartbeat, placement
-from farm.allowance import BYTES_PER_PIXEL, READY_BYTES, Allowance, Backlog
+from farm.allowance import READY_BYTES, Allowance, Backlog
 from farm.batch_size import BatchSizes
 from farm.channel import Writer
 from farm.config import ModelConfig
 from farm.deadlines import DECODE, PREDICT, READ
 from farm.decoders import Decoders
-from farm.decoding import decode_bytes, decode_reduced, header_pixels, read_bytes
+from farm.decoding import decode_bytes, decode_reduced, read_bytes
+from farm.decoding_memory import decoding_bytes
 from farm.errors import DecodeError, ModelError
 from farm.feeding import READ_AHEAD_BATCHES
 from farm.heartbeat import Heartbeats
@@ -51,7 +52,7 @@ from farm.messages import AttemptFailed, InitFailed, Item, Lease, PlaceFailed, R
 from farm.models import load_model
 from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory
 from farm.outbox import Outbox
-from farm.place_errors import FILE, GONE
+from farm.place_errors import FILE, GONE, looked_in
 from farm.pulse import Pulse
 from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 
@@ -68,7 +69,8 @@ class WorkerSpec:
     `rows`: of the heartbeats. `keeper_silence_s`: how long a keeper, whose row is the last, may stand still before its
     worker kills it; None where the parent is a supervisor. `root_id`: which folder `root` was when the run began;
     `example`: an image of it that was read earlier. `digest`: of what is to be loaded. `listed`: items were examined
-    when they were listed, so that one whose file is not there may be said to be gone.
+    when they were listed, so that one whose file is not there may be said to be gone. `elsewhere`: where else the
+    lister has looked for a file that is not below `root`.
     """
 
     uid: int
@@ -85,6 +87,7 @@ class WorkerSpec:
     example: str | None = None
     digest: str | None = None
     listed: bool = True
+    elsewhere: str | None = None
 
 
 def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket) -> None:
@@ -266,7 +269,7 @@ class Worker:
             stages.lap("read")
             self._pulse.begin((item.seq,), DECODE)  # from here on the place is innocent
             waiting = functools.partial(self._pulse.standing, (item.seq,), DECODE)
-            with self._allowance.hold((header_pixels(data) or 0) * BYTES_PER_PIXEL, waiting):
+            with self._allowance.hold(decoding_bytes(data, path, self._model.channels), waiting):
                 stages.skip()
                 image, shape = self._pixels(data, path)
                 stages.lap("decode")
@@ -275,7 +278,8 @@ class Worker:
             self._backlog.add(prepared.nbytes)
             return Decoded(item, attempt, prepared, shape, (time.perf_counter() - began) * 1e3)
         except DecodeError as failure:
-            error = {"stage": failure.stage, "type": failure.kind, "message": str(failure)}
+            message = str(failure) + looked_in(failure.errno, item.path, self._spec.root, self._spec.elsewhere)
+            error = {"stage": failure.stage, "type": failure.kind, "message": message}
             again = failure.kind == "MemoryError" if failure.errno is None else failure.errno not in FILE
             if failure.errno is not None and self._known_good.place_is_to_blame(path, failure.errno):
                 place = failure.errno

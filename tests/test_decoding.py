@@ -344,6 +344,12 @@ def test_any_bytes(data, start):
         (b"RIFF\0\0\0\0WAVEfmt ", "NotAnImage", "no image format"),
         (bytes(4096), "NotAnImage", "all 4096 bytes are zero"),
         (b"\xff", "NotAnImage", "starts with"),
+        (
+            b"\r\n\xff\xd8\xff\xe0\0\x10JFIF",
+            "NotAnImage",
+            r"'\\r\\n\\xff\\xd8.*: 2 bytes before a JPEG image .* remove",
+        ),
+        (b" \n<html>", "NotAnImage", r"starts with ' \\n<html>': an HTML page saved as \.jpg"),
         (b"\xff\xd8\xff", "Truncated", "ends early"),
         (IMAGES["plain.jpg"][:600] + bytes(4000), "Truncated", "its last 4[0-9]{3} bytes are zero"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "DecodeFailed", "rename the file to .heic"),

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 
 from farm import continuation, factories
-from farm.config import FarmConfig, ModelConfig
+from farm.config import PATH_KEYS, FarmConfig, ModelConfig
 from farm.continuation import (
     BACKEND,
     CONVERSION,
@@ -29,6 +29,7 @@ from farm.continuation import (
 )
 from farm.continuation import VERSION as VERSION_OF
 from farm.errors import ModelError
+from farm.filenames import kept, with_names
 from farm.keys import KeySet
 from farm.models import backends
 from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve
@@ -117,7 +118,7 @@ class Prepared:
         backend = self.executable.backend
         calibrated = {CONVERSION: self.executable.conversion} if self.config.model.precision == "int8" else {}
         return {
-            SOURCE_ROOT: self.source.root,
+            SOURCE_ROOT: kept(self.source.root),
             WEIGHTS_DIGEST: self.digest,
             **labels,
             BACKEND: backend,
@@ -200,6 +201,7 @@ def job_of(
         names_known=names_known,
         keep=keep,
         loaded_digest=prepared.executable.digest or prepared.digest,
+        elsewhere=prepared.source.elsewhere,
     )
 
 
@@ -230,9 +232,9 @@ class Record:
             "task": None,
             **store.describe(),
             "farm": VERSION,
-            "config": prepared.config.model_dump(mode="json", exclude={"accept"}),  # that is said each time
+            "config": with_names(prepared.config.model_dump(mode="json", exclude={"accept"}), PATH_KEYS, kept),
             "fingerprint": prepared.fingerprint,
-            "source_root": prepared.source.root,
+            "source_root": kept(prepared.source.root),
             "host": {"name": socket.gethostname(), "system": platform.platform(), "python": platform.python_version()},
         }
         changed = continuation.differences(store.fingerprint(), prepared.fingerprint) if store.fingerprint() else []

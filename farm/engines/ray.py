@@ -172,6 +172,7 @@ class RayPipeline:
             patience=self._patience,
             example=example and os.path.join(job.root, example),
             digest=job.loaded_digest,
+            elsewhere=job.elsewhere,
         )
         return LabellerSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
 

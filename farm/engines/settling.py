@@ -32,15 +32,20 @@ CONFIDENCE_MOVED = 0.01  # on average: fp32 elsewhere moves it by a millionth, a
 
 
 def settle(
-    prepared: Prepared, store: RunStore, note: Callable[[str], None], timeout_s: float = CONVERT_TIMEOUT_S
+    prepared: Prepared,
+    store: RunStore,
+    note: Callable[[str], None],
+    timeout_s: float = CONVERT_TIMEOUT_S,
+    entries: Iterator[Entry] | None = None,
 ) -> tuple[Prepared, Iterator[Entry]]:
     """The run with what is to execute its model, converted and compared where need be, and the entries of its source.
 
     Conversion and comparison have `timeout_s`. A run that is continued keeps the backend it has, and the calibration of
     its int8. On a cluster every node needs what is converted: it is kept in the run directory then, and `auto` is
-    torch. Raises RunMismatchError where the directory holds other work, or where that calibration is gone.
+    torch. `entries`: those of the source, if somebody has begun to list it. Raises RunMismatchError where the directory
+    holds other work, or where that calibration is gone.
     """
-    entries = first_entry_or_raise(prepared.source)
+    entries = entries or first_entry_or_raise(prepared.source)
     fingerprint = store.fingerprint()
     for text in prepared.notes:
         note(text)

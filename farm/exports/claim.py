@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from farm.errors import OutputError, RunLockedError
+from farm.marks import EXPORT_HEAD as HEAD
+from farm.marks import EXPORT_MARK as MARK
 
-HEAD = "# Labels made by farm."
-MARK = ".yolo-export"
 REPLACED = ("labels", "images.txt", "data.yaml", ".links")
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import yaml
 
-from farm.exports.claim import HEAD
 from farm.exports.label_tree import Replacement
+from farm.filenames import kept
+from farm.marks import EXPORT_HEAD as HEAD
 from farm.sources.base import IMAGE_EXTENSIONS
 from farm.storage import write_whole
 
@@ -43,12 +44,13 @@ class ImageList:
     def add(self, path: str, label: str) -> None:
         """List an image, unless a list of lines cannot hold its name or Ultralytics does not read its kind."""
         folder, name = posixpath.split(path)
+        path = kept(path)
         known = posixpath.splitext(name)[1][1:].lower() in LISTED
         if not known or len(path.splitlines()) != 1 or path != path.strip() or not _encodable(path):
             self.left_out += 1
             self.left_out_first = self.left_out_first or path
             return
-        self._file.write(f"{self._prefix(folder, posixpath.dirname(label))}/{name}\n")
+        self._file.write(f"{kept(self._prefix(folder, posixpath.dirname(label)))}/{kept(name)}\n")
 
     def publish(self) -> None:
         """The list is whole: it and its links take their names."""

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from farm.exports.base import WARNINGS_SHOWN, Batches, Warnings
 from farm.exports.label_tree import label_path
+from farm.filenames import IS_UTF8, to_bytes
 from farm.keys import KeySet
 from farm.schema import KEY_BYTES, STATUS_OK, path_of
 
@@ -59,7 +60,7 @@ def labelled_paths(batch: pa.RecordBatch) -> list[str]:
     """File names of a batch as Python holds them."""
     paths: list[str] = batch["path"].to_pylist()
     if batch["path_bytes"].null_count == batch.num_rows:
-        return paths
+        return paths if IS_UTF8 else [path_of(path, None) for path in paths]
     return [path_of(path, exact) for path, exact in zip(paths, batch["path_bytes"].to_pylist(), strict=True)]
 
 
@@ -105,7 +106,7 @@ def _digest(name: bytes, size: int) -> bytes:
 
 
 def _bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
+    return to_bytes(name)
 
 
 def _shown(name: bytes) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.report.text import duration, printable, rate
+from farm.sources.choice import in_words
 from farm.summary import Failure, Summary
 
 MESSAGE_CHARS = 100
@@ -22,6 +23,8 @@ def print_summary(console: Console, summary: Summary, continue_with: str) -> Non
         _say_failure(console, failure)
     if summary.bottleneck:
         _say(console, summary.bottleneck, "dim")
+    if left_out := in_words(summary.left_out):
+        _say(console, f"{'left out':<10}{left_out}", "dim")
     for label, place in _places(summary):
         _say(console, f"{label:<10}{place}")
     for warning in summary.warnings:

@@ -1,8 +1,10 @@
 """Sources of images: `open_source` decides by what the path is. Runs in the supervisor's process.
 
-base        Entry, Source, the key of an item           listing     list file (.txt) and standard input
-directory   a folder, and the walk that globs share     dataset     a split of an Ultralytics dataset YAML
-globbing    a glob pattern                              single      one image file
+base        Entry, Source, the key of an item           listing     list file (.txt, .csv) and standard input
+directory   a folder, and the walk that globs share     lines       what a line of a list stands for
+globbing    a glob pattern                              dataset     a split of an Ultralytics dataset YAML
+choice      what is left out, and how much of it        single      one image file
+own_work    what farm has made itself
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Source", "first_entry_or_raise", "item_key", "open_source"]
 
-MAY_BE = "a folder, a glob, a list file (.txt), an Ultralytics dataset YAML, an image file, or - for standard input"
+MAY_BE = (
+    "a folder, a glob, a list file (.txt, .csv), an Ultralytics dataset YAML, an image file, or - for standard input"
+)
 _STDIN = "-"
 
 
@@ -29,12 +33,21 @@ def open_source(config: SourceConfig, stdin: BinaryIO | None = None) -> Source:
 
     Raises SourceError where there is no such source or it cannot be read.
     """
+    source = _open(config, stdin)
+    if config.exclude:
+        from farm.sources.choice import Choice
+
+        source.choose(Choice([config.exclude] if isinstance(config.exclude, str) else config.exclude))
+    return source
+
+
+def _open(config: SourceConfig, stdin: BinaryIO | None) -> Source:
     if config.path == _STDIN:
         from farm.sources.listing import StdinSource
 
         if stdin is None:
             raise SourceError("source - is standard input, which is not available here; give a list file")
-        return StdinSource(stdin)
+        return StdinSource(stdin, config.recursive)
     refused = "" if os.path.exists(config.path) else refusal(config.path)
     if refused:
         raise SourceError(refused)
@@ -53,7 +66,7 @@ def _open_path(path: str, recursive: bool, name: str) -> Source:
 
         return DirectorySource(path, recursive, name)
     if os.path.exists(path):
-        return _open_file(path, name)
+        return _open_file(path, recursive, name)
     from farm.sources.globbing import GlobSource, has_magic
 
     if has_magic(path):
@@ -62,11 +75,11 @@ def _open_path(path: str, recursive: bool, name: str) -> Source:
     raise SourceError(f"source {name}{where} does not exist; it may be {MAY_BE}")
 
 
-def _open_file(path: str, name: str) -> Source:
-    if path.lower().endswith(".txt"):
+def _open_file(path: str, recursive: bool, name: str) -> Source:
+    if path.lower().endswith((".txt", ".csv")):
         from farm.sources.listing import ListFileSource
 
-        return ListFileSource(path, name)
+        return ListFileSource(path, name, recursive)
     if has_image_extension(os.path.basename(path)):
         from farm.sources.single import SingleFileSource
 

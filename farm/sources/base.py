@@ -18,6 +18,7 @@ from farm.errors import SourceError
 from farm.keys import ABSENT
 from farm.keys import item_key as item_key  # what an entry's key is belongs to what a source is
 from farm.place_errors import PATIENCE
+from farm.sources.choice import Choice, LeftOut, in_words
 
 # Ultralytics' IMG_FORMATS, and gif, of which the first frame is labelled
 IMAGE_EXTENSIONS = frozenset(
@@ -53,11 +54,14 @@ class Source(ABC):
         """`name`: as the user wrote it. `may_repeat`: whether one path could be listed twice.
 
         `unlisted` are absolute folders of which nothing is known, since they cannot be listed; `left` counts images of
-        earlier runs that could not be looked at, and whose rows stay as they are.
+        earlier runs that could not be looked at, and whose rows stay as they are. `choice` says what is wanted, and
+        `left_out` counts what was seen by `entries` and is not.
         """
         self.name = name
         self.root = root
         self.may_repeat = may_repeat
+        self.choice = Choice()
+        self.left_out = LeftOut()
         self.problems: list[str] = []
         self.unlisted: set[str] = set()
         self.left = 0
@@ -78,6 +82,19 @@ class Source(ABC):
     def chunk(self, entries: Iterator[Entry]) -> list[Entry]:
         """The next entries, none at the end. A source that is fed while it is read gives those that are there."""
         return list(islice(entries, CHUNK_ITEMS))
+
+    def choose(self, choice: Choice) -> None:
+        """Before anything is listed: what is wanted."""
+        self.choice = choice
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The other folder in which files that are not below the root are looked for; None for none."""
+        return None
+
+    def nothing_found(self) -> str:
+        """Why there is no entry, as far as this kind of source knows."""
+        return f"no image found in {self.name}; looked for extensions {', '.join(sorted(IMAGE_EXTENSIONS))}"
 
     def note(self, problem: str) -> None:
         """Keep a problem for the user, once, and at most MAX_PROBLEMS of them."""
@@ -128,6 +145,6 @@ def first_entry_or_raise(source: Source) -> Iterator[Entry]:
     entries = source.entries()
     for first in entries:
         return chain((first,), entries)
-    why = f"; {source.problems[0]}" if source.problems else ""
-    wanted = ", ".join(sorted(IMAGE_EXTENSIONS))
-    raise SourceError(f"no image found in {source.name}; looked for extensions {wanted}{why}")
+    left_out = in_words(source.left_out.counts())
+    why = [f"left out: {left_out}" if left_out else "", *source.problems[:1]]
+    raise SourceError("; ".join(filter(None, [source.nothing_found(), *why])))

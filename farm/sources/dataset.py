@@ -2,12 +2,14 @@
 
 Paths resolve as in Ultralytics: `path` is the dataset's root, the split is one path or a list of them below it, each a
 folder, a glob, a list file or an image. Two things differ: a relative `path` starts from the YAML's own folder before
-the working directory is tried, and nothing is ever downloaded.
+the working directory is tried, and nothing is ever downloaded. A YAML that is no UTF-8, or that has characters which
+YAML does not allow, is read without them, as Ultralytics does; but a path whose bytes exist as they stand comes first.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -15,10 +17,14 @@ from typing import Any
 import yaml
 
 from farm.errors import SourceError
+from farm.filenames import here
 from farm.sources.base import Entry, Source
+from farm.sources.choice import Choice
 from farm.sources.sampling import in_turn
 
 SPLITS = ("train", "val", "validation", "test", "minival")
+STAND_INS = 0xF700  # characters of private use, for bytes that are no UTF-8 while a YAML is parsed
+_NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 _NOT_SPLITS = frozenset(("path", "names", "download", "yaml_file"))  # other keys whose values look like paths
 
 
@@ -32,6 +38,21 @@ class DatasetSource(Source):
         for part in parts:
             part.problems = self.problems
             part.unlisted = self.unlisted
+            part.left_out = self.left_out
+
+    def choose(self, choice: Choice) -> None:
+        super().choose(choice)
+        for part in self._parts:
+            prefix = os.path.relpath(part.root, self.root)
+            part.choose(choice if prefix == "." else choice.below(f"{prefix}/"))
+
+    @property
+    def elsewhere(self) -> str | None:
+        return next(filter(None, (part.elsewhere for part in self._parts)), None)
+
+    def nothing_found(self) -> str:
+        places = ", ".join(dict.fromkeys(part.root for part in self._parts))
+        return f"{super().nothing_found()}; looked in {places}"
 
     def entries(self) -> Iterator[Entry]:
         for part in self._parts:
@@ -68,14 +89,39 @@ def open_dataset(path: str, split: str, open_part: Callable[[str, str], Source])
 def _read(path: str) -> Mapping[str, Any]:
     try:
         with open(path, "rb") as file:
-            data = yaml.safe_load(file)
+            content = file.read()
     except OSError as error:
         raise SourceError(f"source {path} cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    try:
+        data = _parsed(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SourceError(f"source {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict) or not _available(data):
         raise SourceError(f"source {path} is no dataset YAML: it has none of the splits {', '.join(SPLITS)}")
     return data
+
+
+def _parsed(content: bytes) -> Any:
+    """As it stands; else with bytes that are no UTF-8 kept as surrogates, without what YAML allows in no text."""
+    try:
+        return yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        text = content.decode("utf-8-sig", "surrogateescape")
+    stand_ins = str.maketrans({chr(0xDC00 + byte): chr(STAND_INS + byte) for byte in range(128, 256)})
+    return _with_bytes(yaml.safe_load(_NOT_YAML.sub("", text.translate(stand_ins))))
+
+
+def _with_bytes(value: Any) -> Any:
+    """The stand-ins in a parsed YAML's text become the bytes that they stand for."""
+    if isinstance(value, str):
+        return "".join(
+            chr(ord(c) - STAND_INS + 0xDC00) if STAND_INS + 128 <= ord(c) < STAND_INS + 256 else c for c in value
+        )
+    if isinstance(value, list):
+        return [_with_bytes(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_bytes(item) for key, item in value.items()}
+    return value
 
 
 def _available(data: Mapping[str, Any]) -> list[str]:
@@ -98,7 +144,7 @@ def _root(data: Mapping[str, Any], path: str) -> str:
     given = data.get("path") or ""
     if not isinstance(given, str):
         raise SourceError(f"source {path}: `path` must be the dataset's folder, not {given!r}")
-    candidates = [os.path.join(folder, given), os.path.join(os.getcwd(), given)]
+    candidates = [os.path.join(base, name) for name in _spellings(given) for base in (folder, os.getcwd())]
     for candidate in candidates:
         if os.path.isdir(candidate):
             return candidate
@@ -108,7 +154,15 @@ def _root(data: Mapping[str, Any], path: str) -> str:
 
 def _resolve(root: str, part: str) -> str:
     """One path of a split below the root; `../x` that is not there is taken as `x`, which Roboflow's exports need."""
-    full = os.path.realpath(os.path.join(root, part))
-    if part.startswith("../") and not os.path.exists(full):
-        return os.path.realpath(os.path.join(root, part[3:]))
+    for name in _spellings(part):
+        full = os.path.realpath(os.path.join(root, name))
+        if os.path.exists(full):
+            return full
+    if part.startswith("../"):
+        return os.path.realpath(os.path.join(root, name[3:]))
     return full
+
+
+def _spellings(name: str) -> list[str]:
+    """A path with the bytes that the YAML has, and as Ultralytics reads it, without those that are no UTF-8."""
+    return list(dict.fromkeys((here(name), here(name.encode("utf-8", "ignore").decode()))))

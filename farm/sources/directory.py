@@ -14,10 +14,14 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from itertools import islice
+from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 from farm.errors import SourceError
+from farm.filenames import here
+from farm.sources import own_work
 from farm.sources.base import Entry, Source, examine, has_image_extension
+from farm.sources.choice import Choice, LeftOut
 
 BLOCK = 65_536  # names sorted together: about 5 MB
 
@@ -52,11 +56,14 @@ def walk(
     root: str,
     state: State,
     enter: Callable[[str, State], State | None],
-    cannot_list: Callable[[str, OSError], None] | None,
+    choice: Choice,
+    cannot_list: Callable[[str, OSError], None] | None = None,
+    told: LeftOut | None = None,
 ) -> Iterator[Block[State]]:
     """Depth first, every folder below `root` that `enter(name, state)` wants: it gives that folder's state, or None.
 
-    A folder that cannot be listed is left out, and `cannot_list(folder, error)` told.
+    A folder that cannot be listed is left out, and `cannot_list(folder, error)` told; and so are folders that `choice`
+    does not want, of which `told` hears.
     """
     stack: list[tuple[str, State, Ancestors | None]] = [("", state, None)]
     while stack:
@@ -72,11 +79,12 @@ def walk(
         except OSError as error:
             if cannot_list is not None:
                 cannot_list(folder, error)
-        here = Ancestors(status.st_dev, status.st_ino, outer) if subfolders else None
-        for name in sorted(subfolders, reverse=True):
-            inner = enter(name, state)
-            if inner is not None:
-                stack.append((f"{prefix}{name}/", inner, here))
+        inside = Ancestors(status.st_dev, status.st_ino, outer) if subfolders else None
+        entered = [(name, inner) for name in subfolders if (inner := enter(name, state)) is not None]
+        wanted = set(choice.folders(folder, prefix, [name for name, _ in entered], told))
+        for name, inner in sorted(entered, key=itemgetter(0), reverse=True):
+            if name in wanted:
+                stack.append((f"{prefix}{name}/", inner, inside))
 
 
 def _blocks(folder: str, subfolders: list[str]) -> Iterator[list[str]]:
@@ -117,20 +125,39 @@ class DirectorySource(Source):
         self._recursive = recursive
 
     def entries(self) -> Iterator[Entry]:
-        for prefix, _, names in walk(self.root, True, self._enter, self.cannot_list):
+        for prefix, _, names in walk(self.root, True, self._enter, self.choice, self.cannot_list, self.left_out):
             folder = os.path.join(self.root, prefix)
             for name in names:
-                if _is_image(name):
+                if not _is_image(name):
+                    if name[0] != ".":
+                        self.left_out.file(name)
+                elif self.choice.wants(prefix + name):
                     yield examine(folder + name, prefix + name)
+                else:
+                    self.left_out.excluded()
 
     def count(self) -> int:
-        return sum(_is_image(name) for block in walk(self.root, True, self._enter, None) for name in block.names)
+        return sum(
+            _is_image(name) and self.choice.wants(block.prefix + name)
+            for block in walk(self.root, True, self._enter, self.choice)
+            for name in block.names
+        )
 
     def sample(self, count: int) -> list[str]:
         """At the cost of listing some folders (see sampling.py)."""
         from farm.sources.sampling import TreeSample
 
-        return TreeSample(self.root, self._enter, lambda name, _: _is_image(name)).take(count, True)
+        return TreeSample(self.root, self._enter, lambda name, _: _is_image(name), self.choice).take(count, True)
+
+    def nothing_found(self) -> str:
+        run = own_work.run_of(self.root)
+        if run is None:
+            return super().nothing_found()
+        images = here(str(run.get("source_root") or ""))
+        return (
+            f"{self.name} is a run directory of farm and holds no images of its own; those that it labelled lie in "
+            f"{images or 'another folder'}: give that as source"
+        )
 
     def _enter(self, name: str, _: bool) -> bool | None:
         return True if self._recursive and name[0] != "." else None

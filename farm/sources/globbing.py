@@ -46,23 +46,39 @@ class GlobSource(Source):
         self._images_only = _extension_is_open(self._parts[-1])
 
     def entries(self) -> Iterator[Entry]:
-        for prefix, places, names in walk(self.root, self._closed({0}), self._enter, self.cannot_list):
+        begin = self._closed({0})
+        for prefix, places, names in walk(self.root, begin, self._enter, self.choice, self.cannot_list, self.left_out):
             folder = os.path.join(self.root, prefix)
-            for name in names if self._last in places else ():
-                if self._is_item(name):
+            for name in filter(self._matchers[self._last], names) if self._last in places else ():
+                if not self._is_of_kind(name):
+                    self.left_out.file(name)
+                elif self.choice.wants(prefix + name):
                     yield examine(folder + name, prefix + name)
+                else:
+                    self.left_out.excluded()
 
     def count(self) -> int:
-        blocks = walk(self.root, self._closed({0}), self._enter, None)
-        return sum(self._is_item(name) for block in blocks if self._last in block.state for name in block.names)
+        blocks = walk(self.root, self._closed({0}), self._enter, self.choice)
+        return sum(
+            self._is_item(name) and self.choice.wants(block.prefix + name)
+            for block in blocks
+            if self._last in block.state
+            for name in block.names
+        )
 
     def sample(self, count: int) -> list[str]:
         """At the cost of listing some folders (see sampling.py)."""
         is_item = lambda name, places: self._last in places and self._is_item(name)  # noqa: E731
-        return TreeSample(self.root, self._enter, is_item).take(count, self._closed({0}))
+        return TreeSample(self.root, self._enter, is_item, self.choice).take(count, self._closed({0}))
 
     def _is_item(self, name: str) -> bool:
-        return self._matchers[self._last](name) and (not self._images_only or has_image_extension(name))
+        return self._matchers[self._last](name) and self._is_of_kind(name)
+
+    def _is_of_kind(self, name: str) -> bool:
+        return not self._images_only or has_image_extension(name)
+
+    def nothing_found(self) -> str:
+        return super().nothing_found() if self._images_only else f"no file matches {self.name}"
 
     def _enter(self, name: str, places: _Places) -> _Places | None:
         """Where the pattern stands inside the folder `name`; None where nothing in it can match."""

@@ -1,19 +1,21 @@
 """A list of paths, in a file or from standard input; runs in the supervisor's process.
 
-One path per line (`\\n` or `\\r\\n`), nothing stripped but the line's end, so names may begin or end with spaces. Or
-paths are separated by NUL, as `find -print0` writes them, and names may hold line breaks. The first read that holds a
-separator of either kind settles which: if a NUL has come by its end, it is NUL. So a path may arrive in as many pieces
-as it likes. Only where a list arrives in pieces may its first name have no line break, since what one ends is handed on
-at once. Of a file the first 64 KiB at least are looked at.
+One path per line (`\\n` or `\\r\\n`); what a line stands for is said in lines.py. In a `.csv` each cell is one, without
+a first row that says `source`, as Ultralytics reads it. Or paths are separated by NUL, as `find -print0` writes them,
+and names may hold line breaks. The first read that holds a separator of either kind settles which: if a NUL has come by
+its end, it is NUL. So a path may arrive in as many pieces as it likes. Only where a list arrives in pieces may its
+first name have no line break, since what one ends is handed on at once. Of a file the first 64 KiB at least are looked
+at.
 
-Empty lines are skipped and a UTF-8 byte-order mark is dropped. Bytes that are not UTF-8 stay as they are.
+Blank lines are skipped and a UTF-8 byte-order mark is dropped. Bytes that are not UTF-8 stay as they are.
 
-Every line is an entry, also one whose file does not exist: that becomes a failed row. Relative lines start from the
-list file's folder, or the working directory for standard input.
+Every other line is an entry, also one whose file does not exist: that becomes a failed row. Relative lines start from
+the list file's folder, or from the working directory, which for standard input is the only one.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import select
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
@@ -22,30 +24,60 @@ from itertools import chain, islice
 from typing import BinaryIO
 
 from farm.errors import SourceError
-from farm.sources.base import CHUNK_ITEMS, Entry, Source, examine
+from farm.filenames import from_bytes, to_bytes
+from farm.sources.base import CHUNK_ITEMS, Entry, Source
+from farm.sources.lines import Lines
 from farm.sources.sampling import lines_all_over, spread
 
+CSV = ".csv"
+CSV_HEADER = "source"  # as Ultralytics writes it
 CHUNK_BYTES = 64 * 1024
 MAX_PATH_BYTES = 1024 * 1024  # Linux allows 4,096; a file without a separator for this long is no list
 
 
 class ListFileSource(Source):
-    """Paths listed in a text file."""
+    """Paths listed in a text file, or in the cells of a `.csv`."""
 
-    def __init__(self, path: str, name: str | None = None) -> None:
+    def __init__(self, path: str, name: str | None = None, recursive: bool = True) -> None:
+        """`recursive`: of folders that are listed."""
         super().__init__(name or path, os.path.dirname(path), may_repeat=True)
         self._path = path
+        self._cwd = os.getcwd()
+        self._is_csv = path.lower().endswith(CSV)
+        self._lines = Lines(self, recursive, self._cwd)
         self._open().close()
+
+    @property
+    def elsewhere(self) -> str | None:
+        return self._cwd
 
     def entries(self) -> Iterator[Entry]:
         with self._open() as file:
-            for line in split_paths(file.read, self.name):
-                path = os.fsdecode(line)
-                yield examine(os.path.join(self.root, path), path)
+            for line in self._read(file):
+                yield from self._lines.entries(line)
 
-    def count(self) -> int:
+    def count(self) -> int | None:
+        """Of lines. Where one of them is a folder or a pattern, only listing tells, and so where some are excluded."""
+        if not self.choice.is_open:
+            return None
+        number = 0
         with self._open() as file:
-            return sum(1 for _ in split_paths(file.read, self.name))
+            for line in self._read(file):
+                if self._lines.several(line):
+                    return None
+                number += 1
+        return number
+
+    def nothing_found(self) -> str:
+        return (
+            f"{self.name} lists no image: it has no line that is not blank"
+            if not self.count()
+            else (f"{self.name} lists no image that is wanted")
+        )
+
+    def _read(self, file: BinaryIO) -> Iterator[bytes]:
+        lines = split_paths(file.read, self.name)
+        return cells(lines, self.name) if self._is_csv else lines
 
     def sample(self, count: int) -> list[str]:
         """At the cost of reading so many pieces of the list."""
@@ -55,7 +87,10 @@ class ListFileSource(Source):
             head = _head(file.read)
             separator, begins = _separator(head), len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
             lines = _paths(list(lines_all_over(file, begins, separator, count)), separator)
-        return [os.fsdecode(line) for line in spread(dict.fromkeys(lines))]
+        if self._is_csv:
+            lines = list(cells(iter(lines), self.name))
+        found = (next(self._lines.entries(line), None) for line in spread(dict.fromkeys(lines)))
+        return [entry.path for entry in found if entry is not None]
 
     def _open(self) -> BinaryIO:
         try:
@@ -67,23 +102,30 @@ class ListFileSource(Source):
 class StdinSource(Source):
     """Paths from standard input, each as soon as its line has arrived. Can be listed once."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, recursive: bool = True) -> None:
         super().__init__("standard input", os.getcwd(), may_repeat=True)
         self._stream = stream
-        self._there = 0  # entries that have arrived and are in no chunk yet, whoever holds them
+        self._lines = Lines(self, recursive)
+        self._given = 0  # entries that `entries` has handed on, whoever holds them
+        self._taken = 0  # of these, in chunks
+        self._more = False  # can another be had without waiting?
 
     def entries(self) -> Iterator[Entry]:
         for lines in arriving(_as_it_comes(self._stream), self.name):
-            self._there += len(lines)
-            for line in lines:
-                path = os.fsdecode(line)
-                yield examine(os.path.join(self.root, path), path)
+            arrived = chain.from_iterable(map(self._lines.entries, lines))
+            entry = next(arrived, None)
+            while entry is not None:
+                following = next(arrived, None)
+                self._given, self._more = self._given + 1, following is not None
+                yield entry
+                entry = following
 
     def chunk(self, entries: Iterator[Entry]) -> list[Entry]:
         """What has arrived, also what somebody has looked at before and chained to the rest; waits for the first."""
         taken = list(islice(entries, 1))
-        taken += islice(entries, min(self._there, CHUNK_ITEMS) - len(taken))
-        self._there -= len(taken)
+        while taken and len(taken) < CHUNK_ITEMS and (self._more or self._given > self._taken + len(taken)):
+            taken += islice(entries, 1)
+        self._taken += len(taken)
         return taken
 
     def count(self) -> None:
@@ -110,6 +152,17 @@ def _is_non_blocking(stream: BinaryIO) -> bool:
         return not os.get_blocking(stream.fileno())
     except (OSError, ValueError):  # no file of the system at all
         return False
+
+
+def cells(lines: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The cells of a table with commas, row by row, without a first row that is `source`."""
+    rows = csv.reader(map(from_bytes, lines))
+    try:
+        for number, row in enumerate(rows):
+            if number or row != [CSV_HEADER]:
+                yield from (to_bytes(cell) for cell in row if cell.strip())
+    except csv.Error as error:
+        raise SourceError(f"source {name}: line {rows.line_num} is none of a .csv: {error}") from None
 
 
 def split_paths(read: Callable[[int], bytes], name: str) -> Iterator[bytes]:
@@ -151,5 +204,7 @@ def _separator(head: bytes) -> bytes:
 
 
 def _paths(lines: list[bytes], separator: bytes) -> list[bytes]:
-    """Without empty ones, and without the carriage return of a line that Windows has ended."""
-    return list(filter(None, (line.removesuffix(b"\r") for line in lines) if separator == b"\n" else lines))
+    """Without blank ones, and without the carriage return of a line that Windows has ended."""
+    if separator == b"\0":
+        return list(filter(None, lines))
+    return [line.removesuffix(b"\r") for line in lines if line and not line.isspace()]

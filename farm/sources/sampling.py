@@ -19,6 +19,7 @@ from hashlib import blake2b
 from itertools import chain, islice, zip_longest
 from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
+from farm.sources.choice import Choice
 from farm.sources.directory import BLOCK, Ancestors, is_folder
 
 MAX_FOLDERS = 512  # a slow mount lists a hundred a second; 32 images four folders deep need 128 at most
@@ -42,11 +43,16 @@ class TreeSample(Generic[State]):
     """Items below a root. `enter` and `state` are those of `directory.walk`; `is_item(name, state)` tells items."""
 
     def __init__(
-        self, root: str, enter: Callable[[str, State], State | None], is_item: Callable[[str, State], bool]
+        self,
+        root: str,
+        enter: Callable[[str, State], State | None],
+        is_item: Callable[[str, State], bool],
+        choice: Choice,
     ) -> None:
         self._root = root
         self._enter = enter
         self._is_item = is_item
+        self._choice = choice
         self._folders_left = MAX_FOLDERS
         self._names_left = MAX_NAMES
 
@@ -88,8 +94,18 @@ class TreeSample(Generic[State]):
                         children.append(Child(prefix + entry.name, inner))
         except OSError:
             return [], None
+        children = self._wanted(folder, prefix, children)
         children.sort(key=lambda child: blake2b(os.fsencode(child.path), digest_size=HASH_BYTES).digest())
         return children, Ancestors(status.st_dev, status.st_ino, outer)
+
+    def _wanted(self, folder: str, prefix: str, children: list[Child[State]]) -> list[Child[State]]:
+        names = [child.path[len(prefix) :] for child in children if child.state is not None]
+        folders = {prefix + name for name in self._choice.folders(folder, prefix, names)}
+        return [
+            child
+            for child in children
+            if (child.path in folders if child.state is not None else self._choice.wants(child.path))
+        ]
 
 
 def _taken(queue: deque[T]) -> Iterator[T]:

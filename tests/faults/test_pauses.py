@@ -12,7 +12,8 @@ import pytest
 
 import farm
 from farm import worker
-from farm.allowance import BYTES_PER_PIXEL, Allowance
+from farm.allowance import Allowance
+from farm.decoding_memory import USUAL_BYTES
 from farm.models.fake import FakeModel
 from tests.faults.harness import Saboteur, config, pictures, rows, start, wait_for
 
@@ -62,7 +63,7 @@ class Slow(FakeModel):
 def test_waiting_for_memory_is_not_being_late(tmp_path, monkeypatch):
     """Eight decoders, and memory for one image at a time."""
     side = 100
-    monkeypatch.setattr(worker, "Allowance", lambda: Allowance(side * side * BYTES_PER_PIXEL))
+    monkeypatch.setattr(worker, "Allowance", lambda: Allowance(side * side * USUAL_BYTES))
     monkeypatch.setattr("farm.threads.load_model", lambda *arguments: Slow(boxes=1, pixels=True))
     folder = tmp_path / "source"
     folder.mkdir()

@@ -99,9 +99,20 @@ def test_what_is_no_dataset(tmp_path, text):
 
 
 def test_bytes_that_are_no_text(tmp_path):
-    (tmp_path / "x.yaml").write_bytes(b"train: \xff\xfe\xfa\n")
-    with pytest.raises(SourceError, match="not valid YAML"):
-        open_source(SourceConfig(path=str(tmp_path / "x.yaml")))
+    """Ultralytics reads a YAML without them; a folder that really has them in its name comes first."""
+    for name in (b"four", b"f\xf6ur", b"fur"):
+        os.mkdir(os.fsencode(tmp_path) + b"/" + name)
+        (tmp_path / os.fsdecode(name) / "a.jpg").touch()
+    for written, meant in (
+        (b"four", b"four"),
+        (b"f\xf6ur", b"f\xf6ur"),
+        (b"f\xf6\xf6ur", b"fur"),
+        (b"fo\x0eur", b"four"),
+    ):
+        (tmp_path / "x.yaml").write_bytes(b"# Gr\xf6\xdfe\ntrain: %b\nval: %b\nnames: [a]\n" % (written, written))
+        source = open_source(SourceConfig(path=str(tmp_path / "x.yaml")))
+        assert os.fsencode(source.root) == os.fsencode(tmp_path) + b"/" + meant
+        assert [entry.path for entry in source.entries()] == ["a.jpg"]
 
 
 def test_missing_folder_is_not_downloaded(root):

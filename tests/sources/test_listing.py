@@ -44,7 +44,8 @@ def list_file(tmp_path: Path, data: bytes) -> ListFileSource:
         (b"a.jpg\r\nb.jpg\r\n", [b"a.jpg", b"b.jpg"]),
         (b"\xef\xbb\xbfa.jpg\n", [b"a.jpg"]),
         (b"\xef\xbb\xbf", []),
-        (b" a b.jpg \n\t\n", [b" a b.jpg ", b"\t"]),
+        (b" a b.jpg \n\t\n", [b" a b.jpg "]),
+        (b"\t\0 \0\0", [b"\t", b" "]),
         (b"\xff\xfd.jpg\nx\x85y\x1c.jpg\n", [b"\xff\xfd.jpg", b"x\x85y\x1c.jpg"]),
         (b"a\nb.jpg\0c\r\0\0d", [b"a\nb.jpg", b"c\r", b"d"]),
         (b"https://x/y.jpg\n", [b"https://x/y.jpg"]),
@@ -54,7 +55,7 @@ def test_parsing(data, paths):
     assert read(data) == paths
 
 
-line = st.binary(min_size=1, max_size=12).filter(lambda path: b"\0" not in path and b"\n" not in path)
+line = st.binary(min_size=1, max_size=12).filter(lambda path: not {0, 10} & set(path) and not path.isspace())
 
 
 @given(
@@ -114,6 +115,11 @@ def test_what_does_not_exist_is_listed_to_fail_later(tmp_path):
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     lines = b"https://example.org/a.jpg\nmissing.jpg\n/abs/missing.jpg\nloop.jpg\nfifo.jpg\nfolder\nmissing.jpg\n"
     source = list_file(tmp_path, lines + b"x" * 5000)
+    sizes = {entry.path: entry.size for entry in source.entries()}
+    assert "folder" not in sizes and source.problems == [
+        f"{source.name} names the folder 'folder', which holds no image"
+    ]
+    (tmp_path / "folder").rmdir()
     sizes = {entry.path: entry.size for entry in source.entries()}
     assert (
         sizes["https://example.org/a.jpg"] == sizes["/abs/missing.jpg"] == sizes["loop.jpg"] == sizes["x" * 5000] == -1
