@@ -11,7 +11,8 @@
 Where to look:
 
     errors schema messages summary    what is raised, stored, sent and reported
-    config                            what can be set; config_file, _types, _schema, misspelt and factories help it
+    config                            what can be set; config_file, config_types, config_schema, misspelt beside it
+    factories version                 where the module of a factory lies; the version of farm
     sources/ decoding models/ rows    images in, predictions out, as rows
     placement leases restarts keys    decisions, without I/O
     segments channel ring heartbeat   what crosses processes

@@ -112,7 +112,7 @@ def test_the_verdicts(section, values, valid):
 
 
 @pytest.mark.parametrize(("name", "keys"), sections().items())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_one_section_at_a_time(name, keys, data):
     """The rest is right, so that the verdict hangs on this section."""
@@ -123,7 +123,7 @@ def test_one_section_at_a_time(name, keys, data):
         agree({**MINIMAL, name: {**needed, **values}})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(document=DOCUMENTS)
 def test_whole_documents(document):
     agree(document)
