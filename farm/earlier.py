@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from farm.filenames import here, kept, to_bytes
-from farm.keys import KeySet, path_key
+from farm.keys import ABSENT, KeySet, item_key, path_key
 from farm.places import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
 from farm.sources.base import Source, is_gone
 from farm.store import MOUNTS, RUN_FILE, RunStore
@@ -53,10 +53,12 @@ class Earlier:
         self._remember({**self._at_begin, **self._before})
 
     def have_rows(self, paths: list[str]) -> list[bool]:
-        """Which of the paths an earlier run has committed. Read when it is first asked for."""
-        if self._paths is None:
+        """Which of these paths, whose files are not there, an earlier run has committed. Read when it is first asked
+        for others than those that were gone before."""
+        known = self._store.gone.contains([item_key(path, *ABSENT) for path in paths])
+        if self._paths is None and not all(known):
             self._paths = self._store.path_keys()
-        return self._paths.contains(keys_of(paths))
+        return known if self._paths is None else self._paths.contains(keys_of(paths))
 
     def vanished(self, known: KeySet, sent: KeySet, source: Source) -> Iterator[list[str]]:
         """Paths whose files are gone, some at a time, of the images that have rows and that nobody has met.

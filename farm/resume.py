@@ -21,23 +21,33 @@ from farm.schema import KEY_BYTES, STAGE_LIST, STATUS_FAILED, STATUS_GONE, path_
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a resume wants of a part. `again`: rows to be labelled again; None for none."""
+    """What a resume wants of a part. `again`: rows to be labelled again when they are listed; None for none.
+
+    `gone`: keys of images that are gone. `has_failed`: may any have failed?
+    """
 
     keys: np.ndarray
     hashes: np.ndarray
     again: np.ndarray | None
+    gone: Sequence[bytes] = ()
+    has_failed: bool = False
 
 
 def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
     try:
         file = open_part(part)
-        failures = has_status(file, STATUS_FAILED) or has_status(file, STATUS_GONE)
+        has_failed = has_status(file, STATUS_FAILED)
+        failures = has_failed or has_status(file, STATUS_GONE)
         paths = PATHS if with_paths or failures else []
-        table = read_part(part, ["key", *paths, *(["error"] if failures else [])], file)
+        table = read_part(part, ["key", *paths, *(["status", "error"] if failures else [])], file)
     except TornPartError as error:
         return error
     hashes = quick_hashes(table) if with_paths else np.empty(0, np.int64)
-    return Resumed(_joined(table["key"]), hashes, _of_the_place(table) if failures else None)
+    if not failures:
+        return Resumed(_joined(table["key"]), hashes, None)
+    is_gone = pc.equal(table["status"], STATUS_GONE)
+    again = _of_the_place(table) | is_gone.to_numpy()
+    return Resumed(_joined(table["key"]), hashes, again, table["key"].filter(is_gone).to_pylist(), has_failed)
 
 
 def done_keys(found: Sequence[Resumed], counting: np.ndarray | None) -> Iterator[memoryview]:
@@ -60,12 +70,12 @@ def _joined(keys: pa.ChunkedArray) -> np.ndarray:
 
 
 def _of_the_place(table: pa.Table) -> np.ndarray:
-    """bool, one a row: did it fail by an error of the place, or is it gone, though its file could be examined?
+    """bool, one a row: did it fail by an error of the place, though its file could be examined?
 
     Where it could not, the row's key says so; the image is labelled again when another key is listed.
     """
     again = np.zeros(table.num_rows, bool)
-    failed = np.flatnonzero(pc.is_valid(table["error"]))
+    failed = np.flatnonzero(pc.equal(table["status"], STATUS_FAILED))
     for at, row in zip(failed, table.take(failed).to_pylist(), strict=True):
         if is_of_place(row["error"]):
             again[at] = row["key"] != item_key(path_of(row["path"], row["path_bytes"]), *ABSENT)

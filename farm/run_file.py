@@ -35,8 +35,8 @@ def parse(data: bytes, path: str) -> dict[str, Any]:
 
 def damaged(path: str, what: str) -> DamagedRunError:
     return DamagedRunError(
-        f"{path} is damaged: {what}; put a copy of it back, or give another output.dir. "
-        f"What was labelled is safe in parts/; a folder without parts needs no run.json: remove it there"
+        f"{path} is damaged: {what}; put a copy of it back, or move it away: `farm export` does without it, and so "
+        f"does a run whose folder has no parts yet"
     )
 
 

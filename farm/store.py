@@ -62,7 +62,8 @@ class RunStore:
         self._lock = lock
         self._counted: tuple[tuple[str, ...], np.ndarray] = ((), np.empty(0, bool))
         self._mounts: dict[str, Any] = {}
-        self._none_failed = False  # known from when keys were read
+        self._none_failed = False  # known from when keys were read, as is:
+        self.gone = KeySet()  # keys of the rows that say so
         self._writing = threading.RLock()
 
     @classmethod
@@ -193,7 +194,8 @@ class RunStore:
         return {name: (about.st_size, about.st_mtime_ns) for name, about in found.items()}
 
     def committed_keys(self) -> KeySet:
-        """Keys of the images that are done: of the newest rows, but those that failed because of where their file lies.
+        """Keys of the images that are done: of the newest rows, but those that failed because of where their file lies,
+        and of what is gone (see `gone`).
 
         So a file that is put back as it was two sessions ago is labelled again. A torn part is set aside under another
         name, and its images are labelled again. Of a single session, whose rows are all the newest, only keys are read.
@@ -210,7 +212,8 @@ class RunStore:
             else:
                 whole.append(part)
                 found.append(resumed)
-        self._none_failed = all(resumed.again is None for resumed in found)
+        self.gone.add_bulk(b"".join(resumed.gone) for resumed in found)
+        self._none_failed = not any(resumed.has_failed for resumed in found)
         keys = KeySet()
         keys.add_bulk(done_keys(found, self._counting(whole, [resumed.hashes for resumed in found])))
         return keys

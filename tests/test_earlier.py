@@ -350,6 +350,25 @@ def test_many_vanished_images_come_in_portions(tmp_path, disk, monkeypatch):
     sound(tmp_path / "run")
 
 
+@pytest.mark.parametrize("kind", ["folder", "list"])
+def test_what_is_gone_costs_later_runs_nothing(kind, tmp_path, disk, monkeypatch):
+    """Their parts are read for their keys, as always, and not once more."""
+    images = Kinds(kind, tmp_path, NAMES)
+    for number, name in enumerate(NAMES):
+        put(images.files / name, number, 1)
+    run(images.place, tmp_path / "run", disk)
+    (images.files / NAMES[0]).unlink()
+    assert run(images.place, tmp_path / "run", disk)[0]["vanished"] == 1
+    monkeypatch.setattr(RunStore, "path_keys", None)
+    monkeypatch.setattr(RunStore, "_rows", None)
+    source, store = source_of(images.place), RunStore.open(tmp_path / "run")
+    lister = Lister(source, source.entries(), store.committed_keys(), lambda: None, Earlier(store))
+    lister._list()
+    store.close()
+    listed = len(NAMES) - (kind == "folder")
+    assert (lister.error, lister.skipped, lister._chunks.get_nowait().items) == (None, listed, ())
+
+
 def test_a_lister_that_was_stopped_looks_for_nothing(tmp_path):
     """Each portion costs a look at thousands of files; without any the parts of earlier runs are not read."""
     known = KeySet()
