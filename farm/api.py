@@ -49,10 +49,13 @@ def run(
     began_s = time.monotonic()
     config = as_config(config, overrides)
     prepared = engines.load(config.engine).prepare(config, stdin, source)
+    hooks = hooks or Hooks()
+    if prepared.source.notice:
+        hooks.on_note(prepared.source.notice)
     entries = first_entry_or_raise(prepared.source)  # before there is a run directory: of no images nothing is left
     store = RunStore.open(prepared.config.output.dir)
     try:
-        return _label(prepared, store, hooks or Hooks(), None, began_s, convert_timeout_s, entries)
+        return _label(prepared, store, hooks, None, began_s, convert_timeout_s, entries)
     finally:
         store.close()
 
