@@ -51,10 +51,13 @@ def run(
     config = as_config(config, overrides)
     exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, stdin, source)
+    hooks = hooks or Hooks()
+    if prepared.source.notice:
+        hooks.on_note(prepared.source.notice)
     entries = first_entry_or_raise(prepared.source)  # before there is a run directory: of no images nothing is left
     store = RunStore.open(prepared.config.output.dir)
     try:
-        return _label(prepared, store, hooks or Hooks(), None, began_s, convert_timeout_s, entries)
+        return _label(prepared, store, hooks, None, began_s, convert_timeout_s, entries)
     finally:
         store.close()
 

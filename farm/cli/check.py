@@ -27,7 +27,9 @@ def execute(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from farm import engines, exports
+    from farm.config import STDIN
     from farm.engines import settling
+    from farm.sources.base import in_sight
 
     exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, sys.stdin.buffer)
@@ -44,6 +46,8 @@ def execute(args: argparse.Namespace) -> int:
         value = getattr(prepared.config.model, name)
         console.print(f"{name:17}{json.dumps(value)}, {origin}", markup=False, highlight=False)
     console.print(f"source root      {prepared.source.root}", markup=False, highlight=False)
+    if config.source.path != STDIN:
+        console.print(f"images           {in_sight(prepared.source)}", markup=False, highlight=False)
     console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
     begun = _begun(config)
     if refusal := settling.refusal(prepared, begun) if begun else "":

@@ -27,8 +27,9 @@ def execute(args: argparse.Namespace) -> int:
     """Run to the end or to the first signal, then print the summary."""
     config = load_config(args)
     from farm.api import run
+    from farm.sources import named
 
-    title = f"labelling {config.source.path} into {config.output.dir}"
+    title = f"labelling {named(config.source.path)} into {config.output.dir}"
     return label(title, lambda hooks: run(config, hooks=hooks, stdin=sys.stdin.buffer))
 
 

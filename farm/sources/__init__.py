@@ -20,12 +20,17 @@ from farm.storage import local_path
 if TYPE_CHECKING:
     from farm.config import SourceConfig
 
-__all__ = ["Entry", "Source", "first_entry_or_raise", "item_key", "open_source"]
+__all__ = ["Entry", "Source", "first_entry_or_raise", "item_key", "named", "open_source"]
 
 MAY_BE = (
     "a folder, a glob, a list file (.txt, .csv), an Ultralytics dataset YAML, an image file, or - for standard input"
 )
 _STDIN = "-"
+
+
+def named(path: str) -> str:
+    """A source as titles name it."""
+    return "what standard input lists" if path == _STDIN else path
 
 
 def open_source(config: SourceConfig, stdin: BinaryIO | None = None) -> Source:

@@ -25,6 +25,7 @@ IMAGE_EXTENSIONS = frozenset(
     ("avif", "bmp", "dng", "gif", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 )
 CHUNK_ITEMS = 1024
+LOOKED_AT = 1000  # entries, by which a plan says what there is; some milliseconds on a disk
 MAX_PROBLEMS = 100  # a tree without permissions must not fill memory with its complaints
 MAX_UNLISTED = 10_000  # folders told apart; where there are more, nothing is known of the whole source
 
@@ -49,6 +50,7 @@ class Source(ABC):
 
     patience = PATIENCE
     is_part = False
+    notice = ""  # what a user should know who waits for the first entry
 
     def __init__(self, name: str, root: str, may_repeat: bool) -> None:
         """`name`: as the user wrote it. `may_repeat`: whether one path could be listed twice.
@@ -145,6 +147,21 @@ def first_entry_or_raise(source: Source) -> Iterator[Entry]:
     entries = source.entries()
     for first in entries:
         return chain((first,), entries)
+    raise SourceError(why_nothing(source))
+
+
+def why_nothing(source: Source) -> str:
+    """Of a source that was listed and gave no entry."""
     left_out = in_words(source.left_out.counts())
     why = [f"left out: {left_out}" if left_out else "", *source.problems[:1]]
-    raise SourceError("; ".join(filter(None, [source.nothing_found(), *why])))
+    return "; ".join(filter(None, [source.nothing_found(), *why]))
+
+
+def in_sight(source: Source) -> str:
+    """Whether there are images, and what is left out, as far as the first LOOKED_AT entries show; without an error."""
+    images = sum(1 for _ in islice(source.entries(), LOOKED_AT))
+    if not images:
+        return f"none: {why_nothing(source)}"
+    left_out = in_words(source.left_out.counts())
+    count = f"{images:,}" if images < LOOKED_AT else f"{images:,} and more"
+    return f"{count}; left out: {left_out}" if left_out else count

@@ -106,6 +106,8 @@ class StdinSource(Source):
         super().__init__("standard input", os.getcwd(), may_repeat=True)
         self._stream = stream
         self._lines = Lines(self, recursive)
+        if getattr(stream, "isatty", lambda: False)():
+            self.notice = "reading paths from standard input, one a line; Ctrl-D ends"
         self._given = 0  # entries that `entries` has handed on, whoever holds them
         self._taken = 0  # of these, in chunks
         self._more = False  # can another be had without waiting?
@@ -131,17 +133,26 @@ class StdinSource(Source):
     def count(self) -> None:
         return None
 
+    def nothing_found(self) -> str:
+        return (
+            "standard input named no image: write a path a line to it, for example "
+            "find /data -name '*.jpg' | farm run source=- ..., or give a folder or a list file as source"
+        )
+
 
 def _as_it_comes(stream: BinaryIO) -> Callable[[int], bytes]:
     """Reads of what is there, which wait for the first byte: also where another program has made the pipe non-blocking,
     for which nothing there yet looks like the end."""
     read = getattr(stream, "read1", stream.read)  # read1 does not wait until a whole chunk is there
+    ended = False  # remembered: a terminal that has said so once is waited for again by the next read
 
     def patient(size: int) -> bytes:
-        data = read(size)
-        if not data and _is_non_blocking(stream):
+        nonlocal ended
+        data = b"" if ended else read(size)
+        if not data and not ended and _is_non_blocking(stream):
             select.select([stream], [], [])
             data = read(size)
+        ended = not data
         return data or b""
 
     return patient
