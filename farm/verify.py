@@ -23,9 +23,8 @@ from farm import storage
 from farm.errors import PartError, UnreadablePartError
 from farm.exports.base import Warnings
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
-from farm.exports.label_tree import label_path
+from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.shared_labels import Losers, labelled_paths
-from farm.exports.yolo import NAME_ERRORS
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
 from farm.schema import STAGE_LIST, STATUS_OK, names_of
 from farm.store import (

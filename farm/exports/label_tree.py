@@ -6,6 +6,7 @@ also takes back an old tree that was moved away and not yet replaced. One export
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 
 TEMPORARY = ".tmp-"
 REPLACED = ".old-"
+NAME_ERRORS = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ}
+MAYBE_NAME_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOENT}  # SMB says so of a `:`, too
+PLAIN = "plain"  # a name that every file system takes
 
 
 class Replacement:
@@ -73,7 +77,7 @@ class LabelTree:
         if folder not in self._made:
             os.makedirs(self._prefix + folder, exist_ok=True)
             self._made.add(folder)
-        descriptor = os.open(self._prefix + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(self._prefix + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         try:
             rest = memoryview(text.encode())
             while rest:  # a disk that fills up takes a part, and refuses at the next call
@@ -81,6 +85,20 @@ class LabelTree:
         finally:
             os.close(descriptor)
         self.files += 1
+
+    def is_refused(self, error: OSError) -> bool:
+        """Was it the name that the file system refused, and would it take another in its place?"""
+        if error.errno in NAME_ERRORS:
+            return True
+        if error.errno not in MAYBE_NAME_ERRORS:
+            return False
+        plain = Path(f"{self._prefix}{PLAIN}")
+        try:
+            plain.touch(exist_ok=False)
+            plain.unlink()
+        except OSError:
+            return False
+        return True
 
     def swap(self) -> None:
         """The new tree takes the old one's place."""

@@ -7,7 +7,6 @@ datasets are folders of classes, which no list of files can describe.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
@@ -21,10 +20,11 @@ from farm.exports.dataset_files import ImageList, images_is_free, link_images, w
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import LabelTree, label_path
 from farm.exports.shared_labels import PATHS, Losers, labelled_paths
+from farm.filesystem import has_links, in_words
 from farm.schema import STATUS_OK
+from farm.storage import temporary_name
 
 ROWS_AT_ONCE = 1024  # images formatted at a time: a large part must not become as many Python numbers
-NAME_ERRORS = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ}
 
 
 def export(request: ExportRequest, batches: Batches) -> ExportReport:
@@ -38,7 +38,7 @@ def export(request: ExportRequest, batches: Batches) -> ExportReport:
             return _Writing(request, batches).run()
     except OSError as error:
         raise OutputError(
-            f"labels of {request.folder} cannot be written: {error.strerror or error}; "
+            f"labels of {request.folder} cannot be written: {in_words(error, request.folder)}; "
             f"what was labelled is safe, `farm export` writes it when that is mended"
         ) from error
 
@@ -61,12 +61,22 @@ class _Writing:
         tree = LabelTree(folder / "labels")
         with ExitStack() as stack:
             listed = None
-            if self._request.task != "classify":
+            if self._request.task != "classify" and self._has_links():
                 listed = stack.enter_context(closing(ImageList(folder, self._root, self._linked)))
             for batch in self._labelled():
                 self._write(batch, losers, tree, listed)
             self._publish(tree, listed)
         return ExportReport(str(folder / "labels"), tree.files, self._images, self._warnings.shown())
+
+    def _has_links(self) -> bool:
+        """Without them no folder holds images and labels beside each other as Ultralytics wants them."""
+        if has_links(self._request.folder, temporary_name("link")):
+            return True
+        self._warnings.add(
+            f"the file system of {self._request.folder} has no symbolic links: labels are written, but no dataset that "
+            f"Ultralytics opens; export to a folder elsewhere for that (farm export --to)"
+        )
+        return False
 
     def _labelled(self) -> Iterator[pa.RecordBatch]:
         """Rows of labelled images, some at a time."""
@@ -89,7 +99,7 @@ class _Writing:
                 if text:
                     tree.write(label, text)
             except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
+                if isinstance(error, OSError) and not tree.is_refused(error):
                     raise  # a full disk, not a bad name: the old labels stay
                 self._warnings.add(f"no label file for {path!r}: {getattr(error, 'strerror', None) or error}")
                 continue

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import storage
+from farm import filesystem, storage
 
 ROOT = "~/.cache/farm"
 MAPPED, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; the last holds plain files
@@ -107,7 +107,7 @@ def take(path: Path, shared: bool = False) -> Lock | None:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        file = open(os.open(path, flags, 0o644), "r+b", buffering=0)  # noqa: SIM115  # the lock's, until it is released
+        file = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115  # the lock's, until it is released
         lock = _lock_open(file, shared)
         if lock is None or _is_still(file, path):
             return lock
@@ -177,7 +177,8 @@ class Entry:
         with contextlib.suppress(OSError):
             while (lock := take(self.folder / USED, shared=True)) is None and time.monotonic() < deadline_s:
                 time.sleep(POLL_S)
-            os.utime(self.folder / USED)
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / USED)
             return lock
         return None
 
@@ -274,7 +275,8 @@ def lease_file(path: Path) -> Lock | None:
     """As `Entry.lease`, for a plain file of the cache. Its time of access is that of its last use."""
     with contextlib.suppress(OSError):
         lock = take_file(path, shared=True)
-        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+        with contextlib.suppress(OSError):  # another user's
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return lock
     return None
 
@@ -294,9 +296,12 @@ def _remove(path: Path) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Of a file or a folder: it survives a power cut from now on."""
+    """Of a file or a folder: it survives a power cut from now on, where the file system can promise that."""
+    if path.is_dir():
+        filesystem.fsync_dir(path)
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        filesystem.fsync(descriptor)
     finally:
         os.close(descriptor)
