@@ -29,7 +29,7 @@ from farm import filesystem
 from farm.errors import OutputError
 from farm.filesystem import NO_LOCKS, fsync_dir
 from farm.locks import Lock, lock_file, locked, my_name
-from farm.processes import is_gone, myself, read_identity
+from farm.processes import UNKNOWN, identity_of, is_gone, myself, read_identity
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -360,15 +360,19 @@ def _lock_object(path: Path) -> Lock:
 
 
 def _wait_until_stale(path: Path) -> None:
-    """Raises RunLockedError where the holder gives a sign of life."""
+    """Until its holder is gone, or has let it go. Raises RunLockedError where the holder gives a sign of life."""
     before = _holder(path)
     if (holder := read_identity(before)) is not None and is_gone(holder):
         return
+    if holder is not None and not is_remote(path) and holder.born != UNKNOWN and holder == identity_of(holder.pid):
+        raise locked(path, str(before.get("holder")))
     until_s = time.monotonic() + STALE_S
-    while time.monotonic() < until_s:
+    missing = 0
+    while time.monotonic() < until_s and missing < 2:  # once: it is being replaced in two steps
         time.sleep(min(1.0, RENEW_S))
         if (now := _holder(path)) != before and now:
             raise locked(path, str(now.get("holder")))
+        missing = 0 if now or is_there(path) else missing + 1
 
 
 def _holder(path: Path) -> dict[str, Any]:
