@@ -172,7 +172,7 @@ def _remove_sockets(folder: Scratch, config: dict[str, Any]) -> None:
 
 
 def _places() -> list[str]:
-    """Where temporary files may go: where TMPDIR says, or Python finds that they can, and then where names are short."""
+    """Where temporary files may go: where TMPDIR says, or Python finds that they can; then where names are short."""
     usual = []
     with contextlib.suppress(OSError):  # Python finds none; shared memory may still be one
         usual.append(tempfile.gettempdir())

@@ -30,6 +30,7 @@ from farm.errors import OutputError
 from farm.filesystem import NO_LOCKS, fsync_dir
 from farm.locks import Lock, lock_file, locked, my_name
 from farm.processes import UNKNOWN, identity_of, is_gone, myself, read_identity
+from farm.surroundings import in_working_directory
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -56,7 +57,8 @@ def folder_of(place: str | Path) -> Path:
     """The folder of that name. Raises OutputError where its file system is unknown or its package is missing."""
     text = str(place)
     if not is_url(text):
-        return Path(next((text.removeprefix(prefix) for prefix in LOCAL if text.startswith(prefix)), text)).absolute()
+        path = next((text.removeprefix(prefix) for prefix in LOCAL if text.startswith(prefix)), text)
+        return Path(in_working_directory(path))
     from upath import UPath
 
     if set("*?[") & set(text):

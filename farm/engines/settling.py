@@ -16,7 +16,7 @@ from farm import storage
 from farm.config import STDIN, ModelConfig
 from farm.engines.local import BACKEND, CONVERSION, Prepared, backend_of
 from farm.errors import ModelError, WeightsChangedError
-from farm.models import backends, conversions
+from farm.models import backends, cache, conversions
 from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.sources import first_entry_or_raise
 from farm.sources.base import Entry, Source
@@ -39,7 +39,7 @@ def settle(
     """
     entries = first_entry_or_raise(prepared.source)
     fingerprint = store.fingerprint()
-    for text in prepared.notes:
+    for text in (*prepared.notes, *_without_cache(prepared)):
         note(text)
     model = _as_known(prepared, fingerprint.get(BACKEND))
     first = list(itertools.islice(entries, _looked_into(prepared, model)))
@@ -62,6 +62,12 @@ def settle(
             prepared.executable.release()
             raise
     return prepared, itertools.chain(first, entries)
+
+
+def _without_cache(prepared: Prepared) -> list[str]:
+    """What is to be said where nothing can be kept of what the model's weights are made into."""
+    why = cache.refusal() if prepared.config.model.weights is not None else ""
+    return [why] if why else []
 
 
 def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
@@ -145,6 +151,8 @@ def settle_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path |
     `spare`: where a conversion lies if the user's cache cannot be written.
     """
     model = prepared.config.model
+    for text in _without_cache(prepared):
+        note(text)
     if model.weights is None or not model.weights.endswith(".pt"):
         return prepared
     backend = backend_of(model, prepared.device, many=False)

@@ -43,6 +43,9 @@ LEASE_S = 5.0  # for whoever removes an entry at this moment; after that it is u
 WORD_S = 60.0  # between words about a lock that is waited for
 FIRST_WORD_S = 0.5  # to the first of them: whoever only looks at an entry has its lock for a moment
 NAME_DIGITS = 16  # of a digest in an entry's name
+LABEL_BYTES = 150  # of what begins it: file systems take names of 255 bytes, and what an entry makes has longer ones
+COST = "a conversion is made for this run alone, and each worker loads weights of its own"  # of having no cache
+PROBE_BYTES = 4096  # a disk that has no room for these is full
 
 
 def root() -> Path | None:
@@ -51,6 +54,21 @@ def root() -> Path | None:
         return Path(ROOT).expanduser()
     except RuntimeError:
         return None
+
+
+def refusal() -> str:
+    """Why nothing new can be kept on this machine, and what that costs, in words; nothing where it can."""
+    folder = root()
+    if folder is None:
+        return f"there is no home folder (HOME is not set), and so no cache: {COST}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(PROBE_BYTES))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return f"the cache {folder} cannot be written ({error.strerror}); for what it does not hold, {COST}"
+    return ""
 
 
 def content_digest(path: Path) -> str:
@@ -169,6 +187,7 @@ class Entry:
     @staticmethod
     def of(kind_folder: Path, label: str, words: Any) -> Entry:
         """The entry for all that it depends on: `words`, which JSON can hold. `label` begins its name."""
+        label = os.fsencode(label)[:LABEL_BYTES].decode("utf-8", "ignore")
         return Entry(kind_folder / f"{label}-{digest_of([FORMAT, words])[:NAME_DIGITS]}")
 
     def lease(self) -> Lock | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from farm.errors import SourceError
 from farm.sources.base import Entry, Source, first_entry_or_raise, has_image_extension, item_key
+from farm.surroundings import in_working_directory
 
 if TYPE_CHECKING:
     from farm.config import SourceConfig
@@ -33,7 +34,7 @@ def open_source(config: SourceConfig, stdin: BinaryIO | None = None) -> Source:
         if stdin is None:
             raise SourceError("source - is standard input, which is not available here; give a list file")
         return StdinSource(stdin)
-    path = os.path.join(os.getcwd(), config.path)  # not abspath: `link/..` is not where the link stands
+    path = in_working_directory(config.path)
     if os.path.isfile(path) and path.lower().endswith((".yaml", ".yml")):
         from farm.sources.dataset import open_dataset
 

@@ -17,6 +17,7 @@ import yaml
 from farm.errors import SourceError
 from farm.sources.base import Entry, Source
 from farm.sources.sampling import in_turn
+from farm.surroundings import in_working_directory
 
 SPLITS = ("train", "val", "validation", "test", "minival")
 _NOT_SPLITS = frozenset(("path", "names", "download", "yaml_file"))  # other keys whose values look like paths
@@ -98,7 +99,7 @@ def _root(data: Mapping[str, Any], path: str) -> str:
     given = data.get("path") or ""
     if not isinstance(given, str):
         raise SourceError(f"source {path}: `path` must be the dataset's folder, not {given!r}")
-    candidates = [os.path.join(folder, given), os.path.join(os.getcwd(), given)]
+    candidates = [os.path.join(folder, given), in_working_directory(given)]
     for candidate in candidates:
         if os.path.isdir(candidate):
             return candidate

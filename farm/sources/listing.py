@@ -24,6 +24,7 @@ from typing import BinaryIO
 from farm.errors import SourceError
 from farm.sources.base import CHUNK_ITEMS, Entry, Source, examine
 from farm.sources.sampling import lines_all_over, spread
+from farm.surroundings import working_directory
 
 CHUNK_BYTES = 64 * 1024
 MAX_PATH_BYTES = 1024 * 1024  # Linux allows 4,096; a file without a separator for this long is no list
@@ -68,7 +69,7 @@ class StdinSource(Source):
     """Paths from standard input, each as soon as its line has arrived. Can be listed once."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        super().__init__("standard input", os.getcwd(), may_repeat=True)
+        super().__init__("standard input", working_directory(), may_repeat=True)
         self._stream = stream
         self._there = 0  # entries that have arrived and are in no chunk yet, whoever holds them
 
