@@ -24,6 +24,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ import pyarrow as pa
 
 from farm import child
 from farm.channel import Reader
+from farm.filesystem import in_words
 from farm.heartbeat import Heartbeats
 from farm.messages import (
     Attach,
@@ -94,7 +96,7 @@ def main(spec: CollectorSpec, control: Connection) -> None:
     except (EOFError, ConnectionError):  # the supervisor is gone
         raise SystemExit(child.EXIT_ORPHANED) from None
     except OSError as error:
-        message = f"results cannot be written to {spec.parts_dir}: {error.strerror or error}"
+        message = f"results cannot be written to {spec.parts_dir}: {in_words(error, Path(str(spec.parts_dir)))}"
         control.send(CollectorFailed(type(error).__name__, message))
         raise SystemExit(1) from None
     except Exception as error:

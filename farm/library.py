@@ -46,6 +46,7 @@ from farm.spool import Spool, UnreadableImage
 from farm.storage import CONVERTED_DIR
 from farm.store import RunStore
 from farm.supervisor import NO_WORKER, Supervisor
+from farm.surroundings import in_working_directory
 
 Order = Literal["input", "completed"]
 OnError = Literal["return", "raise"]
@@ -289,7 +290,7 @@ class Farm:
             self._refuse(error, number, deliver, token)
             return
         shown = str(key) if spooled else path
-        entry = Entry(path if path.startswith("/") else os.path.join(os.getcwd(), path), number, 0)
+        entry = Entry(in_working_directory(path), number, 0)
         try:
             with self._lock:
                 self._check_open()

@@ -1,11 +1,13 @@
 """Locks of run directories and temporary folders on a disk, held until `release` or the end of the process.
 
 Taken by the process that owns the folder. The lock belongs to an open file, and ends with the last descriptor of it:
-`release` unlocks before it closes, and a fork closes its copy at once (`farm.forks`).
+`release` unlocks before it closes, and a fork closes its copy at once (`farm.forks`). What is done where a file system
+has no locks is decided in `farm.storage`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -21,9 +23,13 @@ HOLDER = b"process "  # how that begins
 
 
 class Lock:
-    """May be released twice. In a fork of its process it is nobody's: releasing it there does nothing."""
+    """May be released twice. In a fork of its process it is nobody's: releasing it there does nothing.
 
-    def __init__(self, release: Callable[[], None]) -> None:
+    `by_system`: the system holds it, so that nobody else has it for as long as its holder lives.
+    """
+
+    def __init__(self, release: Callable[[], None], by_system: bool = True) -> None:
+        self.by_system = by_system
         self._release: Callable[[], None] | None = release
         self._pid = os.getpid()
 
@@ -57,19 +63,37 @@ def lock_file(path: Path) -> Lock:
     Raises OSError where there can be no lock, or what is there is none.
     """
     with no_fork():
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        descriptor = _open(path)
         try:
             said = os.pread(descriptor, HOLDER_BYTES, 0)
             _check_is_lock(path, descriptor, said)
-            if not _try_lock(descriptor):
+            if not _try_lock_file(path, descriptor):
                 raise locked(path, said.decode("utf-8", "replace").strip() or "another process")
         except BaseException:
             os.close(descriptor)
             raise
         held = keep_from_forks(_Held(descriptor))
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{my_name()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # no room, or another user's file; the lock holds without a name in it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{my_name()}\n".encode(), 0)
     return Lock(held.unlock)
+
+
+def _open(path: Path) -> int:
+    """The lock's file, made where there is none; its mode is what the umask leaves.
+
+    In a folder that several users share it may be another's that this one may only read, which is enough on a disk.
+    """
+    refusal = None
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR, os.O_RDONLY):
+        try:
+            return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        except PermissionError as error:
+            refusal = refusal or error
+        except FileNotFoundError:
+            if refusal is None:
+                raise
+    raise refusal or AssertionError("a file was opened, or not")
 
 
 def lock_folder(descriptor: int) -> Lock | None:
@@ -84,6 +108,14 @@ def lock_folder(descriptor: int) -> Lock | None:
         raise
     held.close()
     return None
+
+
+def _try_lock_file(path: Path, descriptor: int) -> bool:
+    """As `_try_lock`; what it raises names the file."""
+    try:
+        return _try_lock(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, f"it cannot be locked ({error.strerror})", str(path)) from None
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from farm import segments
+from farm.errors import OutputError
 from farm.locks import Lock, lock_folder
 from farm.marks import SCRATCH_OWNER
 from farm.marks import SCRATCH_PREFIX as PREFIX
@@ -40,12 +41,15 @@ SPOOL = "spool-"  # before the name of a farm: its images in shared memory
 
 
 class Scratch:
-    """A new folder, for this process alone (0700), until `close`. In a fork of the process `close` does nothing."""
+    """A new folder, for this process alone (0700), until `close`. In a fork of the process `close` does nothing.
+
+    Raises OutputError where no folder for temporary files can be written.
+    """
 
     def __init__(self, what: str, below_bytes: int = 0) -> None:
         """`below_bytes`: the longest name that a socket gets below the folder; then it lies where that is possible."""
         sweep()
-        self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{what}-", dir=_place(what, below_bytes)))
+        self.path = _made(what, below_bytes)
         self._pid = os.getpid()
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._lock: Lock | None = None
@@ -85,7 +89,7 @@ def keep_sockets() -> None:
 
 def sweep() -> None:
     """Remove what killed farms of this user left behind."""
-    for place in dict.fromkeys([tempfile.gettempdir(), *SHORT_PLACES]):
+    for place in _places():
         for folder in _folders(place):
             with contextlib.suppress(OSError):
                 _remove_abandoned(folder)
@@ -168,13 +172,30 @@ def _remove_sockets(folder: Scratch, config: dict[str, Any]) -> None:
         config["tempdir"] = None
 
 
-def _place(what: str, below_bytes: int) -> str:
-    """Where temporary files go, unless a socket would have too long a name there."""
-    usual = tempfile.gettempdir()
+def _places() -> list[str]:
+    """Where temporary files may go: where TMPDIR says, or Python finds that they can; then where names are short."""
+    usual = []
+    with contextlib.suppress(OSError):  # Python finds none; shared memory may still be one
+        usual.append(tempfile.gettempdir())
+    return list(dict.fromkeys([*usual, *SHORT_PLACES]))
+
+
+def _made(what: str, below_bytes: int) -> Path:
+    """A new folder in the first of the places that takes it, and where no socket would have too long a name."""
     name_bytes = len(f"/{PREFIX}{what}-12345678") + below_bytes
-    fits = not below_bytes or len(os.fsencode(usual)) + name_bytes <= SOCKET_PATH_BYTES
-    short = (place for place in SHORT_PLACES if os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK))
-    return usual if fits else next(short, usual)
+    refusals = []
+    for place in _places():
+        if below_bytes and len(os.fsencode(place)) + name_bytes > SOCKET_PATH_BYTES:
+            refusals.append(f"{place}: its name is too long for a socket in it")
+            continue
+        try:
+            return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{what}-", dir=place))
+        except OSError as error:
+            refusals.append(f"{place}: {error.strerror}")
+    raise OutputError(
+        f"no folder for temporary files can be written ({'; '.join(refusals) or 'there is none'}); "
+        f"set TMPDIR to one that can, with a short name"
+    )
 
 
 def _private(path: str, flags: int) -> int:

@@ -110,19 +110,21 @@ def semaphores_named(prefix: str) -> Iterator[None]:
 
 def leftovers(prefix: str) -> list[str]:
     """Files in /dev/shm whose names begin so: segments, and semaphores, which the C library calls `sem.`."""
-    if not SHARED_MEMORY.is_dir():
-        return []  # macOS: they are not files
-    return [name for name in os.listdir(SHARED_MEMORY) if name.removeprefix("sem.").startswith(prefix)]
+    try:
+        names = os.listdir(SHARED_MEMORY)
+    except OSError:
+        return []  # macOS: they are not files. Or there is no such folder, or nobody may look into it
+    return [name for name in names if name.removeprefix("sem.").startswith(prefix)]
 
 
 def sweep(prefix: str) -> list[str]:
     """Remove what a killed farm left behind. Only its successor, which holds the run's lock, may call this.
 
-    Names that another user has given are left alone, whatever they are for.
+    Names that another user has given are left alone, whatever they are for, and so is what cannot be removed.
     """
     left = [name for name in leftovers(prefix) if is_mine(SHARED_MEMORY / name)]
     for name in left:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             storage.remove(SHARED_MEMORY / name)
     return left
 
@@ -131,5 +133,5 @@ def is_mine(path: Path) -> bool:
     """Is what has this name, be it a link, this user's own? In a folder where others cannot change that."""
     try:
         return path.lstat().st_uid == os.geteuid()
-    except FileNotFoundError:
+    except OSError:
         return False

@@ -109,10 +109,15 @@ class Spool:
         with self._lock:
             if not self._folders:
                 self._fallback.mkdir(mode=0o700)
-                roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= SHARED_ROOM_BYTES
-                shared = [Path(tempfile.mkdtemp(prefix=f"{self._name}-", dir=SHARED_MEMORY))] if roomy else []
-                self._folders = [*shared, self._fallback]
+                self._folders = [*self._in_memory(), self._fallback]
             return self._folders
+
+    def _in_memory(self) -> list[Path]:
+        """A folder in shared memory, where there is room for it, and this user may have one."""
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(SHARED_MEMORY).free >= SHARED_ROOM_BYTES:
+                return [Path(tempfile.mkdtemp(prefix=f"{self._name}-", dir=SHARED_MEMORY))]
+        return []
 
 
 def _encoded(image: Any) -> tuple[Any, str]:

@@ -2,7 +2,8 @@
 
 A folder on a disk is a pathlib.Path; any other a UPath, which joins and names in the same way. What has to be done
 differently with the two is done here: a file on a disk is made durable by fsync and appears by a rename, an object
-appears by its upload; a disk has locks, an object store has none. Every refusal is an OSError.
+appears by its upload; a disk has locks, an object store has none, and nor have some network file systems. What else
+these lack is met in `farm.filesystem`. Every refusal is an OSError.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from farm import filesystem
 from farm.errors import OutputError
+from farm.filesystem import NO_LOCKS, fsync_dir
 from farm.locks import Lock, lock_file, locked, my_name
-from farm.processes import is_gone, myself, read_identity
+from farm.processes import UNKNOWN, identity_of, is_gone, myself, read_identity
+from farm.surroundings import in_working_directory
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -39,7 +43,8 @@ FORMER_TEMPORARY = re.compile(r"^\.(run\.json|summary\.json|blocks)\.\d+$")  # w
 READS_AT_A_TIME = 16  # of a remote file system, where one is mostly waiting
 PATIENCE_S = 300.0  # how long an upload is tried again: an outage on Saturday must not end a run
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-RENEW_S = 10.0  # between signs of life of a remote lock's holder
+SIGNS = ".held"  # ends the name of a lock on a disk that its holder renews: its file system has no locks
+RENEW_S = 10.0  # between signs of life of such a lock's holder, and of a remote one's
 STALE_S = 3 * RENEW_S  # without one: it is gone
 
 
@@ -57,7 +62,7 @@ def folder_of(place: str | Path) -> Path:
     """The folder of that name. Raises OutputError where its file system is unknown or its package is missing."""
     text = str(place)
     if not is_url(text):
-        return Path(local_path(text)).absolute()
+        return Path(in_working_directory(local_path(text)))
     from upath import UPath
 
     if set("*?[") & set(text):
@@ -181,10 +186,14 @@ def write_whole(path: Path, data: bytes) -> None:
     with open(temporary, "xb") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)  # until it has its name: `sweep_temporaries` leaves it alone
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            file.write(data)
+            file.flush()
+            filesystem.fsync(file.fileno())
+            filesystem.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
     fsync_dir(path.parent)
 
 
@@ -195,6 +204,8 @@ def temporary_name(name: str) -> str:
 
 def sweep_temporaries(folder: Path) -> None:
     """Remove what a killed process was about to write in this folder. Only the owner of its lock may call this."""
+    if not is_remote(folder):
+        filesystem.put_back(folder)
     for name in names_in(folder):
         ours = name.startswith(".") and (name.endswith(TEMPORARY_SUFFIX) or FORMER_TEMPORARY.match(name))
         of_lock = name.startswith("..")  # a remote lock, which others may be asking for just now
@@ -247,7 +258,7 @@ def append(path: Path, data: bytes) -> None:
             before = read(path)
         write_whole(path, before + data)
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         os.write(descriptor, data)
     finally:
@@ -278,25 +289,45 @@ def remove(path: Path) -> None:
         fs.rm(name, recursive=True)
 
 
-def fsync_dir(path: Path) -> None:
-    """Make a rename in the folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def lacks(folder: Path) -> list[str]:
+    """What the file system of this folder has not that farm counts on, and what that costs, in words."""
+    return [] if is_remote(folder) else filesystem.lacks(folder, (temporary_name("old"), temporary_name("new")))
 
 
 # Locks
 
 
 def lock(path: Path) -> Lock:
-    """Take the lock that lies at `path`. Raises RunLockedError where another farm has it."""
-    return _lock_object(path) if is_remote(path) else lock_file(path)
+    """Take the lock that lies at `path`. Raises RunLockedError where another farm has it.
+
+    On a disk without locks it is one that its holder renews, in a file beside it. Whoever shares the disk and has locks
+    there minds that file, too.
+    """
+    if is_remote(path):
+        return _lock_object(path)
+    signs = path.with_name(f"{path.name}{SIGNS}")
+    try:
+        held = lock_file(path)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return _lock_object(signs)
+    try:
+        if os.path.lexists(signs):
+            _wait_until_stale(signs)
+            remove(signs)
+    except BaseException:
+        held.release()
+        raise
+    return held
 
 
 def _lock_object(path: Path) -> Lock:
-    """An object that its holder renews: without a sign of life for STALE_S it is anybody's."""
+    """An object, or a file, that its holder renews: without a sign of life for STALE_S it is anybody's.
+
+    Where its process is known to be gone it is so at once. Two that take it over in the same second may both believe
+    that they have it: whoever commits must ask once more which session the run directory is in (`store`).
+    """
     token = secrets.token_hex(8)
     mine = {"holder": my_name(), **asdict(myself()), "token": token}
 
@@ -320,7 +351,7 @@ def _lock_object(path: Path) -> Lock:
             with contextlib.suppress(OSError):  # an outage; the next time
                 if _holder(path).get("token") != token:
                     return
-                _upload(path, sign(count))
+                (_upload if is_remote(path) else write_whole)(path, sign(count))
 
     def release() -> None:
         released.set()
@@ -331,19 +362,23 @@ def _lock_object(path: Path) -> Lock:
 
     thread = threading.Thread(target=renew, name="farm-lock", daemon=True)
     thread.start()
-    return Lock(release)
+    return Lock(release, by_system=False)
 
 
 def _wait_until_stale(path: Path) -> None:
-    """Raises RunLockedError where the holder gives a sign of life."""
+    """Until its holder is gone, or has let it go. Raises RunLockedError where the holder gives a sign of life."""
     before = _holder(path)
     if (holder := read_identity(before)) is not None and is_gone(holder):
         return
+    if holder is not None and not is_remote(path) and holder.born != UNKNOWN and holder == identity_of(holder.pid):
+        raise locked(path, str(before.get("holder")))
     until_s = time.monotonic() + STALE_S
-    while time.monotonic() < until_s:
+    missing = 0
+    while time.monotonic() < until_s and missing < 2:  # once: it is being replaced in two steps
         time.sleep(min(1.0, RENEW_S))
         if (now := _holder(path)) != before and now:
             raise locked(path, str(now.get("holder")))
+        missing = 0 if now or is_there(path) else missing + 1
 
 
 def _holder(path: Path) -> dict[str, Any]:

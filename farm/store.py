@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from farm import continuation, run_file, storage
 from farm.continuation import Difference
 from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchError, TornPartError
+from farm.filesystem import fsync, in_words
 from farm.keys import KeySet
 from farm.marks import RUN_FILE as RUN_FILE
 from farm.newest import PATHS, digests, newest, quick_hashes
@@ -43,7 +44,8 @@ TEMPORARY_PREFIX = "."
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last
-SESSION_FILE = ".session"  # of a remote run directory: the number of the session that may commit
+SESSION_FILE = ".session"  # of a run directory without locks of a system: the number of the session that may commit
+CLAIM_PREFIX = ".session-"  # begins the names of files that only the session of that number makes, where that is needed
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
 HEX_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 SHOWN_DIGITS = 12
@@ -79,10 +81,11 @@ class RunStore:
             lock = storage.lock(path / LOCK_FILE)
             store = cls(path, lock, 0)
             store._begin_session()
+            store.problems += storage.lacks(path)
         except OSError as error:
             if lock is not None:
                 lock.release()
-            reason = error.strerror or error
+            reason = in_words(error, path)
             raise OutputError(f"output.dir {path} cannot be written: {reason}; choose another folder") from None
         return store
 
@@ -167,7 +170,7 @@ class RunStore:
             try:
                 storage.write_whole(path, json.dumps(known, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
             except OSError as error:
-                raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+                raise OutputError(f"{path} cannot be written: {in_words(error, path)}") from None
 
     def mounts(self) -> dict[str, Any]:
         """What a run has said of the disks that its source lies on; nothing where none has."""
@@ -321,10 +324,30 @@ class RunStore:
     def _begin_session(self) -> None:
         self._sweep()
         self.session = 1 + max(map(session_of, self._names()), default=0)
-        if storage.is_remote(self.path):
+        alone = self._lock is not None and self._lock.by_system
+        if not alone or storage.is_there(self.path / SESSION_FILE):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 self.session = max(self.session, 1 + int(storage.read(self.path / SESSION_FILE)))
+            if not (alone or storage.is_remote(self.path)):
+                self._claim_session()
+                self.problems.append(
+                    f"the file system of {self.path} has no locks: a file says who is at work there, renewed every "
+                    f"{storage.RENEW_S:g} s. After another machine's run has died the next waits {storage.STALE_S:g} s"
+                )
             storage.write_whole(self.path / SESSION_FILE, b"%d" % self.session)
+
+    def _claim_session(self) -> None:
+        """A number that nobody else ever has: two that believe themselves alone never write parts of one name."""
+        claimed = False
+        while not claimed:
+            with contextlib.suppress(FileExistsError):
+                storage.create(self.path / f"{CLAIM_PREFIX}{self.session:04d}")
+                claimed = True
+            self.session += not claimed
+        for name in storage.names_in(self.path):
+            number = name.removeprefix(CLAIM_PREFIX)
+            if number != name and number.isdigit() and int(number) < self.session:
+                storage.remove(self.path / name)
 
     def _sweep(self) -> None:
         """Remove temporary files of a commit that died; they were never visible as parts.
@@ -376,7 +399,8 @@ class PartWriter:
             with open(temporary, "xb") as file:
                 _write_table(table, file)
                 file.flush()
-                os.fsync(file.fileno())
+                fsync(file.fileno())
+            self._check_session()
             os.rename(temporary, self._dir / name)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -387,10 +411,19 @@ class PartWriter:
     def _upload(self, name: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         _write_table(table, sink)
-        owner = storage.read_patiently(self._dir.parent / SESSION_FILE)
+        self._check_session()
+        storage.write_whole(self._dir / name, sink.getvalue().to_pybytes())
+
+    def _check_session(self) -> None:
+        """Raises PermissionError where another farm has taken the run directory over. Locks of a system rule it out."""
+        try:
+            owner = storage.read_patiently(self._dir.parent / SESSION_FILE)
+        except FileNotFoundError:
+            if storage.is_remote(self._dir):
+                raise
+            return
         if owner != b"%d" % self._session:
             raise PermissionError(errno.EACCES, f"session {owner.decode()} of another farm has taken it over")
-        storage.write_whole(self._dir / name, sink.getvalue().to_pybytes())
 
 
 def blocks_dir(run_dir: Path, session: int) -> Path:

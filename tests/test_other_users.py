@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 from farm import Farm, attach, scratch, segments, storage
+from farm.api import export
 from farm.broadcast import SUFFIX, Broadcast
 from farm.errors import NotRunningError, OutputError
+from farm.exports.label_tree import LabelTree
 from farm.processes import myself
 from farm.schema import failed_batch, to_ipc
 from farm.scratch import OWNER
 from farm.segments import SHARED_MEMORY, leftovers, prefix_of
 from farm.spool import Spool
-from farm.store import RunStore
+from farm.store import PartWriter, RunStore
+from tests.test_store import METADATA, labelled
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -31,13 +34,13 @@ STRANGER, VICTIM = 65_534, 12_345
 PRECIOUS = b"years of work"
 
 
-def as_user(uid, work):
-    """Run `work` in a process of that user's, to its end."""
+def as_user(uid, work, gid=None):
+    """Run `work` in a process of that user's, to its end; in a group of its own without `gid`."""
     child = os.fork()
     if not child:
         try:
             os.setgroups([])
-            os.setresgid(uid, uid, uid)
+            os.setresgid(*[gid or uid] * 3)
             os.setresuid(uid, uid, uid)
             work()
         except BaseException:
@@ -132,6 +135,53 @@ def test_a_lock_that_is_a_link_is_refused(precious, tmp_path, links):
         (run_dir / ".lock").hardlink_to(precious)
     with pytest.raises(OutputError, match="cannot be written"):
         RunStore.open(run_dir)
+
+
+def test_two_users_of_a_group_continue_each_others_run(tmp_path, shared):
+    """In a folder that hands its group on, with a umask that leaves the group its rights: the umask decides."""
+    run_dir, group = shared / "team" / "run", 100
+    run_dir.parent.mkdir()
+    os.chown(run_dir.parent, -1, group)
+    os.chmod(run_dir.parent, 0o2775)
+
+    def work(user):
+        os.umask(0o002)
+        store = RunStore.open(run_dir)
+        PartWriter(store.parts_dir, store.session).commit([labelled(f"{user}/a.jpg", stamp=user)], METADATA)
+        store.write_json("run.json", {"source_root": "/images", "task": "detect"})
+        storage.append(run_dir / "lines", b"line")
+        export(store, "yolo")
+        tree = LabelTree(run_dir / "other")
+        tree.write("a/b.txt", "text")
+        tree.swap()
+        store.close()
+
+    for user in (STRANGER, VICTIM):
+        as_user(user, lambda user=user: work(user), group)
+        files = [path for path in run_dir.rglob("*") if not path.is_symlink()]
+        assert [path for path in files if not path.stat().st_mode & stat.S_IWGRP] == []
+    assert len(RunStore.view(run_dir).parts()) == 2
+
+
+def test_the_file_that_a_group_may_not_write_is_named(shared):
+    run_dir = shared / "run"
+    as_user(STRANGER, lambda: RunStore.open(run_dir).close())
+
+    def refused():
+        with pytest.raises(OutputError, match=rf"denied: {run_dir} is user .*'s .*umask 002"):
+            RunStore.open(run_dir)
+
+    as_user(VICTIM, refused)
+
+
+def test_a_lock_that_may_only_be_read_is_one(shared):
+    """As earlier versions made it, whatever the umask."""
+    run_dir = shared / "run"
+    as_user(STRANGER, lambda: RunStore.open(run_dir).close())
+    for path in (run_dir, run_dir / "parts"):
+        os.chmod(path, 0o777)
+    os.chmod(run_dir / ".lock", 0o644)
+    as_user(VICTIM, lambda: RunStore.open(run_dir).close())
 
 
 def test_a_lock_that_a_backup_has_linked_is_one(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from farm import scratch
+from farm.errors import OutputError
 from farm.processes import myself
 from farm.scratch import OWNER, Scratch, sweep
 from tests.faults.harness import ROOT, config, group_members, pictures, start, wait_for
@@ -83,8 +84,7 @@ def test_a_fork_keeps_no_folder_and_removes_none(place):
     os.close(reading)
     folder = Path(process.stdout.readline().strip())
     process.wait(30)
-    sweep()
-    assert not folder.exists(), "its child still lives"
+    assert wait_for(lambda: sweep() or not folder.exists(), 10), "its child still lives"
     os.close(writing)
 
 
@@ -146,6 +146,24 @@ def test_a_killed_run_leaves_nothing_that_the_next_does_not_remove(place, tmp_pa
     assert again.returncode == 0
     assert not list(place.iterdir())
     assert sorted(path.name for path in (tmp_path / "run").glob(".*")) == [".lock"]
+
+
+def test_a_place_that_refuses_is_passed_over(place, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(scratch, "SHORT_PLACES", (str(other),))
+    monkeypatch.setattr(tempfile, "tempdir", str(place / "none"))
+    with Scratch("tune") as made:
+        assert made.path.parent == other
+
+
+def test_where_nothing_takes_a_temporary_file_one_line_says_so(place, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(place / "none"))
+    with pytest.raises(OutputError, match=rf"{place}/none: No such file or directory.*set TMPDIR"):
+        Scratch("tune")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: (_ for _ in ()).throw(FileNotFoundError(2, "none usable")))
+    with pytest.raises(OutputError, match="there is none"):
+        Scratch("tune")
 
 
 def test_a_long_way_to_temporary_files(place, tmp_path):

@@ -18,7 +18,7 @@ from farm.config import STDIN, ModelConfig
 from farm.continuation import BACKEND, CONVERSION, SOURCE, SOURCE_ROOT
 from farm.engines.local import Prepared, backend_of
 from farm.errors import ModelError, RunMismatchError, WeightsChangedError
-from farm.models import backends, conversions
+from farm.models import backends, cache, conversions
 from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.moved_source import look
 from farm.sources import first_entry_or_raise
@@ -47,7 +47,7 @@ def settle(
     """
     entries = entries or first_entry_or_raise(prepared.source)
     fingerprint = store.fingerprint()
-    for text in prepared.notes:
+    for text in (*prepared.notes, *_without_cache(prepared)):
         note(text)
     model = _as_known(prepared, fingerprint.get(BACKEND))
     first = list(itertools.islice(entries, _looked_into(prepared, model)))
@@ -72,6 +72,12 @@ def settle(
             prepared.executable.release()
             raise
     return prepared, itertools.chain(first, entries)
+
+
+def _without_cache(prepared: Prepared) -> list[str]:
+    """What is to be said where nothing can be kept of what the model's weights are made into."""
+    why = cache.refusal() if prepared.config.model.weights is not None else ""
+    return [why] if why else []
 
 
 def _accepted(prepared: Prepared, store: RunStore, before: Mapping[str, Any]) -> tuple[frozenset[str], str]:
@@ -183,6 +189,8 @@ def settle_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path |
     `spare`: where a conversion lies if the user's cache cannot be written.
     """
     model = prepared.config.model
+    for text in _without_cache(prepared):
+        note(text)
     if model.weights is None or not model.weights.endswith(".pt"):
         return prepared
     backend = backend_of(model, prepared.device, many=False)

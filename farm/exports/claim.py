@@ -10,31 +10,32 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from farm import storage
 from farm.errors import OutputError, RunLockedError
 from farm.marks import EXPORT_HEAD as HEAD
 from farm.marks import EXPORT_MARK as MARK
 
+LOCK = ".yolo-export.lock"  # where the folder itself cannot be locked
 REPLACED = ("labels", "images.txt", "data.yaml", ".links")
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Holds the lock. Raises OutputError where files are not farm's, RunLockedError where another export writes."""
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with ExitStack() as held:
         try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            held.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunLockedError(f"{folder} is being exported by another process; wait for it") from None
-        except OSError:
-            pass  # NFS cannot lock a folder; there, two exports at a time are the user's to avoid
+        except OSError:  # SMB cannot open a folder, NFS cannot lock one, and some file systems nothing at all
+            held.callback(storage.lock(folder / LOCK).release)
         _refuse(folder, "move them away, then export again with `farm export`")
         yield
-    finally:
-        os.close(lock)
 
 
 def refuse_foreign(folder: Path) -> None:

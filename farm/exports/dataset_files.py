@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from farm import filesystem
 from farm.exports.label_tree import Replacement
 from farm.filenames import kept
 from farm.marks import EXPORT_HEAD as HEAD
@@ -36,6 +37,7 @@ class ImageList:
         self._through_images = through_images
         self._tree = Replacement(folder / LINKS)
         self._temporary = folder / ".images.txt.tmp"
+        self._temporary.unlink(missing_ok=True)  # a dead export's, maybe another user's
         self._file = open(self._temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
         self._numbers: dict[str, int] = {}
         self.left_out = 0
@@ -55,12 +57,12 @@ class ImageList:
     def publish(self) -> None:
         """The list is whole: it and its links take their names."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        filesystem.fsync(self._file.fileno())
         if self._numbers:
             self._tree.swap()
         else:
             self._tree.drop_both()
-        os.replace(self._temporary, self._folder / "images.txt")
+        filesystem.replace(self._temporary, self._folder / "images.txt")
 
     def close(self) -> None:
         self._file.close()
@@ -96,7 +98,7 @@ def link_images(folder: Path, root: str) -> None:
     temporary = folder / ".images.tmp"
     temporary.unlink(missing_ok=True)
     os.symlink(root, temporary)
-    os.replace(temporary, folder / "images")
+    filesystem.replace(temporary, folder / "images")
 
 
 def write_data_yaml(folder: Path, names: Mapping[int, str], kpt_shape: tuple[int, int] | None, save_conf: bool) -> None:

@@ -22,6 +22,8 @@ REPLACED = ".old-"
 NAME_ERRORS = frozenset(  # what a file system says of a name that it does not take
     (errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ, errno.ENOTEMPTY)
 )
+MAYBE_NAME_ERRORS = frozenset((errno.EACCES, errno.EPERM, errno.ENOENT))  # SMB says so of a `:`, too
+PLAIN = "plain"  # a name that every file system takes
 FOLDERS_KEPT = 10_000  # folders known to be there, in a megabyte; one more costs a call
 
 
@@ -87,6 +89,20 @@ class LabelTree:
         """One file. Raises OSError, or ValueError for a name with a NUL."""
         self._folders.make(posixpath.dirname(path))
         self.contents.add(path, _write(self._prefix + path, text))
+
+    def is_refused(self, error: OSError) -> bool:
+        """Was it the name that the file system refused, and would it take another in its place?"""
+        if error.errno in NAME_ERRORS:
+            return True
+        if error.errno not in MAYBE_NAME_ERRORS:
+            return False
+        plain = Path(f"{self._prefix}{PLAIN}")
+        try:
+            plain.touch(exist_ok=False)
+            plain.unlink()
+        except OSError:
+            return False
+        return True
 
     def swap(self) -> None:
         """The new tree takes the old one's place."""

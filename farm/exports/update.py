@@ -17,7 +17,7 @@ import numpy as np
 from farm.exports import record
 from farm.exports.base import ExportReport, ExportRequest
 from farm.exports.dataset_files import ImageList
-from farm.exports.label_tree import NAME_ERRORS, LabelChanges, label_path
+from farm.exports.label_tree import MAYBE_NAME_ERRORS, NAME_ERRORS, LabelChanges, label_path
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
 from farm.exports.shared_labels import PATHS, Losers, among, labelled_paths, name_hashes
@@ -114,7 +114,7 @@ def _write(writing: Writing, new: Collection[str], losers: Losers, tree: LabelCh
                 if text:
                     tree.write(label, text)
             except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
+                if isinstance(error, OSError) and error.errno not in NAME_ERRORS | MAYBE_NAME_ERRORS:
                     raise
                 raise CannotUpdate from error
         yield name_hashes([label for label, text in zip(mine.labels, texts, strict=True) if text])

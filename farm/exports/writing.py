@@ -18,7 +18,9 @@ from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
 from farm.exports.shared_labels import PATHS, Losers, labelled_paths
 from farm.exports.ultralytics_rules import Dataset
+from farm.filesystem import has_links
 from farm.schema import STATUS_OK
+from farm.storage import temporary_name
 
 ROWS_AT_ONCE = 1024  # images formatted at a time: a large part must not become as many Python numbers
 
@@ -84,10 +86,20 @@ class Writing:
         return texts
 
     def open_list(self, stack: ExitStack) -> ImageList | None:
-        """images.txt in the making; None for a classification, which has none."""
-        if self.request.task == "classify":
+        """images.txt in the making; None for a classification, which has none, and where there can be no links."""
+        if self.request.task == "classify" or not self._has_links():
             return None
         return stack.enter_context(closing(ImageList(self.folder, self.root, self.linked)))
+
+    def _has_links(self) -> bool:
+        """Without them no folder holds images and labels beside each other as Ultralytics wants them."""
+        if has_links(self.folder, temporary_name("link")):
+            return True
+        self.warnings.add(
+            f"the file system of {self.folder} has no symbolic links: labels are written, but no dataset that "
+            f"Ultralytics opens; export to a folder elsewhere for that (farm export --to)"
+        )
+        return False
 
     def publish_list(self, listed: ImageList | None) -> None:
         """The labels that it names are there: let it appear."""

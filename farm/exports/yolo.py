@@ -20,9 +20,10 @@ from farm.exports import record
 from farm.exports.base import Batches, ExportReport, ExportRequest
 from farm.exports.claim import claimed, mark
 from farm.exports.dataset_files import ImageList, images_is_free, write_data_yaml
-from farm.exports.label_tree import NAME_ERRORS, LabelTree
+from farm.exports.label_tree import LabelTree
 from farm.exports.update import CannotUpdate, is_little, update
 from farm.exports.writing import Rows, Writing
+from farm.filesystem import in_words
 
 
 def export(request: ExportRequest, batches: Batches) -> ExportReport:
@@ -36,7 +37,7 @@ def export(request: ExportRequest, batches: Batches) -> ExportReport:
             return _export(request, batches)
     except OSError as error:
         raise OutputError(
-            f"labels of {request.folder} cannot be written: {error.strerror or error}; "
+            f"labels of {request.folder} cannot be written: {in_words(error, request.folder)}; "
             f"what was labelled is safe, `farm export` writes it when that is mended"
         ) from error
 
@@ -91,7 +92,7 @@ def _write(writing: Writing, rows: Rows, tree: LabelTree, listed: ImageList | No
             if text:
                 tree.write(label, text)
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
+            if isinstance(error, OSError) and not tree.is_refused(error):
                 raise  # a full disk, not a bad name: the old labels stay
             writing.unnamed += 1
             writing.warnings.add(f"no label file for {path!r}: {getattr(error, 'strerror', None) or error}")

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import storage
+from farm import filesystem, storage
 
 ROOT = "~/.cache/farm"
 MAPPED, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; the last holds plain files
@@ -43,6 +43,9 @@ LEASE_S = 5.0  # for whoever removes an entry at this moment; after that it is u
 WORD_S = 60.0  # between words about a lock that is waited for
 FIRST_WORD_S = 0.5  # to the first of them: whoever only looks at an entry has its lock for a moment
 NAME_DIGITS = 16  # of a digest in an entry's name
+LABEL_BYTES = 150  # of what begins it: file systems take names of 255 bytes, and what an entry makes has longer ones
+COST = "a conversion is made for this run alone, and each worker loads weights of its own"  # of having no cache
+PROBE_BYTES = 4096  # a disk that has no room for these is full
 
 
 def root() -> Path | None:
@@ -51,6 +54,21 @@ def root() -> Path | None:
         return Path(ROOT).expanduser()
     except RuntimeError:
         return None
+
+
+def refusal() -> str:
+    """Why nothing new can be kept on this machine, and what that costs, in words; nothing where it can."""
+    folder = root()
+    if folder is None:
+        return f"there is no home folder (HOME is not set), and so no cache: {COST}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(PROBE_BYTES))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return f"the cache {folder} cannot be written ({error.strerror}); for what it does not hold, {COST}"
+    return ""
 
 
 def content_digest(path: Path) -> str:
@@ -107,7 +125,7 @@ def take(path: Path, shared: bool = False) -> Lock | None:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        file = open(os.open(path, flags, 0o644), "r+b", buffering=0)  # noqa: SIM115  # the lock's, until it is released
+        file = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115  # the lock's, until it is released
         lock = _lock_open(file, shared)
         if lock is None or _is_still(file, path):
             return lock
@@ -169,6 +187,7 @@ class Entry:
     @staticmethod
     def of(kind_folder: Path, label: str, words: Any) -> Entry:
         """The entry for all that it depends on: `words`, which JSON can hold. `label` begins its name."""
+        label = os.fsencode(label)[:LABEL_BYTES].decode("utf-8", "ignore")
         return Entry(kind_folder / f"{label}-{digest_of([FORMAT, words])[:NAME_DIGITS]}")
 
     def lease(self) -> Lock | None:
@@ -177,7 +196,8 @@ class Entry:
         with contextlib.suppress(OSError):
             while (lock := take(self.folder / USED, shared=True)) is None and time.monotonic() < deadline_s:
                 time.sleep(POLL_S)
-            os.utime(self.folder / USED)
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / USED)
             return lock
         return None
 
@@ -274,7 +294,8 @@ def lease_file(path: Path) -> Lock | None:
     """As `Entry.lease`, for a plain file of the cache. Its time of access is that of its last use."""
     with contextlib.suppress(OSError):
         lock = take_file(path, shared=True)
-        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+        with contextlib.suppress(OSError):  # another user's
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return lock
     return None
 
@@ -294,9 +315,12 @@ def _remove(path: Path) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Of a file or a folder: it survives a power cut from now on."""
+    """Of a file or a folder: it survives a power cut from now on, where the file system can promise that."""
+    if path.is_dir():
+        filesystem.fsync_dir(path)
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        filesystem.fsync(descriptor)
     finally:
         os.close(descriptor)

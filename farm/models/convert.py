@@ -121,7 +121,7 @@ def quantise(made: Path, config: ModelConfig, sample: Sequence[str]) -> Path:
     target = made.with_name("quantised_openvino_model")
     target.mkdir()
     openvino.save_model(quantised, target / "model.xml", compress_to_fp16=False)
-    shutil.copy(made / "metadata.yaml", target)
+    shutil.copyfile(made / "metadata.yaml", target / "metadata.yaml")
     return target
 
 

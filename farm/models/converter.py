@@ -20,6 +20,7 @@ from typing import Any
 from farm.child import STOP_SIGNALS
 from farm.errors import ModelError
 from farm.processes import myself
+from farm.surroundings import somewhere
 
 WHY_CHARS = 400  # of a converter's last words
 
@@ -32,10 +33,11 @@ def ask_converter(task: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # none strikes between its start and the `try`
     try:
-        converter = subprocess.Popen(
-            [sys.executable, "-m", "farm.models.convert"], text=True, env=environ, process_group=0,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        with somewhere():
+            converter = subprocess.Popen(
+                [sys.executable, "-m", "farm.models.convert"], text=True, env=environ, process_group=0,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
         return _answer(converter, task, deadline_s, before)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -18,6 +18,7 @@ from farm.errors import ModelError
 from farm.models.cache import WEIGHTS, content_digest, fsync, root
 from farm.models.foreign import read_checkpoint
 from farm.storage import is_url
+from farm.surroundings import in_working_directory
 
 DOWNLOAD_TIMEOUT_S = 1800
 DOWNLOAD_SUFFIXES = (".pt",)
@@ -190,4 +191,4 @@ def _nearest(path: Path) -> str:
     except OSError:
         return f": there is no folder {path.parent}"
     near = difflib.get_close_matches(path.name, there, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else f" in {path.parent.absolute()}"
+    return f"; did you mean {path.parent / near[0]}?" if near else f" in {in_working_directory(str(path.parent))}"

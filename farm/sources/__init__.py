@@ -16,6 +16,7 @@ from farm.errors import SourceError
 from farm.sources.base import Entry, Source, first_entry_or_raise, has_image_extension, item_key
 from farm.sources.urls import refusal
 from farm.storage import local_path
+from farm.surroundings import in_working_directory
 
 if TYPE_CHECKING:
     from farm.config import SourceConfig
@@ -56,7 +57,7 @@ def _open(config: SourceConfig, stdin: BinaryIO | None) -> Source:
     refused = "" if os.path.exists(config.path) else refusal(config.path)
     if refused:
         raise SourceError(refused)
-    path = os.path.join(os.getcwd(), local_path(config.path))  # not abspath: `link/..` is not where the link stands
+    path = in_working_directory(local_path(config.path))
     if os.path.isfile(path) and path.lower().endswith((".yaml", ".yml")):
         from farm.sources.dataset import open_dataset
 

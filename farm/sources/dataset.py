@@ -21,6 +21,7 @@ from farm.filenames import here
 from farm.sources.base import Entry, Source
 from farm.sources.choice import Choice
 from farm.sources.sampling import in_turn
+from farm.surroundings import in_working_directory
 
 SPLITS = ("train", "val", "validation", "test", "minival")
 STAND_INS = 0xF700  # characters of private use, for bytes that are no UTF-8 while a YAML is parsed
@@ -144,7 +145,8 @@ def _root(data: Mapping[str, Any], path: str) -> str:
     given = data.get("path") or ""
     if not isinstance(given, str):
         raise SourceError(f"source {path}: `path` must be the dataset's folder, not {given!r}")
-    candidates = [os.path.join(base, name) for name in _spellings(given) for base in (folder, os.getcwd())]
+    given_names = _spellings(given)
+    candidates = [place for name in given_names for place in (os.path.join(folder, name), in_working_directory(name))]
     for candidate in candidates:
         if os.path.isdir(candidate):
             return candidate

@@ -19,6 +19,7 @@ from farm.errors import SourceError
 from farm.sources.base import Entry, Source, examine, has_image_extension
 from farm.sources.directory import check_folder, walk
 from farm.sources.sampling import TreeSample
+from farm.surroundings import in_working_directory
 
 _MAGIC = re.compile(r"[*?[]")
 _Matcher = Callable[[str], bool]
@@ -36,7 +37,7 @@ class GlobSource(Source):
         parts = [part for part in pattern.split("/") if part not in ("", ".")]
         literal = next((at for at, part in enumerate(parts) if has_magic(part)), len(parts))
         root = ("/" if pattern.startswith("/") else "") + "/".join(parts[:literal])
-        super().__init__(name or pattern, os.path.join(os.getcwd(), root), may_repeat=False)
+        super().__init__(name or pattern, in_working_directory(root), may_repeat=False)
         if ".." in parts[literal:]:
             raise SourceError(f"source {self.name}: `..` cannot follow a wildcard")
         check_folder(self.root, self.name)

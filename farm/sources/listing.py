@@ -28,6 +28,7 @@ from farm.filenames import from_bytes, to_bytes
 from farm.sources.base import CHUNK_ITEMS, Entry, Source
 from farm.sources.lines import Lines
 from farm.sources.sampling import lines_all_over, spread
+from farm.surroundings import working_directory
 
 CSV = ".csv"
 CSV_HEADER = "source"  # as Ultralytics writes it
@@ -42,7 +43,7 @@ class ListFileSource(Source):
         """`recursive`: of folders that are listed."""
         super().__init__(name or path, os.path.dirname(path), may_repeat=True)
         self._path = path
-        self._cwd = os.getcwd()
+        self._cwd = working_directory()
         self._is_csv = path.lower().endswith(CSV)
         self._lines = Lines(self, recursive, self._cwd)
         self._open().close()
@@ -103,7 +104,7 @@ class StdinSource(Source):
     """Paths from standard input, each as soon as its line has arrived. Can be listed once."""
 
     def __init__(self, stream: BinaryIO, recursive: bool = True) -> None:
-        super().__init__("standard input", os.getcwd(), may_repeat=True)
+        super().__init__("standard input", working_directory(), may_repeat=True)
         self._stream = stream
         self._lines = Lines(self, recursive)
         if getattr(stream, "isatty", lambda: False)():

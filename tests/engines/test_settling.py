@@ -176,3 +176,11 @@ def test_what_is_converted_is_let_go_where_the_run_turns_out_to_be_another(settl
         settled(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
     (executable,) = made
     assert executable.lease is not None and executable.lease._file is None
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(settled, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    prepared, notes, _ = settled(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
+    assert sum("cannot be written" in note for note in notes) == 1
+    assert str(tmp_path / "run" / "converted") in prepared.executable.weights

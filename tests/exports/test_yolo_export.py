@@ -166,6 +166,44 @@ def test_a_name_the_file_system_refuses_is_a_warning(rows, export, labels, name,
     assert (tmp_path / "run" / "images.txt").read_text() == "./images/y.jpg\n./images/z.jpg\n"
 
 
+def test_a_name_of_250_bytes_has_its_label(rows, export, labels):
+    name = "x" * 250
+    assert export(rows([f"{name}.jpg"])).warnings == ()
+    assert set(labels()) == {f"{name}.txt"}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOENT, errno.EINVAL])
+def test_a_name_that_only_this_file_system_refuses_is_a_warning(rows, export, labels, monkeypatch, number):
+    """SMB and exFAT, of `:`. They say so in several ways, which may also mean that nothing can be written at all."""
+    real, refused = os.open, [":"]
+
+    def refuse(path, *args, **kwargs):
+        if refused[0] in str(path) and "labels" in str(path):
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    report = export(rows(["a.jpg", "12:30.jpg", "b.jpg"]))
+    assert set(labels()) == {"a.txt", "b.txt"}
+    assert report.warnings[0] == f"no label file for '12:30.jpg': {os.strerror(number)}"
+    refused[0] = "labels"
+    if number != errno.EINVAL:
+        with pytest.raises(OutputError, match=os.strerror(number)):
+            export(rows(["a.jpg"]))
+
+
+def test_without_links_there_are_labels_and_no_dataset(rows, export, labels, monkeypatch, tmp_path):
+    def refused(*names, **kwargs):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refused)
+    for name in ("x.jpg", "y.jpg"):
+        report = export(rows([name]))
+        assert "no symbolic links" in report.warnings[0]
+    assert set(labels()) == {"y.txt"}
+    assert not (tmp_path / "run" / "data.yaml").exists()
+
+
 @pytest.mark.parametrize("order", [["a/x.png", "a/x.jpg", "a/x.webp"], ["a/x.webp", "a/x.jpg", "a/x.png"]])
 def test_of_images_with_one_label_file_the_smallest_keeps_it(rows, export, labels, order, tmp_path):
     classes = {"a/x.jpg": 0, "a/x.png": 1, "a/x.webp": 2}

@@ -47,6 +47,25 @@ def test_what_is_made_is_found_by_all_that_it_depends_on(entry, tmp_path):
     assert Entry.of(tmp_path, "yolo11n", ["digest", 2]).content() is None
 
 
+def test_a_long_name_is_shortened(tmp_path):
+    for label in ("x" * 250, "é" * 120):
+        entry = Entry.of(tmp_path, label, ["digest"])
+        assert make(entry) == entry.content()
+        assert entry != Entry.of(tmp_path, label, ["another"])
+
+
+def test_what_cannot_be_kept_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.refusal() == ""
+    monkeypatch.setattr(fcntl, "flock", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks")))
+    assert cache.refusal().startswith(f"the cache {tmp_path}/.cache/farm cannot be written (No locks)")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert "cannot be written (Not a directory)" in cache.refusal()
+    monkeypatch.setattr(cache, "root", lambda: None)
+    assert "no home folder" in cache.refusal()
+
+
 @pytest.mark.parametrize(
     "damage",
     [

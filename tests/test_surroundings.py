@@ -1,0 +1,62 @@
+"""A working directory that somebody has removed: absolute paths do without, relative ones are told so in one line."""
+
+import os
+
+import pytest
+
+import farm
+from farm import Farm
+from farm.cli import main
+from farm.errors import ConfigError
+from farm.surroundings import in_working_directory, somewhere
+from tests.faults.harness import Saboteur, config, pictures
+
+pytestmark = pytest.mark.timeout(100)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, which a test may remove."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_relative_path_has_nothing_to_belong_to(folder, capsys):
+    folder.rmdir()
+    assert in_working_directory("/a/../b") == "/a/../b"
+    with pytest.raises(ConfigError, match="the working directory is gone"):
+        in_working_directory("a")
+    for command in (["run", "source=a", "model=b.pt", "output=c"], ["verify", "c"]):
+        assert main(command) == 2
+        assert "farm: the working directory is gone" in capsys.readouterr().err
+
+
+def test_children_find_one(folder):
+    folder.rmdir()
+    with somewhere():
+        assert os.getcwd() == "/"
+    with pytest.raises(FileNotFoundError):
+        os.getcwd()
+
+
+def test_a_run_and_a_farm_of_absolute_paths_need_none(folder, tmp_path):
+    source = pictures(tmp_path / "source", 2)
+    folder.rmdir()
+    assert farm.run(config(source, tmp_path / "run", workers={"count": 1})).ok == 2
+    with Farm(model={"factory": "farm.models.fake:make"}, workers=1) as labeller:
+        assert labeller.submit(source / "00000.png").result(60).status == "ok"
+
+
+def test_one_that_goes_under_a_run_stops_no_restart(folder, tmp_path):
+    def act(saboteur, snapshot):
+        if snapshot.done and not saboteur.kills:
+            folder.rmdir()
+            saboteur.strike("worker 0")
+            saboteur.strike("collector")
+
+    saboteur = Saboteur(act)
+    values = config(pictures(tmp_path / "source", 20), tmp_path / "run", {"sleep_ms": 50}, workers={"count": 1})
+    summary = saboteur.run(values)
+    assert (saboteur.kills, summary.ok, summary.restarts) == (2, 20, 1)
