@@ -33,7 +33,7 @@ from farm.forks import keep_from_forks, no_fork
 from farm.messages import Attach, Lease, Stop
 from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
-from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
+from farm.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
 
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet", "pandas"]  # pyarrow imports it, if it is there
 PRELOAD_MODEL = ["cv2", "farm.models.yolo", "farm.models.preload"]
@@ -95,7 +95,7 @@ class WorkerProcess:
     """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
 
     spec: worker.WorkerSpec
-    process: ChildProcess | ThreadWorker
+    process: ChildProcess | RoleThread
     leases: Any
     control: Reader
     started_s: float
@@ -154,7 +154,7 @@ class CollectorProcess:
     for the other to read.
     """
 
-    def __init__(self, process: ChildProcess, control: Connection) -> None:
+    def __init__(self, process: ChildProcess | RoleThread, control: Connection) -> None:
         self.process = process
         self.control = control
         self.ready = False
@@ -230,7 +230,7 @@ class CollectorProcess:
 class Roster:
     """Starts children with one start method: `forkserver`, with torch imported but not used yet, or `spawn`.
 
-    Workers of the kinds `thread` and `locked` are threads of this process; the collector is always a process.
+    For the kinds `thread` and `locked` all of them are threads of this process, and no process is started.
     """
 
     def __init__(
@@ -240,14 +240,17 @@ class Roster:
         self._environment = dict(environment)
         self._prefix = prefix
         self._load = ModelLoader(shared=kind == "locked") if kind != "process" else None
-        if method == "forkserver":
+        if method == "forkserver" and self._load is None:
             keep_sockets()
-            wanted = preload_model and self._load is None
-            self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if wanted else []))
+            self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if preload_model else []))
 
     def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
         with no_fork():
             ours, theirs = map(keep_from_forks, self._context.Pipe(duplex=True))
+        if self._load is not None:
+            thread = ThreadCollector(spec, theirs)
+            thread.start()
+            return CollectorProcess(thread, ours)
         process = self._start("farm-collector", collector.main, (spec, theirs))
         theirs.close()
         return CollectorProcess(process, ours)
@@ -283,7 +286,7 @@ class Roster:
         if self._load is not None:
             thread = ThreadWorker(spec, leases, control_end, results_end, self._load, name)
             thread.start()
-            process: ChildProcess | ThreadWorker = thread
+            process: ChildProcess | RoleThread = thread
         else:
             try:
                 process = self._start(name, worker.main, (spec, leases, control_end, results_end))
@@ -378,9 +381,9 @@ def _no_main() -> Iterator[None]:
         spawn.get_preparation_data = prepare
 
 
-def kill(process: ChildProcess | ThreadWorker) -> None:
+def kill(process: ChildProcess | RoleThread) -> None:
     """SIGKILL, also where multiprocessing believes it dead because the fork server that could tell has died."""
-    if isinstance(process, ThreadWorker):
+    if isinstance(process, RoleThread):
         process.give_up()
         return
     if process.exitcode is None or process.exitcode == FORK_SERVER_GONE:
