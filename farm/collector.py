@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm import child
+from farm import child, shortage
 from farm.channel import Reader
 from farm.forks import keep_from_forks
 from farm.heartbeat import Heartbeats
@@ -87,8 +87,12 @@ def main(spec: CollectorSpec, control: Connection) -> None:
     child.ignore_signals()
     child.name_process("farm-collector")
     os.environ.update(spec.environment)
-    pulse = Heartbeats.attach(spec.heartbeats, spec.row + 1)
-    child.watch_parent(lambda: _beat(pulse, spec.row))
+    try:
+        pulse = Heartbeats.attach(spec.heartbeats, spec.row + 1)
+        child.watch_parent(lambda: _beat(pulse, spec.row))
+    except (OSError, RuntimeError, MemoryError) as error:
+        control.send(CollectorFailed(type(error).__name__, _in_words(error), output=False))
+        raise SystemExit(1) from None
     serve(spec, control)
 
 
@@ -116,7 +120,9 @@ def serve(spec: CollectorSpec, control: Connection, is_abandoned: Callable[[], b
 
 
 def _in_words(error: Exception) -> str:
-    """What happened, and where in which file."""
+    """What happened, and where in which file; or what was short."""
+    if (short := shortage.in_words(error)) is not None:
+        return short
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())[:MESSAGE_CHARS]
     return f"{type(error).__name__}: {text} ({os.path.basename(frame.filename)}:{frame.lineno})"

@@ -7,10 +7,10 @@ it: a process that dies while it reads a shared queue leaves the queue's lock ta
 from __future__ import annotations
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ from multiprocessing.reduction import send_handle
 from queue import SimpleQueue
 from typing import Any
 
-from farm import collector, worker
+from farm import collector, fork_server, segments, shortage, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
 from farm.deadlines import Late, Vigil
@@ -35,7 +35,14 @@ from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
 from farm.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
 
-PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet", "pandas"]  # pyarrow imports it, if it is there
+PRELOAD = [
+    "farm.fork_server",
+    "farm.worker",
+    "farm.collector",
+    "numpy",
+    "pyarrow.parquet",
+    "pandas",
+]  # pyarrow imports it, if it is there
 PRELOAD_MODEL = ["cv2", "farm.models.yolo", "farm.models.preload"]
 JOIN_S = 5.0
 POLL_S = 0.1
@@ -247,11 +254,16 @@ class Roster:
     def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
         with no_fork():
             ours, theirs = map(keep_from_forks, self._context.Pipe(duplex=True))
-        if self._load is not None:
-            thread = ThreadCollector(spec, theirs)
-            thread.start()
-            return CollectorProcess(thread, ours)
-        process = self._start("farm-collector", collector.main, (spec, theirs))
+        try:
+            if self._load is not None:
+                thread = ThreadCollector(spec, theirs)
+                thread.start()
+                return CollectorProcess(thread, ours)
+            process = self._start("farm-collector", collector.main, (spec, theirs))
+        except BaseException:
+            theirs.close()
+            ours.close()
+            raise
         theirs.close()
         return CollectorProcess(process, ours)
 
@@ -268,38 +280,41 @@ class Roster:
 
     def launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
         """Start a worker; whoever is given the reading end of its results reads them."""
-        try:
-            return self._launch(spec)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
-                raise
-            raise WorkerError(
-                f"worker {spec.worker} cannot be started: {error.strerror}; "
-                f"set workers.count lower, or raise the limit (ulimit -n for open files, ulimit -u for processes)"
-            ) from None
+        with contextlib.ExitStack() as stack, shortage.named():
+            leases = self._lease_queue()
+            stack.callback(close_leases, leases)
+            control, control_end = channel()
+            stack.callback(control.close)
+            results, results_end = channel()
+            stack.callback(results.close)
+            process = self._launch(spec, leases, control_end, results_end)
+            stack.pop_all()
+        return WorkerProcess(spec, process, leases, control, time.monotonic()), results
 
-    def _launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
-        leases = self._lease_queue()
-        control, control_end = channel()
-        results, results_end = channel()
+    def _launch(
+        self, spec: worker.WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
+    ) -> ChildProcess | RoleThread:
         name = f"farm-worker-{spec.worker}"
         if self._load is not None:
-            thread = ThreadWorker(spec, leases, control_end, results_end, self._load, name)
+            thread = ThreadWorker(spec, leases, control, results, self._load, name)
             thread.start()
-            process: ChildProcess | RoleThread = thread
-        else:
-            try:
-                process = self._start(name, worker.main, (spec, leases, control_end, results_end))
-            finally:
-                control_end.close()
-                results_end.close()
-        return WorkerProcess(spec, process, leases, control, time.monotonic()), results
+            return thread
+        try:
+            return self._start(name, worker.main, (spec, leases, control, results))
+        finally:
+            control.close()
+            results.close()
 
     def _lease_queue(self) -> Any:
         if self._load is not None:
             return LeaseQueue()
         with semaphores_named(self._prefix), no_fork():
-            leases: Any = self._context.Queue()
+            try:
+                leases: Any = self._context.Queue()
+            except OSError as error:
+                if error.errno not in segments.UNUSABLE:
+                    raise
+                raise segments.no_room("semaphores", segments.SEMAPHORES * segments.SEMAPHORE_BYTES, error) from None
             for end in (leases._reader, leases._writer):
                 keep_from_forks(end)
         leases._ignore_epipe = True  # as concurrent.futures does: that a worker has died is known otherwise
@@ -320,6 +335,10 @@ class Roster:
                     if last:
                         raise WorkerError(f"{name} cannot be started: its fork server dies again and again") from None
                     time.sleep(FORK_SERVER_WAIT_S)
+            if (refused := fork_server.refused_by(process.pid)) is not None:
+                process.join()  # its sentinel has ended: nothing is waited for
+                process.close()
+                raise refused
         return ChildProcess(process)
 
 
@@ -330,7 +349,7 @@ def close_leases(leases: Any) -> None:
     leases.cancel_join_thread()
     leases._reader.close()
     leases.close()
-    if leases._thread is not None:
+    if leases._thread is not None and leases._thread.ident is not None:  # else it could not be started
         leases._thread.join(JOIN_S)
     if leases._thread is None or not leases._thread.is_alive():
         leases._writer.close()

@@ -30,6 +30,7 @@ from farm.forks import keep_from_forks, no_fork
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
 NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
+UNUSABLE = (*NO_ROOM, errno.ENOSYS, errno.EACCES, errno.ENOENT, errno.EROFS)  # there is none, or none for this user
 SEMAPHORES = 3  # of a multiprocessing.Queue
 SEMAPHORE_BYTES = 4096  # each is a file in shared memory, of a page
 _attaching = threading.Lock()

@@ -31,7 +31,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import care, run_memory, segments, storage
+from farm import care, run_memory, segments, shortage, storage
 from farm.broadcast import Broadcast
 from farm.care import CHECK_S
 from farm.collector import CollectorSpec
@@ -206,6 +206,7 @@ class Supervisor:
 
     # The run
 
+    @shortage.named()
     def run(self) -> Outcome:
         """Label everything the lister lists. Raises FarmError where that cannot go on."""
         try:
@@ -233,6 +234,9 @@ class Supervisor:
     def _start(self) -> None:
         """Called with the first item that is to be labelled: where all is done already, nothing is started."""
         self._started = True
+        workers, first = len(self._job.placements), self._job.placements[0]
+        shortage.check_processes(workers, first.decoders, self._job.config.workers.kind)
+        shortage.ensure_descriptors(workers)
         if self._collector is None:
             self._start_collector()
         for worker in range(len(self._job.placements)):

@@ -34,7 +34,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from farm import child, heartbeat, placement
+from farm import child, heartbeat, placement, shortage
 from farm.allowance import BYTES_PER_PIXEL, READY_BYTES, Allowance, Backlog
 from farm.batch_size import BatchSizes
 from farm.channel import Writer
@@ -91,13 +91,22 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     child.ignore_signals()
     child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)
+    try:
+        pulse = _begin(spec)
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise _init_failed(spec, Writer(control), error) from None
+    serve(spec, pulse, leases, control, results, load_model)
+
+
+def _begin(spec: WorkerSpec) -> Pulse:
+    """Show signs of life, and watch for those of the parent."""
     beats = Heartbeats.attach(spec.heartbeats, spec.rows)
     pulse = Pulse(beats, spec.worker)
     child.watch_parent(pulse.beat)
     if spec.keeper_silence_s is not None:
         keeper = beats.row(spec.rows - 1)
         child.watch_parent(child.mind_parent(lambda: float(keeper["beat_s"]), spec.keeper_silence_s))
-    serve(spec, pulse, leases, control, results, load_model)
+    return pulse
 
 
 def serve(
@@ -115,17 +124,24 @@ def serve(
         model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
         batch = _fitting_batch(model, spec.placement)
         model.restore_threads()
+        decoders = Decoders(spec.placement.decoders).start()
     except Exception as error:
-        permanent = isinstance(error, ModelError)
-        message = str(error) if permanent else f"{error} ({_where(error)})"
-        to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
-        raise SystemExit(1) from None
+        raise _init_failed(spec, to_supervisor, error) from None
     own_bytes = psutil.Process().memory_full_info().uss
     to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes))
     try:
-        Worker(spec, model, batch, leases, pulse, to_supervisor, to_collector).run()
+        with decoders:
+            Worker(spec, model, batch, leases, pulse, to_supervisor, to_collector).run(decoders)
     except (BrokenPipeError, ConnectionResetError):
         raise SystemExit(1) from None  # the collector is gone; the supervisor replaces both
+
+
+def _init_failed(spec: WorkerSpec, to_supervisor: Writer, error: Exception) -> SystemExit:
+    """Say why this worker cannot start."""
+    permanent = isinstance(error, ModelError)
+    message = str(error) if permanent else shortage.in_words(error) or f"{error} ({_where(error)})"
+    to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
+    return SystemExit(1)
 
 
 class Stopwatch:
@@ -201,14 +217,13 @@ class Worker:
         self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
         self._stopping = False
 
-    def run(self) -> None:
+    def run(self, decoders: Decoders) -> None:
         """Work until the queue says Stop and everything before it is sent."""
-        with Decoders(self._spec.placement.decoders) as decoders:
-            while not (self._stopping and self._idle):
-                self._take_leases()
-                self._start_decoding(decoders)
-                self._step()
-            self._flush()
+        while not (self._stopping and self._idle):
+            self._take_leases()
+            self._start_decoding(decoders)
+            self._step()
+        self._flush()
 
     @property
     def _idle(self) -> bool:
