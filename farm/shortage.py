@@ -53,7 +53,7 @@ def check_processes(workers: int, decoders: int, kind: str, root: Path = ROOT) -
     fewer = f"set workers.count={fitting}" if fitting else "set workers.kind=thread" if threads else ""
     instead = f", or {fewer}" if fewer else ""
     raise WorkerError(
-        f"{workers} worker{'s' * (workers > 1)} need at least {needed} processes and threads, and {left} more may be "
+        f"{_workers_need(workers)} at least {needed} processes and threads, and {left} more may be "
         f"started: {process_limit(root)}; raise it{instead}"
     )
 
@@ -97,7 +97,7 @@ def ensure_descriptors(workers: int) -> None:
         fitting = (hard - needed) // DESCRIPTORS_OF_WORKER + workers
         fewer = f", or set workers.count={fitting}" if fitting > 0 else ""
         raise WorkerError(
-            f"{workers} worker{'s' * (workers > 1)} need about {needed} open files, and this process may have {hard}: "
+            f"{_workers_need(workers)} about {needed} open files, and this process may have {hard}: "
             f"raise the hard limit (ulimit -n){fewer}"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
@@ -144,6 +144,10 @@ def named() -> Iterator[None]:
         if words is None:
             raise
         raise WorkerError(words) from None
+
+
+def _workers_need(count: int) -> str:
+    return "1 worker needs" if count == 1 else f"{count} workers need"
 
 
 def _left_to_user(root: Path) -> int | None:

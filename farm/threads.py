@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from farm import collector, worker
+from farm.channel import Writer
 from farm.config import ModelConfig
 from farm.deadlines import BEAT_S
 from farm.heartbeat import Heartbeats
@@ -189,7 +190,11 @@ class ThreadWorker(RoleThread):
         self._end(-signal.SIGKILL)
 
     def _serve(self) -> None:
-        if (pulse := self._begin_pulse(self._spec)) is not None:
+        try:
+            pulse = self._begin_pulse(self._spec)
+        except RuntimeError as error:  # no more threads may be started
+            raise worker.init_failed(self._spec, Writer(self._sockets[0]), error) from None
+        if pulse is not None:
             worker.serve(self._spec, pulse, self._leases, *self._sockets, self._load)
 
     def _begin_pulse(self, spec: worker.WorkerSpec) -> Pulse | None:

@@ -94,7 +94,7 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     try:
         pulse = _begin(spec)
     except (OSError, RuntimeError, MemoryError) as error:
-        raise _init_failed(spec, Writer(control), error) from None
+        raise init_failed(spec, Writer(control), error) from None
     serve(spec, pulse, leases, control, results, load_model)
 
 
@@ -126,7 +126,7 @@ def serve(
         model.restore_threads()
         decoders = Decoders(spec.placement.decoders).start()
     except Exception as error:
-        raise _init_failed(spec, to_supervisor, error) from None
+        raise init_failed(spec, to_supervisor, error) from None
     own_bytes = psutil.Process().memory_full_info().uss
     to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes))
     try:
@@ -136,7 +136,7 @@ def serve(
         raise SystemExit(1) from None  # the collector is gone; the supervisor replaces both
 
 
-def _init_failed(spec: WorkerSpec, to_supervisor: Writer, error: Exception) -> SystemExit:
+def init_failed(spec: WorkerSpec, to_supervisor: Writer, error: Exception) -> SystemExit:
     """Say why this worker cannot start."""
     permanent = isinstance(error, ModelError)
     message = str(error) if permanent else shortage.in_words(error) or f"{error} ({_where(error)})"
