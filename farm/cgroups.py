@@ -68,10 +68,11 @@ def processes_left(root: Path = ROOT) -> int | None:
 
 
 def oom_kills(root: Path = ROOT) -> int:
-    """Processes that the kernel has killed for want of memory: in this process's groups, and on the whole machine."""
-    kills = [_field(folder / "memory.events", "oom_kill") for folder in folders(UNIFIED, root)]
-    kills += [_field(folder / "memory.oom_control", "oom_kill") for folder in folders("memory", root)]
-    return sum(kills) + _field(root / "proc/vmstat", "oom_kill")
+    """Processes that the kernel has killed for want of memory, ever: of this process's group, or where there is none
+    of the whole machine."""
+    own = [(folders(UNIFIED, root), "memory.events"), (folders("memory", root), "memory.oom_control")]
+    files = [groups[0] / name for groups, name in own if groups and (groups[0] / name).exists()]
+    return _field(files[0] if files else root / "proc/vmstat", "oom_kill")
 
 
 def folders(controller: str, root: Path = ROOT) -> list[Path]:

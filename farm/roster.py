@@ -15,8 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, spawn
 from multiprocessing import process as processes
-from multiprocessing import spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -28,9 +28,11 @@ from farm import collector, fork_server, segments, shortage, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
 from farm.deadlines import Late, Vigil
+from farm.endings import FORK_SERVER_GONE, OomKills, describe_exit
 from farm.errors import WorkerError
 from farm.forks import keep_from_forks, no_fork
 from farm.messages import Attach, Lease, Stop
+from farm.processes import birth
 from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
 from farm.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
@@ -49,7 +51,6 @@ POLL_S = 0.1
 FORK_SERVER_TRIES = 10
 FORK_SERVER_WAIT_S = 0.2
 UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
-FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
 _starting = threading.Lock()  # a start changes what belongs to the whole process, and a program may have several farms
 
@@ -60,8 +61,10 @@ class ChildProcess:
     Several threads may ask: multiprocessing reads an exit code once, and gives a second reader a wrong one.
     """
 
-    def __init__(self, process: BaseProcess) -> None:
+    def __init__(self, process: BaseProcess, kills: OomKills) -> None:
         self._process: BaseProcess | None = process
+        self._kills = kills
+        self._server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # None where none is used
         self._exitcode: int | None = None
         self._asking = threading.Lock()
         self.pid = process.pid
@@ -73,6 +76,13 @@ class ChildProcess:
             if self._process is not None:
                 self._exitcode = self._process.exitcode
             return self._exitcode
+
+    def cause(self) -> str:
+        """What ended it, in words."""
+        code = self.exitcode
+        gone = code == FORK_SERVER_GONE and self._server is not None and birth(self._server) is None
+        starved = (gone or code == -signal.SIGKILL) and self._kills.has_struck(time.monotonic())
+        return describe_exit(None if gone else code, starved)
 
     def is_alive(self) -> bool:
         return self.exitcode is None
@@ -151,7 +161,7 @@ class WorkerProcess:
 
     def cause(self) -> str:
         """What ended the process, in words."""
-        return UNDYING if self.undying else describe_exit(self.process.exitcode)
+        return UNDYING if self.undying else self.process.cause()
 
 
 class CollectorProcess:
@@ -210,9 +220,9 @@ class CollectorProcess:
                     hear(self.control.recv())
         finally:
             self.process.join(JOIN_S)
-            exitcode = self.process.exitcode
+            cause = self.process.cause()
             self._close()
-        return describe_exit(exitcode)
+        return cause
 
     def stop(self, hear: Callable[[Any], None], patience_s: float, hurry: Callable[[], bool]) -> None:
         """Let it commit what it has and leave, hearing it meanwhile: a full pipe would keep it. Kill it in the end.
@@ -246,6 +256,7 @@ class Roster:
         self._context: BaseContext = multiprocessing.get_context(method)
         self._environment = dict(environment)
         self._prefix = prefix
+        self._kills = OomKills()
         self._load = ModelLoader(shared=kind == "locked") if kind != "process" else None
         if method == "forkserver" and self._load is None:
             keep_sockets()
@@ -339,7 +350,7 @@ class Roster:
                 process.join()  # its sentinel has ended: nothing is waited for
                 process.close()
                 raise refused
-        return ChildProcess(process)
+        return ChildProcess(process, self._kills)
 
 
 def close_leases(leases: Any) -> None:
@@ -408,16 +419,3 @@ def kill(process: ChildProcess | RoleThread) -> None:
     if process.exitcode is None or process.exitcode == FORK_SERVER_GONE:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid or 0, signal.SIGKILL)
-
-
-def describe_exit(code: int | None) -> str:
-    """An exit code of multiprocessing in words: `SIGSEGV`, `SIGKILL, probably out of memory`, `exit code 1`."""
-    if code is None:
-        return "still running"
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"{name}, probably out of memory" if name == "SIGKILL" else name

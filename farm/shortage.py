@@ -33,7 +33,7 @@ NO_THREAD = "can't start new thread"
 NO_MEMORY = re.compile(
     r"(?:can(?:'|no)t|not enough memory: you tried to) allocate|bad_?alloc|failed to map segment|insufficient memory",
     re.IGNORECASE,
-)  # in what libraries raise: torch's and OpenVINO's RuntimeError, the loader's ImportError
+)  # in what libraries raise: torch's and OpenVINO's RuntimeError, OpenCV's error, the loader's ImportError
 
 
 def processes_needed(workers: int, decoders: int, kind: str) -> int:
@@ -107,7 +107,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Was memory of the machine, not of a device, refused?"""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, (RuntimeError, ImportError, OSError)) and NO_MEMORY.search(str(error)) is not None
+    return NO_MEMORY.search(str(error)) is not None
 
 
 def in_words(error: BaseException, root: Path = ROOT) -> str | None:

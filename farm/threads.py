@@ -22,6 +22,7 @@ from farm import collector, worker
 from farm.channel import Writer
 from farm.config import ModelConfig
 from farm.deadlines import BEAT_S
+from farm.endings import describe_exit
 from farm.heartbeat import Heartbeats
 from farm.messages import Stop
 from farm.models import load_model
@@ -100,6 +101,10 @@ class RoleThread:
 
     def is_alive(self) -> bool:
         return self.exitcode is None
+
+    def cause(self) -> str:
+        """What ended it, in words."""
+        return describe_exit(self.exitcode)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread, unless it was given up."""

@@ -14,6 +14,7 @@ images of one letterboxed shape only, so that batching changes nothing but speed
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -89,6 +90,7 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     """Entry point of the process."""
     gc.freeze()  # a collection would write to every object of the fork server's, and end the sharing of its pages
     child.ignore_signals()
+    child.offer_to_oom_killer()
     child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)
     try:
@@ -128,19 +130,22 @@ def serve(
     except Exception as error:
         raise init_failed(spec, to_supervisor, error) from None
     own_bytes = psutil.Process().memory_full_info().uss
-    to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes))
     try:
+        to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes))
         with decoders:
             Worker(spec, model, batch, leases, pulse, to_supervisor, to_collector).run(decoders)
     except (BrokenPipeError, ConnectionResetError):
-        raise SystemExit(1) from None  # the collector is gone; the supervisor replaces both
+        raise SystemExit(1) from None  # the collector is gone, and the supervisor replaces both; or it is gone itself
+    except MemoryError:
+        raise SystemExit(child.EXIT_NO_MEMORY) from None
 
 
 def init_failed(spec: WorkerSpec, to_supervisor: Writer, error: Exception) -> SystemExit:
     """Say why this worker cannot start."""
     permanent = isinstance(error, ModelError)
     message = str(error) if permanent else shortage.in_words(error) or f"{error} ({_where(error)})"
-    to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone
+        to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
     return SystemExit(1)
 
 
@@ -292,7 +297,8 @@ class Worker:
             if failure.errno is not None and self._known_good.place_is_to_blame(path, failure.errno):
                 place = failure.errno
         except Exception as failure:  # a bug or a full memory: the image may be fine, another attempt will tell
-            error = {"stage": "prepare", "type": type(failure).__name__, "message": f"{failure} ({_where(failure)})"}
+            kind, message = _named(failure)
+            error = {"stage": "prepare", "type": kind, "message": message}
         finally:
             self._pulse.pause((item.seq,))
             self._pulse.spent(stages.seconds)
@@ -515,9 +521,17 @@ def _fitting_batch(model: Model, place: placement.Placement) -> int:
 
 def _refusal(error: Exception) -> Refusal:
     """What must be known of an error; the frames of its traceback hold nothing any more."""
-    message = f"{error} ({_where(error)})"
+    kind, message = _named(error)
     traceback.clear_frames(error.__traceback__)
-    return Refusal(type(error).__name__, message, is_out_of_memory(error), is_device_lost(error))
+    return Refusal(kind, message, is_out_of_memory(error), is_device_lost(error))
+
+
+def _named(error: Exception) -> tuple[str, str]:
+    """Type and message of a failed row. What libraries raise where memory is refused has as many names as there are."""
+    message = f"{error} ({_where(error)})"
+    if shortage.is_out_of_memory(error):
+        return "MemoryError", f"not enough memory for this image: {message}"
+    return type(error).__name__, message
 
 
 def _where(error: BaseException) -> str:
