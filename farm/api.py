@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import engines, exports, storage
+from farm import engines, exports, shortage, storage
 from farm.config import PATH_KEYS, FarmConfig, load, validate
 from farm.engines import settling
 from farm.engines.local import Hooks, Prepared
@@ -32,6 +32,7 @@ from farm.tally import Tally
 EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 
 
+@shortage.named()
 def run(
     config: str | Path | Mapping[str, Any] | FarmConfig,
     overrides: Sequence[str] = (),
@@ -62,6 +63,7 @@ def run(
         store.close()
 
 
+@shortage.named()
 def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
     """Try the failed images of a run again, with the config it was made with; the newer rows win.
 

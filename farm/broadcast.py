@@ -23,7 +23,6 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from multiprocessing import shared_memory
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -53,7 +52,7 @@ NAME = re.compile(rf"{segments.PREFIX}[0-9a-f]+-[0-9a-f]+")
 class Broadcast:
     """The writer's side. One process and one thread; it never waits."""
 
-    def __init__(self, segment: shared_memory.SharedMemory) -> None:
+    def __init__(self, segment: segments.Segment) -> None:
         self._segment = segment
         self._memory = memoryview(segment.buf)  # type: ignore[arg-type]  # None only after close
         self._words = self._memory.cast("q")
@@ -64,9 +63,9 @@ class Broadcast:
         self._words[MAGIC] = FORMAT
 
     @classmethod
-    def create(cls, name: str, size: int = BYTES) -> Broadcast:
-        """A new segment. Raises OSError where there is no room."""
-        return cls(segments.create(name, size))
+    def create(cls, name: str, size: int = BYTES, spare: int = 0) -> Broadcast:
+        """A new segment. Raises OSError where there is no room that leaves `spare` bytes for others."""
+        return cls(segments.create(name, size, spare))
 
     def publish(self, data: Any, images: int) -> None:
         """Leave a copy of `data`, an Arrow IPC stream of so many rows. One that is far too large is only counted."""

@@ -18,10 +18,14 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from farm import cgroups
 from farm.processes import UNKNOWN, Identity, identity_of, is_gone, myself
 
 PULSE_S = 0.5  # a child is gone at most this long after its supervisor
 EXIT_ORPHANED = 75  # EX_TEMPFAIL: the run can be continued
+EXIT_NO_MEMORY = 71  # EX_OSERR: memory was refused where nobody could go on without it
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+OOM_OFFER, OOM_HIGHEST = 500, 1000  # in thousandths of all memory; see proc_pid_oom_score_adj(5)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FORK_SERVER = b"multiprocessing.forkserver"  # in the command line of one
 
@@ -30,6 +34,15 @@ def name_process(name: str) -> None:
     """What `top` and `ps` show, where the system lets a process say it (Linux, 15 bytes)."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
         comm.write(name)
+
+
+def offer_to_oom_killer() -> None:
+    """Where a group limits memory, all that can be killed is the farm's own: let it be a worker, which is replaced and
+    whose image is found, and not the supervisor. On a machine of others' the kernel decides alone."""
+    if cgroups.memory_limit() is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        OOM_SCORE.write_text(str(min(OOM_HIGHEST, int(OOM_SCORE.read_text()) + OOM_OFFER)))
 
 
 def ignore_signals() -> None:

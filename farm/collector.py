@@ -1,4 +1,5 @@
-"""The collector process: receives every result, writes it to the ring, and commits it to disk (not for the library).
+"""The collector, a process or a thread: receives every result, writes it to the ring, and commits it to disk (not for
+the library).
 
     owns      the reading ends of all result channels, the free slots of the ring, the part being gathered
     receives  Results                                                    from workers     (one channel each)
@@ -21,6 +22,7 @@ import socket
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
@@ -30,9 +32,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm import child
+from farm import child, shortage
 from farm.channel import Reader
 from farm.filesystem import in_words
+from farm.forks import keep_from_forks
 from farm.heartbeat import Heartbeats
 from farm.messages import (
     Attach,
@@ -86,10 +89,22 @@ def main(spec: CollectorSpec, control: Connection) -> None:
     child.ignore_signals()
     child.name_process("farm-collector")
     os.environ.update(spec.environment)
-    pulse = Heartbeats.attach(spec.heartbeats, spec.row + 1)
-    child.watch_parent(lambda: _beat(pulse, spec.row))
+    try:
+        pulse = Heartbeats.attach(spec.heartbeats, spec.row + 1)
+        child.watch_parent(lambda: _beat(pulse, spec.row))
+    except (OSError, RuntimeError, MemoryError) as error:
+        control.send(CollectorFailed(type(error).__name__, _in_words(error), output=False))
+        raise SystemExit(1) from None
+    serve(spec, control)
+
+
+def serve(spec: CollectorSpec, control: Connection, is_abandoned: Callable[[], bool] = lambda: False) -> None:
+    """What the collector does from its start to its end, in a process or a thread. Raises SystemExit where it cannot.
+
+    `is_abandoned`: a thread cannot be killed; once it is given up, no part of it appears any more.
+    """
     ring = Ring.attach(spec.ring, spec.slots, spec.slot_bytes)
-    collector = Collector(spec, control, ring)
+    collector = Collector(spec, control, ring, is_abandoned)
     control.send(CollectorReady())
     try:
         collector.run()
@@ -102,10 +117,14 @@ def main(spec: CollectorSpec, control: Connection) -> None:
     except Exception as error:
         control.send(CollectorFailed(type(error).__name__, _in_words(error), output=False))
         raise SystemExit(1) from None
+    finally:
+        collector.close()
 
 
 def _in_words(error: Exception) -> str:
-    """What happened, and where in which file."""
+    """What happened, and where in which file; or what was short."""
+    if (short := shortage.in_words(error)) is not None:
+        return short
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())[:MESSAGE_CHARS]
     return f"{type(error).__name__}: {text} ({os.path.basename(frame.filename)}:{frame.lineno})"
@@ -118,12 +137,16 @@ def _beat(pulse: Heartbeats, row: int) -> None:
 class Collector:
     """The loop; `receive` and `commit` can be called without a process."""
 
-    def __init__(self, spec: CollectorSpec, control: Connection, ring: Ring) -> None:
+    def __init__(
+        self, spec: CollectorSpec, control: Connection, ring: Ring, is_abandoned: Callable[[], bool] = lambda: False
+    ) -> None:
         self._spec = spec
         self._control = control
         self._ring = ring
-        self._writer = PartWriter(spec.parts_dir, spec.session, spec.number) if spec.parts_dir else None
-        self._selector = selectors.DefaultSelector()
+        self._writer: PartWriter | None = None
+        if spec.parts_dir:
+            self._writer = PartWriter(spec.parts_dir, spec.session, spec.number, is_abandoned=is_abandoned)
+        self._selector = keep_from_forks(selectors.DefaultSelector())
         self._selector.register(control, selectors.EVENT_READ, SUPERVISOR)
         self._channels: dict[int, Reader] = {}
         self._reading = True
@@ -147,6 +170,13 @@ class Collector:
             if self._rows >= self._spec.commit_images or self._until_commit() == 0:
                 self.commit()
         self.commit()
+
+    def close(self) -> None:
+        """Let go of what it had open; the control channel is whoever's who started it."""
+        self._selector.close()
+        for channel in self._channels.values():
+            channel.close()
+        self._ring.close()
 
     def receive(self, sender: int, seqs: bytes, data: Any) -> None:
         """One batch: rows that are known are dropped, the rest goes to the ring, then into the part being gathered."""
@@ -199,7 +229,7 @@ class Collector:
                 self._stopping = True
 
     def _attach(self, worker: int, descriptor: int) -> None:
-        self._channels[worker] = Reader(socket.socket(fileno=descriptor))
+        self._channels[worker] = Reader(keep_from_forks(socket.socket(fileno=descriptor)))
         if self._reading:
             self._selector.register(self._channels[worker], selectors.EVENT_READ, worker)
 

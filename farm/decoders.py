@@ -22,9 +22,17 @@ class Decoders:
             threading.Thread(target=self._work, name=f"farm-decode-{number}", daemon=True) for number in range(count)
         ]
 
+    def start(self) -> Self:
+        """Raises RuntimeError where the system allows no more threads."""
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:
+            self.__exit__()
+            raise
+        return self
+
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:

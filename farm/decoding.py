@@ -118,12 +118,18 @@ def decode_bytes(data: bytes, name: str, max_pixels: int, channels: int = 3) -> 
     try:
         image = _pixels(data, name, max_pixels, channels)
     except cv2.error as error:
-        raise DecodeError("decode", "OpenCVError", " ".join(str(error).split())) from None
+        if error.code != cv2.Error.StsNoMem:
+            raise DecodeError("decode", "OpenCVError", " ".join(str(error).split())) from None
+        raise _no_memory(pixels) from None
     except MemoryError:
-        raise DecodeError("decode", "MemoryError", f"not enough memory for {pixels} pixels") from None
+        raise _no_memory(pixels) from None
     if image is None:
         raise _failure(data, name)
     return image
+
+
+def _no_memory(pixels: int) -> DecodeError:
+    return DecodeError("decode", "MemoryError", f"not enough memory to decode an image of {pixels} pixels")
 
 
 def _array(data: bytes, channels: int) -> Pixels:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 import time
-from multiprocessing import shared_memory
 
 import numpy as np
 
@@ -56,7 +55,7 @@ def stage_of(state: int) -> str:
 class Heartbeats:
     """The segment of all workers. `create` in the supervisor, `attach` in a worker."""
 
-    def __init__(self, segment: shared_memory.SharedMemory, workers: int, owner: bool) -> None:
+    def __init__(self, segment: segments.Segment, workers: int, owner: bool) -> None:
         self._segment = segment
         self._owner = owner
         self.name = segment.name
@@ -64,8 +63,13 @@ class Heartbeats:
         self._rows: np.ndarray | None = np.ndarray(workers, ROW, buffer=segment.buf)
 
     @classmethod
-    def create(cls, name: str, workers: int) -> Heartbeats:
-        return cls(segments.create(name, ROW.itemsize * workers), workers, owner=True)
+    def create(cls, name: str, workers: int, local: bool = False) -> Heartbeats:
+        """`local`: for threads of this process alone. Raises SharedMemoryError where there is no room."""
+        size = ROW.itemsize * workers
+        try:
+            return cls(segments.create(name, size, local=local), workers, owner=True)
+        except OSError as error:
+            raise segments.no_room("heartbeats", size, error) from None
 
     @classmethod
     def attach(cls, name: str, workers: int) -> Heartbeats:

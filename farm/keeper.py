@@ -34,7 +34,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm import care
+from farm import care, shortage
 from farm.care import CHECK_S
 from farm.channel import Reader
 from farm.config import LimitsConfig, ModelConfig
@@ -230,6 +230,7 @@ class Keeper:
             self._open_orders.append(order)
             self._book.add(Item(seq, key, path) for seq, (key, path) in zip(order.seqs, order.items, strict=True))
 
+    @shortage.named()
     def _start(self) -> None:
         rows = self._spec.worker + 2  # only the last two are used: the worker's, and the keeper's own
         self._beats = Heartbeats.create(f"{self._spec.prefix}{secrets.token_hex(4)}-beats", rows)

@@ -337,7 +337,7 @@ class Farm:
         return False
 
     def _start(self) -> None:
-        if current_process().daemon:
+        if current_process().daemon and self._config.workers.kind == "process":
             raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
         self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
         self._thread.start()

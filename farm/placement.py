@@ -18,17 +18,18 @@ from pathlib import Path
 
 import psutil
 
+from farm import allotment
 from farm.config import WorkersConfig
 from farm.errors import ConfigError
 
 WORKER_BYTES = 600 << 20  # of one CPU worker: 100 to 500 MiB were measured (benchmarks.kinds); caps `auto` only
 RESERVED_BYTES = 1 << 30  # left to the supervisor, the collector and the page cache
+ROOM_FOR_ONE_BYTES = RESERVED_BYTES + WORKER_BYTES
+ROOM_FOR_ONE_CPUS = 1.0
 WORKERS_PER_DEVICE = 2  # one decodes and postprocesses in Python while the other keeps the device busy
 LOCKED_WORKERS = 2  # one decodes while the other has the model
 CUDA_BATCH = 32  # images a forward pass on a device; workers.batch overrides it
 MAX_DECODERS = 8  # beyond this, threads of one process wait for its GIL
-CGROUP = Path("/sys/fs/cgroup")
-PROC_CGROUP = Path("/proc/self/cgroup")
 CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
@@ -73,12 +74,12 @@ class Placement:
 
 
 def inspect_machine(cuda: bool = True) -> Machine:
-    """The machine as this process may use it: affinity mask, cgroup limits, CUDA devices (asked of nvidia-smi)."""
+    """The machine as this process may use it: see allotment.py; CUDA devices are asked of nvidia-smi."""
     return Machine(
-        cores=_physical_cores(_allowed_cpus()),
-        memory_bytes=_memory_bytes(),
+        cores=_physical_cores(allotment.allowed_cpus()),
+        memory_bytes=allotment.memory_bytes(),
         cuda_devices=_cuda_devices() if cuda else (),
-        cpu_quota=_cpu_quota(),
+        cpu_quota=allotment.cpu_quota(),
     )
 
 
@@ -86,6 +87,23 @@ def plan(machine: Machine, config: WorkersConfig) -> tuple[Placement, ...]:
     """One Placement a worker. Raises ConfigError where the config asks for devices that are not there."""
     devices = _choose_devices(machine, config)
     return _plan_cuda(machine, config, devices) if devices else _plan_cpu(machine, config)
+
+
+def shortfall(machine: Machine, config: WorkersConfig) -> str | None:
+    """What to tell where there is less than one worker needs and `auto` plans one all the same."""
+    if config.count != "auto":
+        return None
+    short = []
+    if machine.cpu_quota is not None and machine.cpu_quota < ROOM_FOR_ONE_CPUS:
+        short.append(f"{machine.cpu_quota:.2g} of a CPU")
+    if machine.memory_bytes < ROOM_FOR_ONE_BYTES:
+        short.append(f"{machine.memory_bytes >> 20} MiB of memory")
+    if not short:
+        return None
+    return (
+        f"this process may use {' and '.join(short)}, less than one worker is reckoned with ({ROOM_FOR_ONE_BYTES >> 20}"
+        f" MiB and a CPU, with all around it): one is started all the same"
+    )
 
 
 def apply(placement: Placement) -> None:
@@ -107,8 +125,7 @@ def apply(placement: Placement) -> None:
 
 def usable_cores(machine: Machine) -> int:
     """Physical cores this process may keep busy: its affinity mask, cut by the cgroup's CPU quota."""
-    quota = math.inf if machine.cpu_quota is None else max(1, math.floor(machine.cpu_quota + 0.5))
-    return int(max(1, min(len(machine.cores), quota)))
+    return allotment.whole_cpus(len(machine.cores), machine.cpu_quota)
 
 
 def _choose_devices(machine: Machine, config: WorkersConfig) -> tuple[int, ...]:
@@ -176,13 +193,6 @@ def _plan_cuda(machine: Machine, config: WorkersConfig, devices: Sequence[int]) 
     )
 
 
-def _allowed_cpus() -> tuple[int, ...]:
-    process = psutil.Process()
-    if hasattr(process, "cpu_affinity"):
-        return tuple(sorted(process.cpu_affinity()))
-    return tuple(range(os.cpu_count() or 1))
-
-
 def _physical_cores(cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Allowed CPUs grouped by physical core, in order of their first CPU."""
     groups: dict[object, list[int]] = {}
@@ -194,49 +204,6 @@ def _physical_cores(cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
             core = cpu
         groups.setdefault(core, []).append(cpu)
     return tuple(tuple(group) for group in groups.values())
-
-
-def _memory_bytes() -> int:
-    available = psutil.virtual_memory().available
-    limits = [_read_int(folder / "memory.max") for folder in _cgroup_folders()]
-    limits.append(_read_int(CGROUP / "memory" / "memory.limit_in_bytes"))
-    return min([available, *(limit for limit in limits if limit is not None)])
-
-
-def _cgroup_folders() -> list[Path]:
-    """This process's cgroup (v2) and those above it: a limit on any of them binds."""
-    try:
-        lines = PROC_CGROUP.read_text().splitlines()
-    except OSError:
-        return [CGROUP]
-    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    folder = CGROUP / own.lstrip("/")
-    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(CGROUP))]
-
-
-def _cpu_quota() -> float | None:
-    """CPUs' worth of time a second that the cgroup (v2, else v1) grants, or None for no limit."""
-    quotas = [quota for folder in _cgroup_folders() if (quota := _read_cpu_max(folder / "cpu.max")) is not None]
-    if quotas:
-        return min(quotas)
-    quota_us = _read_int(CGROUP / "cpu" / "cpu.cfs_quota_us")
-    period_us = _read_int(CGROUP / "cpu" / "cpu.cfs_period_us")
-    return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
-
-
-def _read_cpu_max(path: Path) -> float | None:
-    try:
-        quota, period = path.read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
-
-
-def _read_int(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _cuda_devices() -> tuple[str, ...]:

@@ -7,24 +7,22 @@ reader, `Release` hands it back. So a slow reader makes the collector wait, and 
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Iterable
-from multiprocessing import shared_memory
 from typing import Any
 
 from farm import segments
-from farm.errors import SharedMemoryError
 
 SLOT_BYTES = 1 << 20  # a batch of 512 images with 30 boxes each; larger ones travel by pipe
 SLOTS = 16  # 16 MiB in all: fits a container's 64 MiB of /dev/shm with room to spare
+FEWEST_SLOTS = 2  # where there is less room: one is read while the next is written, and the collector waits more often
 NO_SLOT = -1
 
 
 class Ring:
     """Slots over one segment. The writer keeps the list of free slots."""
 
-    def __init__(self, segment: shared_memory.SharedMemory, slots: int, slot_bytes: int, owner: bool) -> None:
+    def __init__(self, segment: segments.Segment, slots: int, slot_bytes: int, owner: bool) -> None:
         self._segment = segment
         self._memory: memoryview = segment.buf  # type: ignore[assignment]  # None only after close
         self._owner = owner
@@ -34,14 +32,20 @@ class Ring:
         self._free = deque(range(slots))
 
     @classmethod
-    def create(cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES) -> Ring:
-        """A new segment. Raises SharedMemoryError where there is no room."""
-        size = slots * slot_bytes
-        try:
-            segment = segments.create(name, size)
-        except OSError as error:
-            raise _no_room(size, error) from None
-        return cls(segment, slots, slot_bytes, owner=True)
+    def create(
+        cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES, spare: int = 0, local: bool = False
+    ) -> Ring:
+        """A new segment, of fewer slots where there is no room for all. `spare`, `local`: see `segments.create`.
+
+        Raises SharedMemoryError where there is no room for FEWEST_SLOTS.
+        """
+        while True:
+            try:
+                return cls(segments.create(name, slots * slot_bytes, spare, local), slots, slot_bytes, owner=True)
+            except OSError as error:
+                if error.errno not in segments.NO_ROOM or slots <= FEWEST_SLOTS:
+                    raise segments.no_room("the ring of results", slots * slot_bytes + spare, error) from None
+            slots = max(FEWEST_SLOTS, slots // 2)
 
     @classmethod
     def attach(cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES) -> Ring:
@@ -81,11 +85,3 @@ class Ring:
         """Detach; the owner also removes the segment. Views still held keep the memory mapped, not the name."""
         self._memory = memoryview(b"")
         segments.remove(self._segment) if self._owner else segments.detach(self._segment)
-
-
-def _no_room(size: int, error: OSError) -> SharedMemoryError:
-    reason = "has no room" if error.errno in (errno.ENOSPC, errno.ENOMEM) else f"cannot be used ({error.strerror})"
-    return SharedMemoryError(
-        f"shared memory {reason} for the ring of {size >> 20} MiB; free some space in /dev/shm, "
-        f"or start the container with --shm-size=256m"
-    )

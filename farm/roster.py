@@ -7,16 +7,16 @@ it: a process that dies while it reads a shared queue leaves the queue's lock ta
 from __future__ import annotations
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, spawn
 from multiprocessing import process as processes
-from multiprocessing import spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -24,26 +24,34 @@ from multiprocessing.reduction import send_handle
 from queue import SimpleQueue
 from typing import Any
 
-from farm import collector, worker
+from farm import collector, fork_server, segments, shortage, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
 from farm.deadlines import Late, Vigil
+from farm.endings import FORK_SERVER_GONE, OomKills, describe_exit
 from farm.errors import WorkerError
 from farm.forks import keep_from_forks, no_fork
 from farm.messages import Attach, Lease, Stop
+from farm.processes import birth
 from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
 from farm.surroundings import somewhere
-from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
+from farm.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
 
-PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet", "pandas"]  # pyarrow imports it, if it is there
+PRELOAD = [
+    "farm.fork_server",
+    "farm.worker",
+    "farm.collector",
+    "numpy",
+    "pyarrow.parquet",
+    "pandas",
+]  # pyarrow imports it, if it is there
 PRELOAD_MODEL = ["cv2", "farm.models.yolo", "farm.models.preload"]
 JOIN_S = 5.0
 POLL_S = 0.1
 FORK_SERVER_TRIES = 10
 FORK_SERVER_WAIT_S = 0.2
 UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
-FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
 _starting = threading.Lock()  # a start changes what belongs to the whole process, and a program may have several farms
 
@@ -54,8 +62,10 @@ class ChildProcess:
     Several threads may ask: multiprocessing reads an exit code once, and gives a second reader a wrong one.
     """
 
-    def __init__(self, process: BaseProcess) -> None:
+    def __init__(self, process: BaseProcess, kills: OomKills) -> None:
         self._process: BaseProcess | None = process
+        self._kills = kills
+        self._server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # None where none is used
         self._exitcode: int | None = None
         self._asking = threading.Lock()
         self.pid = process.pid
@@ -67,6 +77,13 @@ class ChildProcess:
             if self._process is not None:
                 self._exitcode = self._process.exitcode
             return self._exitcode
+
+    def cause(self) -> str:
+        """What ended it, in words."""
+        code = self.exitcode
+        gone = code == FORK_SERVER_GONE and self._server is not None and birth(self._server) is None
+        starved = (gone or code == -signal.SIGKILL) and self._kills.has_struck(time.monotonic())
+        return describe_exit(None if gone else code, starved)
 
     def is_alive(self) -> bool:
         return self.exitcode is None
@@ -96,7 +113,7 @@ class WorkerProcess:
     """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
 
     spec: worker.WorkerSpec
-    process: ChildProcess | ThreadWorker
+    process: ChildProcess | RoleThread
     leases: Any
     control: Reader
     started_s: float
@@ -145,7 +162,7 @@ class WorkerProcess:
 
     def cause(self) -> str:
         """What ended the process, in words."""
-        return UNDYING if self.undying else describe_exit(self.process.exitcode)
+        return UNDYING if self.undying else self.process.cause()
 
 
 class CollectorProcess:
@@ -155,7 +172,7 @@ class CollectorProcess:
     for the other to read.
     """
 
-    def __init__(self, process: ChildProcess, control: Connection) -> None:
+    def __init__(self, process: ChildProcess | RoleThread, control: Connection) -> None:
         self.process = process
         self.control = control
         self.ready = False
@@ -204,9 +221,9 @@ class CollectorProcess:
                     hear(self.control.recv())
         finally:
             self.process.join(JOIN_S)
-            exitcode = self.process.exitcode
+            cause = self.process.cause()
             self._close()
-        return describe_exit(exitcode)
+        return cause
 
     def stop(self, hear: Callable[[Any], None], patience_s: float, hurry: Callable[[], bool]) -> None:
         """Let it commit what it has and leave, hearing it meanwhile: a full pipe would keep it. Kill it in the end.
@@ -231,7 +248,7 @@ class CollectorProcess:
 class Roster:
     """Starts children with one start method: `forkserver`, with torch imported but not used yet, or `spawn`.
 
-    Workers of the kinds `thread` and `locked` are threads of this process; the collector is always a process.
+    For the kinds `thread` and `locked` all of them are threads of this process, and no process is started.
     """
 
     def __init__(
@@ -240,16 +257,25 @@ class Roster:
         self._context: BaseContext = multiprocessing.get_context(method)
         self._environment = dict(environment)
         self._prefix = prefix
+        self._kills = OomKills()
         self._load = ModelLoader(shared=kind == "locked") if kind != "process" else None
-        if method == "forkserver":
+        if method == "forkserver" and self._load is None:
             keep_sockets()
-            wanted = preload_model and self._load is None
-            self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if wanted else []))
+            self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if preload_model else []))
 
     def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
         with no_fork():
             ours, theirs = map(keep_from_forks, self._context.Pipe(duplex=True))
-        process = self._start("farm-collector", collector.main, (spec, theirs))
+        try:
+            if self._load is not None:
+                thread = ThreadCollector(spec, theirs)
+                thread.start()
+                return CollectorProcess(thread, ours)
+            process = self._start("farm-collector", collector.main, (spec, theirs))
+        except BaseException:
+            theirs.close()
+            ours.close()
+            raise
         theirs.close()
         return CollectorProcess(process, ours)
 
@@ -266,38 +292,41 @@ class Roster:
 
     def launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
         """Start a worker; whoever is given the reading end of its results reads them."""
-        try:
-            return self._launch(spec)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
-                raise
-            raise WorkerError(
-                f"worker {spec.worker} cannot be started: {error.strerror}; "
-                f"set workers.count lower, or raise the limit (ulimit -n for open files, ulimit -u for processes)"
-            ) from None
+        with contextlib.ExitStack() as stack, shortage.named():
+            leases = self._lease_queue()
+            stack.callback(close_leases, leases)
+            control, control_end = channel()
+            stack.callback(control.close)
+            results, results_end = channel()
+            stack.callback(results.close)
+            process = self._launch(spec, leases, control_end, results_end)
+            stack.pop_all()
+        return WorkerProcess(spec, process, leases, control, time.monotonic()), results
 
-    def _launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
-        leases = self._lease_queue()
-        control, control_end = channel()
-        results, results_end = channel()
+    def _launch(
+        self, spec: worker.WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
+    ) -> ChildProcess | RoleThread:
         name = f"farm-worker-{spec.worker}"
         if self._load is not None:
-            thread = ThreadWorker(spec, leases, control_end, results_end, self._load, name)
+            thread = ThreadWorker(spec, leases, control, results, self._load, name)
             thread.start()
-            process: ChildProcess | ThreadWorker = thread
-        else:
-            try:
-                process = self._start(name, worker.main, (spec, leases, control_end, results_end))
-            finally:
-                control_end.close()
-                results_end.close()
-        return WorkerProcess(spec, process, leases, control, time.monotonic()), results
+            return thread
+        try:
+            return self._start(name, worker.main, (spec, leases, control, results))
+        finally:
+            control.close()
+            results.close()
 
     def _lease_queue(self) -> Any:
         if self._load is not None:
             return LeaseQueue()
         with semaphores_named(self._prefix), no_fork():
-            leases: Any = self._context.Queue()
+            try:
+                leases: Any = self._context.Queue()
+            except OSError as error:
+                if error.errno not in segments.UNUSABLE:
+                    raise
+                raise segments.no_room("semaphores", segments.SEMAPHORES * segments.SEMAPHORE_BYTES, error) from None
             for end in (leases._reader, leases._writer):
                 keep_from_forks(end)
         leases._ignore_epipe = True  # as concurrent.futures does: that a worker has died is known otherwise
@@ -318,7 +347,11 @@ class Roster:
                     if last:
                         raise WorkerError(f"{name} cannot be started: its fork server dies again and again") from None
                     time.sleep(FORK_SERVER_WAIT_S)
-        return ChildProcess(process)
+            if (refused := fork_server.refused_by(process.pid)) is not None:
+                process.join()  # its sentinel has ended: nothing is waited for
+                process.close()
+                raise refused
+        return ChildProcess(process, self._kills)
 
 
 def close_leases(leases: Any) -> None:
@@ -328,7 +361,7 @@ def close_leases(leases: Any) -> None:
     leases.cancel_join_thread()
     leases._reader.close()
     leases.close()
-    if leases._thread is not None:
+    if leases._thread is not None and leases._thread.ident is not None:  # else it could not be started
         leases._thread.join(JOIN_S)
     if leases._thread is None or not leases._thread.is_alive():
         leases._writer.close()
@@ -379,24 +412,11 @@ def _no_main() -> Iterator[None]:
         spawn.get_preparation_data = prepare
 
 
-def kill(process: ChildProcess | ThreadWorker) -> None:
+def kill(process: ChildProcess | RoleThread) -> None:
     """SIGKILL, also where multiprocessing believes it dead because the fork server that could tell has died."""
-    if isinstance(process, ThreadWorker):
+    if isinstance(process, RoleThread):
         process.give_up()
         return
     if process.exitcode is None or process.exitcode == FORK_SERVER_GONE:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid or 0, signal.SIGKILL)
-
-
-def describe_exit(code: int | None) -> str:
-    """An exit code of multiprocessing in words: `SIGSEGV`, `SIGKILL, probably out of memory`, `exit code 1`."""
-    if code is None:
-        return "still running"
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"{name}, probably out of memory" if name == "SIGKILL" else name

@@ -1,5 +1,7 @@
 """Names in shared memory: how a run's segments and semaphores are called, made, attached to and removed.
 
+Where workers and the collector are threads, what they share is memory of this process alone (LocalSegment).
+
     supervisor  create, semaphores_named, sweep, remove     (it owns them)
     keeper      create, semaphores_named, forget, remove    (likewise)
     children    attach                                      (they never remove what they attach to)
@@ -14,16 +16,23 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import shutil
 import threading
+import weakref
 from collections.abc import Iterator, Sized
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 from farm import storage
+from farm.errors import SharedMemoryError
 from farm.forks import keep_from_forks, no_fork
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
+NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
+UNUSABLE = (*NO_ROOM, errno.ENOSYS, errno.EACCES, errno.ENOENT, errno.EROFS)  # there is none, or none for this user
+SEMAPHORES = 3  # of a multiprocessing.Queue
+SEMAPHORE_BYTES = 4096  # each is a file in shared memory, of a page
 _attaching = threading.Lock()
 _naming = threading.Lock()
 
@@ -33,11 +42,38 @@ def prefix_of(folder: Path) -> str:
     return f"{PREFIX}{storage.identity(folder)}-"
 
 
-def create(name: str, size: int) -> shared_memory.SharedMemory:
+class LocalSegment:
+    """Memory of one process, with what is used of a SharedMemory. It takes nothing of /dev/shm."""
+
+    def __init__(self, name: str, memory: bytearray) -> None:
+        self.name = name
+        self.memory = memory
+        self.buf: memoryview | None = memoryview(memory)
+
+    def close(self) -> None:
+        """Views that are still held keep the memory."""
+        self.buf = None
+
+    def unlink(self) -> None:
+        """Nobody attaches to it any more."""
+        _local.pop(self.name, None)
+
+
+Segment = shared_memory.SharedMemory | LocalSegment
+_local: weakref.WeakValueDictionary[str, LocalSegment] = weakref.WeakValueDictionary()
+
+
+def create(name: str, size: int, spare: int = 0, local: bool = False) -> Segment:
     """A new segment with all its pages allocated. Its owner's resource tracker removes it if the owner is killed.
 
-    Raises OSError where there is no room.
+    `spare`: bytes that must be left for others. `local`: for threads of this process alone. Raises OSError where there
+    is no room.
     """
+    if local:
+        _local[name] = made = LocalSegment(name, bytearray(size))
+        return made
+    if spare and free_bytes() < size + spare:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with no_fork():
         segment = keep_from_forks(shared_memory.SharedMemory(name=name, create=True, size=size))
     try:
@@ -49,13 +85,41 @@ def create(name: str, size: int) -> shared_memory.SharedMemory:
     return segment
 
 
-def attach(name: str) -> shared_memory.SharedMemory:
+def free_bytes() -> float:
+    """Room in shared memory; endless where that cannot be told."""
+    try:
+        return float(shutil.disk_usage(SHARED_MEMORY).free)
+    except OSError:
+        return float("inf")
+
+
+def no_room(what: str, size: int, error: OSError) -> SharedMemoryError:
+    """What to say where a segment, or a semaphore, of so many bytes could not be made."""
+    reason = f"cannot be used for {what} ({error.strerror})"
+    if error.errno in NO_ROOM:
+        reason = f"has no room for {what}: {_in_words(size)} are needed"
+        with contextlib.suppress(OSError):
+            usage = shutil.disk_usage(SHARED_MEMORY)
+            reason += f", {_in_words(usage.free)} of {_in_words(usage.total)} are free"
+    return SharedMemoryError(
+        f"shared memory {reason}; free some space in {SHARED_MEMORY}, start the container with --shm-size=256m "
+        f"(Kubernetes: mount an emptyDir of medium Memory there), or set workers.kind=thread, which needs none"
+    )
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 1 << 20 else f"{-(-size // 1024)} KiB"
+
+
+def attach(name: str) -> Segment:
     """An existing segment of another process, unknown to this process's resource tracker.
 
     Before Python 3.13 (`track=False`) attaching registers the segment too, and a tracker that ends with the process
     then removes it under its owner. Raises FileNotFoundError where there is none, PermissionError where somebody else
     has made it: everybody may give names in shared memory.
     """
+    if (local := _local.get(name)) is not None:
+        return LocalSegment(name, local.memory)
     with _attaching:
         register, attacher = resource_tracker.register, threading.get_ident()
 
@@ -75,19 +139,19 @@ def attach(name: str) -> shared_memory.SharedMemory:
     return segment
 
 
-def detach(segment: shared_memory.SharedMemory) -> None:
+def detach(segment: Segment) -> None:
     """Unmap. A view that is still held keeps the mapping until it, or the process, is gone."""
     with contextlib.suppress(BufferError):
         segment.close()
 
 
-def remove(segment: shared_memory.SharedMemory) -> None:
+def remove(segment: Segment) -> None:
     """Unmap and remove the owner's segment, also where somebody else has removed it already."""
     detach(segment)
     forget(segment)
 
 
-def forget(segment: shared_memory.SharedMemory) -> None:
+def forget(segment: Segment) -> None:
     """Remove the owner's segment for all who have not attached to it yet; it lives on where it is mapped."""
     try:
         segment.unlink()

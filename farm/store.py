@@ -371,12 +371,14 @@ class PartWriter:
     """The collector's side: makes record batches a committed part."""
 
     def __init__(
-        self, parts_dir: str | Path, session: int, number: int = 1, temporary_dir: str | Path | None = None
-    ) -> None:
+        self, parts_dir: str | Path, session: int, number: int = 1, temporary_dir: str | Path | None = None,
+        is_abandoned: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         """`temporary_dir`: where a part is written before it is renamed, on the same file system.
 
-        Where that folder is gone by then the commit fails: the run directory has another owner now.
+        Where that folder is gone by then, or `is_abandoned`, the commit fails: the run directory has another owner now.
         """
+        self._is_abandoned = is_abandoned
         self._dir = storage.folder_of(parts_dir)
         self._temporary_dir = storage.folder_of(temporary_dir) if temporary_dir else self._dir
         self._session = session
@@ -401,6 +403,7 @@ class PartWriter:
                 file.flush()
                 fsync(file.fileno())
             self._check_session()
+            self._check_owner()
             os.rename(temporary, self._dir / name)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -408,10 +411,15 @@ class PartWriter:
             raise
         storage.fsync_dir(self._dir)
 
+    def _check_owner(self) -> None:
+        if self._is_abandoned():
+            raise PermissionError(errno.EACCES, "its run has ended")
+
     def _upload(self, name: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         _write_table(table, sink)
         self._check_session()
+        self._check_owner()
         storage.write_whole(self._dir / name, sink.getvalue().to_pybytes())
 
     def _check_session(self) -> None:

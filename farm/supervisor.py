@@ -23,17 +23,15 @@ import contextlib
 import functools
 import itertools
 import os
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from typing import Any
 
 import pyarrow as pa
 
-from farm import broadcast, care, segments, storage
+from farm import care, run_memory, segments, shortage, storage
 from farm.broadcast import Broadcast
 from farm.care import CHECK_S
 from farm.collector import CollectorSpec
@@ -42,7 +40,7 @@ from farm.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
 from farm.earlier import Earlier
 from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
 from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases
-from farm.heartbeat import STAGES, STATES, Heartbeats
+from farm.heartbeat import STAGES, STATES
 from farm.keys import KeySet
 from farm.known_good import identity_of
 from farm.leases import LeaseBook, Verdict
@@ -69,8 +67,8 @@ from farm.messages import (
 from farm.place_trouble import PlaceTrouble
 from farm.placement import Placement
 from farm.restarts import RestartPolicy
-from farm.ring import NO_SLOT, Ring
-from farm.roster import JOIN_S, CollectorProcess, Roster, WorkerProcess, signals_blocked
+from farm.ring import NO_SLOT
+from farm.roster import JOIN_S, CollectorProcess, Roster, WorkerProcess
 from farm.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, example_of, part_number
@@ -214,6 +212,7 @@ class Supervisor:
 
     # The run
 
+    @shortage.named()
     def run(self) -> Outcome:
         """Label everything the lister lists. Raises FarmError where that cannot go on."""
         try:
@@ -228,14 +227,10 @@ class Supervisor:
                 self._close()
 
     def _open(self) -> None:
-        with signals_blocked():
-            resource_tracker.ensure_running()  # it removes the segments if this process is killed; SIGHUP must spare it
         segments.sweep(self._prefix)
-        token = self._prefix + secrets.token_hex(4)
-        self._ring = Ring.create(f"{token}-ring")
-        with contextlib.suppress(OSError):  # no room: it cannot be followed, and works all the same
-            self._broadcast = Broadcast.create(f"{token}{broadcast.SUFFIX}")
-        self._beats = Heartbeats.create(f"{token}-beats", len(self._job.placements) + 1)  # the last: the collector
+        rows = len(self._job.placements) + 1  # the last: the collector
+        kind = self._job.config.workers.kind
+        self._ring, self._beats, self._broadcast = run_memory.create(self._prefix, rows, local=kind != "process")
         self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
         self._awake = AwakeClock(self._began_s)
         self._collector_stillness = Stillness()
@@ -245,6 +240,9 @@ class Supervisor:
     def _start(self) -> None:
         """Called with the first item that is to be labelled: where all is done already, nothing is started."""
         self._started = True
+        workers, first = len(self._job.placements), self._job.placements[0]
+        shortage.check_processes(workers, first.decoders, self._job.config.workers.kind)
+        shortage.ensure_descriptors(workers)
         if self._collector is None:
             self._start_collector()
         for worker in range(len(self._job.placements)):
@@ -629,8 +627,8 @@ class Supervisor:
 
     def _mind_collector(self, awake_s: float) -> None:
         """Kill one that is stopped, not slow: it beats while it writes. Until it is ready it may be loading."""
-        if self._collector is None:
-            return
+        if self._collector is None or self._job.config.workers.kind != "process":
+            return  # a thread is not stopped alone
         beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
         silence_s = max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S)
         limit_s = silence_s if self._collector.ready else START_TIMEOUT_S

@@ -1,8 +1,9 @@
-"""Workers that are threads of the supervisor's process: the kinds `thread` and `locked`.
+"""Workers and the collector as threads of the supervisor's process: the kinds `thread` and `locked`.
 
-`ThreadWorker` stands where a `multiprocessing.Process` stands for the kind `process`; the worker's code is the same.
-A thread cannot be killed: one that is given up is cut off from the farm, so that nothing it does later counts, and
-ends when it notices. What ends a process here ends the farm; for crashes and memory limits there are processes.
+`ThreadWorker` and `ThreadCollector` stand where a process stands for the kind `process`; the code of the roles is the
+same, and no process is started. A thread cannot be killed: one that is given up is cut off from the farm, so that
+nothing it does later counts, and ends when it notices. What ends a process here ends the farm; for crashes and memory
+limits there are processes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
-from farm import worker
+from farm import collector, worker
+from farm.channel import Writer
 from farm.config import ModelConfig
 from farm.deadlines import BEAT_S
+from farm.endings import describe_exit
 from farm.heartbeat import Heartbeats
 from farm.messages import Stop
 from farm.models import load_model
@@ -76,27 +80,31 @@ class ModelLoader:
             return self._models[device]
 
 
-class ThreadWorker:
-    """A worker in a thread, with a process's `sentinel`, `exitcode` and `join`."""
+class RoleThread:
+    """A role in a thread, with a process's `sentinel`, `exitcode` and `join`. A role says what it does, and its end."""
 
-    def __init__(
-        self, spec: worker.WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
-        load: Callable[[ModelConfig, str, int, str | None], Model], name: str,
-    ) -> None:  # fmt: skip
+    def __init__(self, name: str) -> None:
         self.sentinel, self._ended = os.pipe()
         self.pid = os.getpid()
         self.exitcode: int | None = None
-        self._sockets = (control, results)
-        self._leases = leases
         self._lock = threading.Lock()
-        self._pulse: Pulse | None = None
-        self._thread = threading.Thread(target=self._run, args=(spec, load), name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Raises RuntimeError where the system allows no more threads."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._end(1)
+            self.close()
+            raise
 
     def is_alive(self) -> bool:
         return self.exitcode is None
+
+    def cause(self) -> str:
+        """What ended it, in words."""
+        return describe_exit(self.exitcode)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread, unless it was given up."""
@@ -110,22 +118,89 @@ class ThreadWorker:
             os.close(sentinel)
 
     def give_up(self) -> None:
-        """Cut the thread off: its death is noticed at once, its later results are nobody's."""
-        self._leases.close()
-        self._end(-signal.SIGKILL)
+        """Cut the thread off."""
+        raise NotImplementedError
 
-    def _run(self, spec: worker.WorkerSpec, load: Callable[[ModelConfig, str, int, str | None], Model]) -> None:
+    def _serve(self) -> None:
+        raise NotImplementedError
+
+    def _let_go(self) -> None:
+        """Of what leads to the rest of the farm, when it has ended or was given up."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
         code = 1
         try:
-            if (pulse := self._begin_pulse(spec)) is not None:
-                worker.serve(spec, pulse, self._leases, *self._sockets, load)
-                code = 0
+            self._serve()
+            code = 0
         except SystemExit as leaving:
             code = int(leaving.code or 0)
         except OSError:
             pass  # cut off
         finally:
             self._end(code)
+
+    def _end(self, code: int) -> None:
+        with self._lock:
+            if self.exitcode is not None:
+                return
+            self.exitcode = code
+            self._let_go()
+            with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+                os.write(self._ended, b"!")  # a fork of the program may hold it open
+            os.close(self._ended)
+
+
+class ThreadCollector(RoleThread):
+    """The collector in a thread. One that is given up ends by itself, as soon as it has written what it is writing."""
+
+    def __init__(self, spec: collector.CollectorSpec, control: Connection) -> None:
+        super().__init__("farm-collector")
+        self._spec = spec
+        self._control = control
+        self._abandoned = threading.Event()
+
+    def give_up(self) -> None:
+        """From now on it makes no part; it ends when it looks at its channel. Whoever joins it waits for that."""
+        self._abandoned.set()
+        with self._lock, contextlib.suppress(OSError):  # closed: it has ended
+            _shut_down(self._control)
+
+    def _serve(self) -> None:
+        collector.serve(self._spec, self._control, self._abandoned.is_set)
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(OSError):
+            _shut_down(self._control)  # in forks of the program, too
+        self._control.close()
+
+
+class ThreadWorker(RoleThread):
+    """A worker in a thread."""
+
+    def __init__(
+        self, spec: worker.WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
+        load: Callable[[ModelConfig, str, int, str | None], Model], name: str,
+    ) -> None:  # fmt: skip
+        super().__init__(name)
+        self._spec = spec
+        self._load = load
+        self._sockets = (control, results)
+        self._leases = leases
+        self._pulse: Pulse | None = None
+
+    def give_up(self) -> None:
+        """Its death is noticed at once, its later results are nobody's."""
+        self._leases.close()
+        self._end(-signal.SIGKILL)
+
+    def _serve(self) -> None:
+        try:
+            pulse = self._begin_pulse(self._spec)
+        except RuntimeError as error:  # no more threads may be started
+            raise worker.init_failed(self._spec, Writer(self._sockets[0]), error) from None
+        if pulse is not None:
+            worker.serve(self._spec, pulse, self._leases, *self._sockets, self._load)
 
     def _begin_pulse(self, spec: worker.WorkerSpec) -> Pulse | None:
         """None where the thread was given up already: the row of the heartbeats may be another's."""
@@ -142,16 +217,16 @@ class ThreadWorker:
             pulse.beat()
             self._thread.join(BEAT_S)
 
-    def _end(self, code: int) -> None:
-        with self._lock:
-            if self.exitcode is not None:
-                return
-            self.exitcode = code
-            if self._pulse is not None:
-                self._pulse.silence()
-            for end in self._sockets:
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)  # in forks of the program, too
-                end.close()
-            os.write(self._ended, b"!")  # a fork of the program may hold it open
-            os.close(self._ended)
+    def _let_go(self) -> None:
+        if self._pulse is not None:
+            self._pulse.silence()
+        for end in self._sockets:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # in forks of the program, too
+            end.close()
+
+
+def _shut_down(connection: Connection) -> None:
+    """Who waits at either end of it waits no more."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)

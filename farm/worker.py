@@ -14,6 +14,7 @@ images of one letterboxed shape only, so that batching changes nothing but speed
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -34,7 +35,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from farm import child, heartbeat, placement
+from farm import child, heartbeat, placement, shortage
 from farm.allowance import READY_BYTES, Allowance, Backlog
 from farm.batch_size import BatchSizes
 from farm.channel import Writer
@@ -94,15 +95,25 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     """Entry point of the process."""
     gc.freeze()  # a collection would write to every object of the fork server's, and end the sharing of its pages
     child.ignore_signals()
+    child.offer_to_oom_killer()
     child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)
+    try:
+        pulse = _begin(spec)
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise init_failed(spec, Writer(control), error) from None
+    serve(spec, pulse, leases, control, results, load_model)
+
+
+def _begin(spec: WorkerSpec) -> Pulse:
+    """Show signs of life, and watch for those of the parent."""
     beats = Heartbeats.attach(spec.heartbeats, spec.rows)
     pulse = Pulse(beats, spec.worker)
     child.watch_parent(pulse.beat)
     if spec.keeper_silence_s is not None:
         keeper = beats.row(spec.rows - 1)
         child.watch_parent(child.mind_parent(lambda: float(keeper["beat_s"]), spec.keeper_silence_s))
-    serve(spec, pulse, leases, control, results, load_model)
+    return pulse
 
 
 def serve(
@@ -120,18 +131,28 @@ def serve(
         model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
         batch = _fitting_batch(model, spec.placement)
         model.restore_threads()
+        decoders = Decoders(spec.placement.decoders).start()
     except Exception as error:
-        permanent = isinstance(error, ModelError)
-        message = str(error) if permanent else f"{error} ({_where(error)})"
-        to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
-        raise SystemExit(1) from None
+        raise init_failed(spec, to_supervisor, error) from None
     own_bytes = psutil.Process().memory_full_info().uss
     kpt_shape = getattr(model, "kpt_shape", None)
-    to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes, kpt_shape))
     try:
-        Worker(spec, model, batch, leases, pulse, to_supervisor, to_collector).run()
+        to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes, kpt_shape))
+        with decoders:
+            Worker(spec, model, batch, leases, pulse, to_supervisor, to_collector).run(decoders)
     except (BrokenPipeError, ConnectionResetError):
-        raise SystemExit(1) from None  # the collector is gone; the supervisor replaces both
+        raise SystemExit(1) from None  # the collector is gone, and the supervisor replaces both; or it is gone itself
+    except MemoryError:
+        raise SystemExit(child.EXIT_NO_MEMORY) from None
+
+
+def init_failed(spec: WorkerSpec, to_supervisor: Writer, error: Exception) -> SystemExit:
+    """Say why this worker cannot start."""
+    permanent = isinstance(error, ModelError)
+    message = str(error) if permanent else shortage.in_words(error) or f"{error} ({_where(error)})"
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone
+        to_supervisor.send(InitFailed(spec.uid, type(error).__name__, message, permanent))
+    return SystemExit(1)
 
 
 class Stopwatch:
@@ -207,14 +228,13 @@ class Worker:
         self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
         self._stopping = False
 
-    def run(self) -> None:
+    def run(self, decoders: Decoders) -> None:
         """Work until the queue says Stop and everything before it is sent."""
-        with Decoders(self._spec.placement.decoders) as decoders:
-            while not (self._stopping and self._idle):
-                self._take_leases()
-                self._start_decoding(decoders)
-                self._step()
-            self._flush()
+        while not (self._stopping and self._idle):
+            self._take_leases()
+            self._start_decoding(decoders)
+            self._step()
+        self._flush()
 
     @property
     def _idle(self) -> bool:
@@ -286,7 +306,8 @@ class Worker:
             elif self._spec.listed and failure.errno in GONE and item.key != item_key(item.path, *ABSENT):
                 gone = is_deleted(path)
         except Exception as failure:  # a bug or a full memory: the image may be fine, another attempt will tell
-            error = {"stage": "prepare", "type": type(failure).__name__, "message": f"{failure} ({_where(failure)})"}
+            kind, message = _named(failure)
+            error = {"stage": "prepare", "type": kind, "message": message}
         finally:
             self._pulse.pause((item.seq,))
             self._pulse.spent(stages.seconds)
@@ -509,9 +530,17 @@ def _fitting_batch(model: Model, place: placement.Placement) -> int:
 
 def _refusal(error: Exception) -> Refusal:
     """What must be known of an error; the frames of its traceback hold nothing any more."""
-    message = f"{error} ({_where(error)})"
+    kind, message = _named(error)
     traceback.clear_frames(error.__traceback__)
-    return Refusal(type(error).__name__, message, is_out_of_memory(error), is_device_lost(error))
+    return Refusal(kind, message, is_out_of_memory(error), is_device_lost(error))
+
+
+def _named(error: Exception) -> tuple[str, str]:
+    """Type and message of a failed row. What libraries raise where memory is refused has as many names as there are."""
+    message = f"{error} ({_where(error)})"
+    if shortage.is_out_of_memory(error):
+        return "MemoryError", f"not enough memory for this image: {message}"
+    return type(error).__name__, message
 
 
 def _where(error: BaseException) -> str:

@@ -350,6 +350,6 @@ def test_a_batch_outlives_its_follower(pair):
 
 
 def test_a_farm_without_room_for_it_works_and_cannot_be_followed(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(Broadcast, "create", classmethod(lambda *args: (_ for _ in ()).throw(OSError(28, "no room"))))
+    monkeypatch.setattr(Broadcast, "create", classmethod(lambda *_, **__: (_ for _ in ()).throw(OSError(28, ""))))
     assert farm.run(slow(source, tmp_path / "run", sleep_ms=0)).ok == 300
     assert not list(Path("/dev/shm").glob(f"{prefix_of(tmp_path / 'run')}*"))

@@ -8,7 +8,7 @@ import pytest
 from farm import placement
 from farm.config import WorkersConfig
 from farm.errors import ConfigError
-from farm.placement import Machine, Placement, inspect_machine, plan, usable_cores
+from farm.placement import Machine, Placement, inspect_machine, plan, shortfall, usable_cores
 
 GIB = 1 << 30
 
@@ -79,16 +79,22 @@ def test_this_machine_respects_its_affinity_mask():
     assert found.memory_bytes > 0
 
 
-def test_limits_of_a_parent_cgroup_bind(tmp_path, monkeypatch):
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
-    (tmp_path / "a" / "b" / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "a" / "memory.max").write_text("1000\n")
-    (tmp_path / "own").write_text("0::/a/b\n")
-    monkeypatch.setattr(placement, "CGROUP", tmp_path)
-    monkeypatch.setattr(placement, "PROC_CGROUP", tmp_path / "own")
-    found = inspect_machine(cuda=False)
-    assert (found.cpu_quota, found.memory_bytes) == (1.5, 1000)
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (machine(cores=2, memory_gib=8, quota=0.5), "0.5 of a CPU,"),
+        (machine(cores=2, memory_gib=1), "1024 MiB of memory,"),
+        (machine(cores=2, memory_gib=0, quota=0.25), "0.25 of a CPU and 0 MiB of memory,"),
+    ],
+)
+def test_less_than_one_worker_needs_makes_one_and_is_said(found, said):
+    assert len(plan(found, WorkersConfig())) == 1
+    assert f"may use {said} less than one worker" in shortfall(found, WorkersConfig())
+    assert shortfall(found, WorkersConfig(count=2)) is None, "what was asked for"
+
+
+def test_enough_for_one_worker_is_not_remarked():
+    assert shortfall(machine(cores=1, memory_gib=2, quota=1.0), WorkersConfig()) is None
 
 
 def test_apply_pins_this_process():

@@ -6,7 +6,9 @@ import secrets
 
 import pytest
 
+from farm import segments
 from farm.errors import SharedMemoryError
+from farm.heartbeat import Heartbeats
 from farm.ring import NO_SLOT, Ring
 
 
@@ -62,3 +64,43 @@ def test_no_room_is_refused_before_the_first_write(monkeypatch):
     with pytest.raises(SharedMemoryError, match="shm-size"):
         Ring.create(name)
     assert not os.path.exists(f"/dev/shm/{name}")
+
+
+@pytest.mark.parametrize("room", [16, 15, 7, 3, 2])
+def test_where_room_is_short_there_are_fewer_slots(monkeypatch, room):
+    def allocate(descriptor, start, size):
+        if size > room * 1024:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    ring = Ring.create(f"farm-test-{secrets.token_hex(4)}", slots=16, slot_bytes=1024)
+    assert ring.slots == max(slots for slots in (16, 8, 4, 2) if slots <= room)
+    ring.close()
+
+
+def test_room_is_left_for_the_semaphores_of_queues(monkeypatch):
+    monkeypatch.setattr(segments, "free_bytes", lambda: 5 * 1024 + 100)
+    ring = Ring.create(f"farm-test-{secrets.token_hex(4)}", slots=16, slot_bytes=1024, spare=1500)
+    assert ring.slots == 2
+    ring.close()
+
+
+def test_no_room_for_heartbeats_is_said(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(SharedMemoryError, match=r"no room for heartbeats: 1 KiB are needed, .* are free; .*shm-size"):
+        Heartbeats.create(f"farm-test-{secrets.token_hex(4)}", 3)
+
+
+def test_memory_of_one_process_is_attached_to_by_its_name_and_is_nowhere_else():
+    name = f"farm-test-{secrets.token_hex(4)}"
+    ring = Ring.create(name, 2, 64, local=True)
+    assert not os.path.exists(f"/dev/shm/{name}")
+    reader = Ring.attach(name, 2, 64)
+    assert bytes(reader.view(ring.put(b"hello"), 5)) == b"hello"
+    reader.close()
+    ring.close()
+    with pytest.raises(FileNotFoundError):
+        Ring.attach(name, 2, 64)

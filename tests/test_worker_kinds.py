@@ -1,16 +1,25 @@
 """The kinds of worker: what threads can and cannot survive. That rows are the same: engines/test_contract.py."""
 
+import itertools
+import os
+import signal
+import subprocess
+import sys
 import threading
 
+import psutil
 import pytest
 
 import farm
+import farm.roster
+import farm.store
 from farm import Farm
+from farm.collector import Collector
 from farm.errors import ModelError, WorkerError
 from farm.models import locked
 from farm.models.fake import FakeModel
 from farm.placement import Machine, plan
-from tests.faults.harness import POISON, Saboteur, config, pictures, rows, segments
+from tests.faults.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments
 
 KINDS = ("process", "thread", "locked")
 pytestmark = pytest.mark.timeout(180)
@@ -68,16 +77,107 @@ def test_an_initializer_that_fails_in_a_thread(source, tmp_path):
         run(source, tmp_path, "thread", {"fail_init": "no such device"})
 
 
-def test_the_collector_dies_under_threads(source, tmp_path):
-    def strike(saboteur, snapshot):
-        if snapshot.done > 20 and saboteur.kills < 2:
-            saboteur.strike("collector")
-
+@pytest.fixture
+def undisturbed(source, tmp_path):
+    """Rows of a run whose workers are processes."""
     run(source, tmp_path, "process")
-    saboteur = Saboteur(strike)
-    saboteur.run(config(source, tmp_path / "thread", {"sleep_ms": 5}, workers={"kind": "thread"}))
-    assert saboteur.kills == 2
-    assert rows(tmp_path / "thread") == rows(tmp_path / "process")
+    return rows(tmp_path / "process")
+
+
+@pytest.mark.parametrize("kind", ["thread", "locked"])
+def test_no_process_is_started_for_threads(source, tmp_path, undisturbed, kind):
+    """Nor is anything in shared memory but what others may follow."""
+    seen = set()
+
+    def look(saboteur, snapshot):
+        seen.update(name.rpartition("-")[2] for name in segments(tmp_path / kind))
+        seen.update(str(child.cmdline()) for child in psutil.Process().children() if child.pid not in before)
+
+    before = {child.pid for child in psutil.Process().children()}  # fork servers and trackers of other tests
+    Saboteur(look).run(config(source, tmp_path / kind, {"sleep_ms": 5}, workers={"kind": kind}))
+    assert seen <= {"broadcast"}
+    assert rows(tmp_path / kind) == undisturbed
+
+
+def test_a_collector_that_fails_among_threads_is_replaced(source, tmp_path, undisturbed, monkeypatch):
+    """Every third commit ends it, before or after the part is on disk. No row is lost or doubled."""
+    commits = itertools.count(1)
+
+    def commit(self, original=Collector.commit):
+        number = next(commits)
+        if number % 6 == 3:
+            raise ValueError("before")
+        original(self)
+        if number % 6 == 0:
+            raise ValueError("after")
+
+    monkeypatch.setattr(Collector, "commit", commit)
+    values = config(source, tmp_path / "thread", {"sleep_ms": 5}, workers={"kind": "thread"})
+    assert farm.run(values).restarts >= 2
+    assert rows(tmp_path / "thread") == undisturbed
+
+
+def test_a_collector_thread_that_was_given_up_makes_no_part(source, tmp_path, monkeypatch):
+    """It hangs in a disk that does not answer; the run ends without it, and another goes on there meanwhile."""
+    hanging, gone_on = threading.Event(), threading.Event()
+    at_work = []
+
+    def hang(table, sink, original=farm.store._write_table):
+        original(table, sink)
+        if not hanging.is_set():
+            hanging.set()
+            gone_on.wait(60)
+
+    def stop(saboteur, snapshot):
+        at_work.extend(thread for thread in threading.enumerate() if thread.name == "farm-collector")
+        if hanging.is_set():
+            saboteur.supervisor.interrupt(signal.SIGTERM)
+            saboteur.supervisor.interrupt(signal.SIGTERM)
+
+    monkeypatch.setattr(farm.store, "_write_table", hang)
+    monkeypatch.setattr(farm.roster, "JOIN_S", 0.1)
+    values = config(source, tmp_path / "thread", workers={"kind": "thread"})
+    assert Saboteur(stop).run(values).interrupted == "SIGTERM"
+    farm.run(values)
+    labelled = rows(tmp_path / "thread")
+    gone_on.set()
+    at_work[0].join(10)
+    assert rows(tmp_path / "thread") == labelled and len(labelled) == 120
+
+
+DAEMONIC = """
+import multiprocessing, sys
+import psutil
+
+def work():
+    from farm import Farm, run
+    assert multiprocessing.current_process().daemon
+    with Farm(model={model!r}, workers={{"kind": "thread", "count": 2, "devices": "cpu"}}) as farm:
+        assert sum(result.status == "ok" for result in farm.map({images!r})) == len({images!r})
+        children = psutil.Process().children()
+    assert run({values!r}).ok == 120
+    assert children == psutil.Process().children() == [], children
+    print("labelled", flush=True)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context({method!r}).Process(target=work, daemon=True)
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_threads_label_in_a_daemonic_process(source, tmp_path, method):
+    """A worker of a pool, or of a DataLoader: it may have no children."""
+    model = {"factory": "farm.models.fake:make", "args": {"pixels": True, "boxes": 1}}
+    values = config(source, tmp_path / "run", workers={"kind": "thread"})
+    script = tmp_path / "program.py"
+    images = [str(path) for path in sorted(source.iterdir())[:20]]
+    script.write_text(DAEMONIC.format(model=model, images=images, values=values, method=method))
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=environ)
+    assert (done.returncode, done.stdout) == (0, "labelled\n"), done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)

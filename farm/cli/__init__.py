@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import FrameType
 
+from farm import shortage
 from farm.errors import EXIT_FATAL, EXIT_SIGINT, EXIT_SIGTERM, EXIT_USAGE, FarmError
 from farm.version import VERSION
 
@@ -46,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return EXIT_USAGE
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's: it starts a thread a core, or ends the program
     try:
-        with _stopped_by_signals():
+        with _stopped_by_signals(), shortage.named():
+            shortage.check_command()
             return int(import_module(f"farm.cli.{args.command}").execute(args))
     except FarmError as error:
         for line in str(error).splitlines():

@@ -37,7 +37,7 @@ from farm.models.conversions import Executable
 from farm.models.packages import package_version
 from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
-from farm.placement import Machine, Placement, inspect_machine, plan
+from farm.placement import Machine, Placement, inspect_machine, plan, shortfall
 from farm.schema import task_of
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
@@ -143,10 +143,12 @@ def prepare(
     resolved, digest = _with_weights(config)
     config = config.model_copy(update={"model": resolved.model})
     source = source or open_source(config.source, stdin)
-    placements = plan(machine or inspect_machine(cuda=config.workers.devices != "cpu"), config.workers)
+    machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
+    placements = plan(machine, config.workers)
     executable = Executable(str(config.model.weights), backend_of(config.model, placements[0].device, many=False))
     implied = frozenset(f"{MODEL}{name}" for name in resolved.implied)
-    return Prepared(config, source, placements, digest, executable, resolved.origins, implied, resolved.notes)
+    notes = (*resolved.notes, *filter(None, [shortfall(machine, config.workers)]))
+    return Prepared(config, source, placements, digest, executable, resolved.origins, implied, notes)
 
 
 def backend_of(model: ModelConfig, device: str, many: bool) -> str:

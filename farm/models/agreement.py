@@ -16,7 +16,6 @@ Two objects are alike from 0 to 1, and match from LIKE on. What is measured besi
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from farm.allotment import usable_cpus
 from farm.config import ModelConfig
 from farm.models.sampled import readable
 
@@ -76,7 +76,7 @@ def predictions(config: ModelConfig, device: str, sample: Sequence[str]) -> dict
     """What the config finds, by path of a readable image."""
     from farm.models.yolo import YoloModel
 
-    model = YoloModel(config, device, os.cpu_count() or 1)
+    model = YoloModel(config, device, usable_cpus())
     found = {}
     for path, prepared, shape in readable(model, sample, model.reduced_side if config.decode == "reduced" else None):
         (result,) = model.predict([prepared], [shape])

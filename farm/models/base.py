@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from farm.shortage import is_out_of_memory as is_memory_refused
+
 
 class Model(Protocol):
     """The worker calls `prepare` in its decoding threads, and everything else from one thread.
@@ -77,7 +79,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Did the device (or the host) run out of memory? Known by name: torch is not imported for the question."""
     if type(error).__name__ == "AcceleratorError":
         return OUT_OF_MEMORY in str(error).lower()
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return is_memory_refused(error) or type(error).__name__ == "OutOfMemoryError"
 
 
 def is_device_lost(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from farm import child
+from farm import allotment, child
 from farm.child import STOP_SIGNALS
 from farm.config import ModelConfig
 from farm.models.agreement import compare
@@ -143,7 +143,7 @@ def prepared_images(config: ModelConfig, sample: Sequence[str]) -> list[np.ndarr
     from farm.models.yolo import YoloModel
 
     plain = config.model_copy(update={"precision": "fp32", "backend": "torch"})
-    model = YoloModel(plain, "cpu", os.cpu_count() or 1)
+    model = YoloModel(plain, "cpu", allotment.usable_cpus())
     return [prepared for _, prepared, _ in readable(model, sample, None)]
 
 

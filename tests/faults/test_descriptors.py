@@ -36,17 +36,18 @@ def names():
 
 def turns(work):
     """Descriptors after the first turn, when what belongs to the process as a whole is there, and after all."""
+    others = threads()  # that hang for ever, in another test's model
     work(0)
-    assert wait_for(lambda: threads() == 0, 10)
+    assert wait_for(lambda: threads() <= others, 10)
     before = names()
     for turn in range(1, TURNS):
         work(turn)
-    assert wait_for(lambda: threads() == 0, 10)
+    assert wait_for(lambda: threads() <= others, 10)
     return before, names()
 
 
 def threads():
-    return sum(thread.name.startswith(("farm-", "Queue")) for thread in threading.enumerate())
+    return {thread for thread in threading.enumerate() if thread.name.startswith(("farm-", "Queue"))}
 
 
 @pytest.mark.parametrize("kind", ["process", "thread"])

@@ -110,18 +110,33 @@ print(json.dumps([summary.ok, summary.failed, summary.exit_code, summary.failure
     assert "probably out of memory" in message
 
 
-def test_sixty_four_megabytes_of_shared_memory(source, undisturbed, tmp_path):
-    """What a container has by default is enough."""
-    values = tmp_path / "config.json"  # JSON is YAML
-    values.write_text(json.dumps(config(source, tmp_path / "run")))
-    mount = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$0" -m farm run "$1"'
-    command = ["unshare", "--mount", "sh", "-c", mount, sys.executable, str(values)]
+def run_with_shared_memory(size, values, tmp_path):
+    """`farm run` where /dev/shm holds so much."""
+    path = tmp_path / "config.json"  # JSON is YAML
+    path.write_text(json.dumps(values))
+    mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" -m farm run "$1"'
+    command = ["unshare", "--mount", "sh", "-c", mount, sys.executable, str(path)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
     if "unshare failed" in done.stderr or "mount:" in done.stderr:
         pytest.skip("no mount namespace can be made here")
+    return done
+
+
+@pytest.mark.parametrize(("size", "kind"), [("3m", "process"), ("4k", "thread")])
+def test_little_shared_memory_is_enough(source, undisturbed, tmp_path, size, kind):
+    """Room for a ring of two slots; and nothing, which threads can do with."""
+    done = run_with_shared_memory(size, config(source, tmp_path / "run", workers={"kind": kind}), tmp_path)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "run") == undisturbed
+
+
+def test_too_little_shared_memory_is_one_line(source, tmp_path):
+    done = run_with_shared_memory("1m", config(source, tmp_path / "run"), tmp_path)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "for the ring of results: 2.1 MiB are needed, 1020 KiB of 1.0 MiB are free" in line
+    assert "--shm-size=256m" in line and "workers.kind=thread" in line
 
 
 def test_a_worker_frozen_while_it_sends(tmp_path):

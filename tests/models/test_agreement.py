@@ -205,7 +205,7 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
 
         monkeypatch.setattr(conversions._Work, "_in_a_process", answer)
         monkeypatch.setattr(
-            "os.cpu_count", lambda: 1
+            "farm.models.agreement.usable_cpus", lambda: 1
         )  # threads that wait for a core that is busy cost more than they give
         config = ModelConfig(weights=str(right), imgsz=SIZE, max_det=20, iou=1.0)  # no box hides another
         request = Request(config, weights_digest(str(right)), "onnxruntime", "cpu", sample)

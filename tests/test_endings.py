@@ -1,0 +1,37 @@
+"""What ended a child, in words: the kernel for want of memory, somebody, or itself."""
+
+import signal
+
+import pytest
+
+from farm.child import EXIT_NO_MEMORY
+from farm.endings import OomKills, describe_exit
+
+
+@pytest.mark.parametrize(
+    ("code", "starved", "words"),
+    [
+        (1, False, "exit code 1"),
+        (255, False, "exit code 255"),
+        (-signal.SIGSEGV, False, "SIGSEGV"),
+        (-signal.SIGKILL, False, "SIGKILL, by somebody or a job system: the kernel counts no kill for want of memory"),
+        (-signal.SIGKILL, True, "SIGKILL, by the kernel for want of memory: "),
+        (EXIT_NO_MEMORY, False, "MemoryError, not enough memory: "),
+        (None, True, "fork server killed, by the kernel for want of memory: "),
+        (None, False, "fork server killed, by somebody"),
+    ],
+)
+def test_endings_in_words(code, starved, words):
+    said = describe_exit(code, starved)
+    assert said.startswith(words)
+    assert starved or code == EXIT_NO_MEMORY or said == words
+
+
+def test_a_kill_for_want_of_memory_explains_what_dies_with_it():
+    count = [7]
+    kills = OomKills(lambda: count[0])
+    assert not kills.has_struck(100.0), "those before are others'"
+    count[0] = 8
+    assert kills.has_struck(101.0)
+    assert kills.has_struck(103.0), "another worker, whose death is noticed a little later"
+    assert not kills.has_struck(200.0)
