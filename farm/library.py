@@ -39,15 +39,15 @@ from farm.keys import KeySet
 from farm.messages import Item
 from farm.place_errors import Patience
 from farm.results import ImageError, ImageResult
-from farm.schema import STATUS_OK, failed_batch
+from farm.schema import STATUS_OK
 from farm.scratch import SPOOL, Scratch
 from farm.sources.base import Entry, Source, item_key
-from farm.spool import Spool, UnreadableImage
+from farm.spool import Spool
 from farm.storage import CONVERTED_DIR
 from farm.store import RunStore
-from farm.supervisor import NO_WORKER, Supervisor
+from farm.streams import Order, batch_of, line_of, with_paths
+from farm.supervisor import Supervisor
 
-Order = Literal["input", "completed"]
 OnError = Literal["return", "raise"]
 Deliver = Callable[[list[tuple[Any, Any]]], None]
 
@@ -154,7 +154,7 @@ class Farm:
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}
         self._numbers = itertools.count()
-        self._spool = Spool(f"{SPOOL}{prefix}images", Path(self._folder) / "spool")
+        self._spool = Spool(f"{SPOOL}{prefix}images", Path(self._folder) / "spool", self._config.limits.max_pixels)
         self._failure: BaseException | None = None
         self._supervisor: Supervisor | None = None
         self._closing = False
@@ -210,19 +210,19 @@ class Farm:
         return future
 
     def map(
-        self, items: Iterable[Any], order: Order = "completed", on_error: OnError = "return"
+        self, items: Iterable[Any], order: Order = "input", on_error: OnError = "return"
     ) -> Iterator[ImageResult]:
-        """Results of all items, as they come or in the order of the items. Lazy on both sides.
+        """Results of all items in their order, or as they come ("completed"). Lazy on both sides.
 
         No more items are taken than keep the workers busy for half a second (six batches a worker where that is more),
-        and none while nobody asks for results. With `on_error="raise"` a failed image raises ImageError.
+        and none while nobody asks for results. In their order results wait for the slowest before them: with
+        "completed" nobody does. What is no image is a failed result; with `on_error="raise"` one raises ImageError.
         """
         _check_choices(items, order, on_error)
-        results = self._ordered(items) if order == "input" else (result for _, result in self._stream(items))
-        return (_let_through(result, on_error) for result in results)
+        return (_let_through(result, on_error) for some in self._results(items, order) for result in some)
 
     def amap(
-        self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "completed", on_error: OnError = "return"
+        self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "input", on_error: OnError = "return"
     ) -> AsyncIterator[ImageResult]:
         """As `map`, for `async for`; `items` may be asynchronous too. Leaving it early cancels what is on its way."""
         _check_choices(items, order, on_error)
@@ -242,23 +242,20 @@ class Farm:
         finally:
             waiting.cancel()
 
-    def batches(self, items: Iterable[Any], on_error: OnError = "return") -> Iterator[pa.RecordBatch]:
-        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB, as they come.
+    def batches(
+        self, items: Iterable[Any], order: Order = "input", on_error: OnError = "return"
+    ) -> Iterator[pa.RecordBatch]:
+        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB. All have one schema.
 
         `path` is the item's path as it was given, or its key: that of a pair, the number of an image that is no file.
-        A batch holds what one message of a worker held; rows of other callers of the same farm are left out.
+        A batch holds what was there when it was asked for; rows of other callers of the same farm are left out.
         """
-        _check_choices(items, "completed", on_error)
-        return self._batches(items, on_error)
+        _check_choices(items, order, on_error)
+        return self._batches(items, order, on_error)
 
-    def _batches(self, items: Iterable[Any], on_error: OnError) -> Iterator[pa.RecordBatch]:
-        for same, group in itertools.groupby(self._stream(items), key=lambda pair: id(pair[1]._batch)):
-            results = [_let_through(result, on_error) for _, result in group]
-            rows = [result._row for result in results]
-            batch = results[0]._batch
-            whole = rows == list(range(batch.num_rows))
-            del same
-            yield _with_paths(batch if whole else batch.take(pa.array(rows)), [str(result.key) for result in results])
+    def _batches(self, items: Iterable[Any], order: Order, on_error: OnError) -> Iterator[pa.RecordBatch]:
+        for results in self._results(items, order):
+            yield from batch_of([_let_through(result, on_error) for result in results])
 
     def run(self, config: Any, overrides: Iterable[str] = ()) -> Any:
         """`farm.run`: label a whole source into a run directory, with processes of its own. Returns its Summary."""
@@ -283,11 +280,7 @@ class Farm:
             raise WorkerError("a Farm does not survive a fork: its workers are the parent's; make one in the child")
         self._check_open()
         number = next(self._numbers)
-        try:
-            key, path, spooled = self._spool.place(item, number)
-        except UnreadableImage as error:
-            self._refuse(error, number, deliver, token)
-            return
+        key, path, spooled = self._spool.place(item, number)
         shown = str(key) if spooled else path
         entry = Entry(path if path.startswith("/") else os.path.join(os.getcwd(), path), number, 0)
         try:
@@ -306,14 +299,6 @@ class Farm:
     def _check_open(self) -> None:
         if self._closing or self._failure is not None:
             raise self._failure or FarmError("the farm is closed")
-
-    def _refuse(self, error: UnreadableImage, number: int, deliver: Deliver, token: Any) -> None:
-        """A result at once for an image that could not even be given to a worker."""
-        key = number if error.key is None else error.key
-        reason = {"stage": "decode", "type": error.kind, "message": str(error)}
-        hashed = item_key(str(key), number, 0)
-        batch = failed_batch(self.task or "detect", [hashed], [str(key)], [reason], attempts=1, worker=NO_WORKER)
-        deliver([(token, ImageResult(batch, 0, key, str(key), self.names))])
 
     def _wanted(self, items: list[Item]) -> list[Item]:
         """In the supervisor's thread, before they are leased: those whose futures were not cancelled."""
@@ -381,7 +366,7 @@ class Farm:
         with self._lock:
             found = [self._pending.get(key) for key in batch["key"].to_pylist()]
         paths = zip(found, batch["path"].to_pylist(), strict=True)
-        return _with_paths(batch, [p.path if p is not None and p.spooled else path for p, path in paths])
+        return with_paths(batch, [p.path if p is not None and p.spooled else path for p, path in paths])
 
     def _arrived(self, batch: pa.RecordBatch) -> None:
         """In the supervisor's thread: a batch, copied out of the ring once. Each row goes to who waits for it.
@@ -413,38 +398,32 @@ class Farm:
         first = AHEAD_BATCHES * sum(place.batch for place in self._prepared.placements)
         return waiting < max(first, min(AHEAD_ITEMS, int(self._rate * AHEAD_S))) and not self._spool.full
 
-    def _stream(self, items: Iterable[Any], held: Callable[[], int] = lambda: 0) -> Iterator[tuple[int, ImageResult]]:
+    def _results(self, items: Iterable[Any], order: Order) -> Iterator[list[ImageResult]]:
+        """Results in that order, as many at a time as are there."""
+        line = line_of(order)
+        for arrived in self._arrivals(items, line.__len__):
+            if ready := line.pass_on(arrived):
+                yield ready
+
+    def _arrivals(self, items: Iterable[Any], held: Callable[[], int]) -> Iterator[list[tuple[int, ImageResult]]]:
         """(index, result) as they come. `held`: how many of them the caller keeps back; they count as waiting."""
         arrived: SimpleQueue[list[tuple[int, Any]]] = SimpleQueue()
-        ready: deque[tuple[int, Any]] = deque()
         source = enumerate(items)
         waiting, more = 0, True
         while more or waiting:
-            while more and (not waiting or (not ready and self._has_room(waiting + held()) and arrived.empty())):
+            while more and (not waiting or (self._has_room(waiting + held()) and arrived.empty())):
                 index, item = next(source, (-1, None))
                 more = index >= 0
                 if more:
                     self._put(item, arrived.put, index)
                     waiting += 1
-                else:
-                    break
             if waiting:
-                if not ready:
-                    ready.extend(arrived.get())
-                index, result = ready.popleft()
-                waiting -= 1
-                if isinstance(result, BaseException):
-                    raise result
-                yield index, result
-
-    def _ordered(self, items: Iterable[Any]) -> Iterator[ImageResult]:
-        early: dict[int, ImageResult] = {}
-        due = 0
-        for index, result in self._stream(items, lambda: len(early)):
-            early[index] = result
-            while due in early:
-                yield early.pop(due)
-                due += 1
+                pairs = arrived.get()
+                waiting -= len(pairs)
+                for _, result in pairs:
+                    if isinstance(result, BaseException):
+                        raise result
+                yield pairs
 
 
 _living: weakref.WeakSet[Farm] = weakref.WeakSet()
@@ -475,13 +454,6 @@ def _settle(pairs: list[tuple[Future[ImageResult], Any]]) -> None:
                 future.set_exception(result)
             else:
                 future.set_result(result)
-
-
-def _with_paths(batch: pa.RecordBatch, paths: list[str]) -> pa.RecordBatch:
-    """The batch with paths as the caller gave them."""
-    at = batch.schema.get_field_index("path")
-    shown = pa.array([path.encode("utf-8", "replace").decode() for path in paths], pa.string())
-    return batch.set_column(at, batch.schema.field(at), shown)
 
 
 async def _asynchronous(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

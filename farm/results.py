@@ -115,9 +115,9 @@ class ImageResult:
         polygons = self._list("polygons")
         if polygons is None:
             return None
-        offsets, points = polygons.offsets.to_numpy(), polygons.values
+        offsets, points = polygons.offsets.to_numpy(), polygons.flatten()  # `values` would be the whole batch's
         both = np.stack([points.field(0).to_numpy(), points.field(1).to_numpy()], axis=1)
-        return [both[start:end] for start, end in pairwise(offsets)]
+        return [both[start:end] for start, end in pairwise(offsets - offsets[:1])]
 
     @cached_property
     def keypoints(self) -> np.ndarray | None:
