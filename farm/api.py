@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from farm import engines, exports, storage
-from farm.config import FarmConfig, load, validate
+from farm.config import FarmConfig, expanded, from_mapping, load, validate
 from farm.engines import settling
 from farm.engines.local import Hooks, Prepared
-from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
+from farm.errors import EXIT_DONE, EXIT_QUARANTINED, ConfigError, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
 from farm.keys import KeySet
 from farm.models.backends import faster
@@ -32,7 +32,7 @@ EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 
 def run(
     config: str | Path | Mapping[str, Any] | FarmConfig,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
     hooks: Hooks | None = None,
     stdin: BinaryIO | None = None,
     source: Source | None = None,
@@ -93,13 +93,20 @@ def _label(
     return summary
 
 
-def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Sequence[str] = ()) -> FarmConfig:
-    """The config in any of the forms that `run` takes."""
+def as_config(
+    config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Iterable[str] = ()
+) -> FarmConfig:
+    """The config in any of the forms that `run` takes, with the overrides applied. Raises ConfigError."""
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides are a list, of strings such as workers.count=4: write [{overrides!r}]")
+    overrides = list(overrides)
     if isinstance(config, FarmConfig):
-        return config
+        return from_mapping(config.model_dump(), overrides) if overrides else config
     if isinstance(config, Mapping):
-        return validate(config)
-    return load(config, overrides)
+        return from_mapping(config, overrides)
+    if not isinstance(config, (str, Path)):
+        raise ConfigError(f"a {type(config).__name__} is no config; give a YAML file's path, a mapping or a FarmConfig")
+    return load(expanded(config), overrides)
 
 
 def export_all(store: RunStore, formats: Sequence[str]) -> dict[str, ExportReport]:

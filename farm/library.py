@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import difflib
+import glob
 import itertools
 import logging
 import os
@@ -27,7 +29,7 @@ from multiprocessing import current_process
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import pyarrow as pa
 
@@ -69,7 +71,7 @@ class Pending:
     key: Any
     path: str
     file: str
-    spooled: int
+    spooled: int | None
     future: Future[ImageResult] | None
 
 
@@ -119,7 +121,8 @@ class Farm:
     `limits` as a mapping. Outside a `with` block, call `close`: workers live until then, or until the program ends.
 
     An item is a path, encoded `bytes`, a BGR array (H, W, 3) uint8, a PIL image, or a pair
-    `(key, item)` whose key comes back in the result. Threads may share a farm. Workers start with the first item.
+    `(key, item)` whose key comes back in the result: without one that is the path, or the number of an image that is no
+    file. What is no image is a failed result. Threads may share a farm. Workers start with the first item.
 
     `name` is unique on the machine; another process gives it to `farm.attach`, and follows the results from the first
     item on. `path` is absolute there, and the key of images that are no files.
@@ -134,7 +137,7 @@ class Farm:
         self._thread: threading.Thread | None = None
         values = {
             "source": "-",
-            "model": _model_section(model),
+            "model": dict(model) if isinstance(model, Mapping) else {"weights": model},
             "workers": dict(workers) if isinstance(workers, Mapping) else {"count": workers},
             "output": {"dir": self._folder, "exports": []},
             "commit": COMMIT,
@@ -261,7 +264,7 @@ class Farm:
         """`farm.run`: label a whole source into a run directory, with processes of its own. Returns its Summary."""
         from farm.api import run
 
-        return run(config, list(overrides))
+        return run(config, overrides)
 
     def processes(self) -> dict[str, int]:
         """Process ids of the farm's children by role, for monitoring."""
@@ -281,7 +284,7 @@ class Farm:
         self._check_open()
         number = next(self._numbers)
         key, path, spooled = self._spool.place(item, number)
-        shown = str(key) if spooled else path
+        shown = path if spooled is None else str(key)
         entry = Entry(path if path.startswith("/") else os.path.join(os.getcwd(), path), number, 0)
         try:
             with self._lock:
@@ -291,7 +294,7 @@ class Farm:
                 self._pending[item_key(*entry)] = Pending(deliver, token, key, shown, path, spooled, future)
                 self._cancellable = self._cancellable or future is not None
         except BaseException:
-            if spooled:
+            if spooled is not None:
                 self._spool.remove(path, spooled)
             raise
         self._feed.put(entry)
@@ -316,7 +319,7 @@ class Farm:
                 return True
         with self._lock:
             self._pending.pop(key, None)
-        if pending.spooled:
+        if pending.spooled is not None:
             self._spool.remove(pending.file, pending.spooled)
         return False
 
@@ -366,7 +369,7 @@ class Farm:
         with self._lock:
             found = [self._pending.get(key) for key in batch["key"].to_pylist()]
         paths = zip(found, batch["path"].to_pylist(), strict=True)
-        return with_paths(batch, [p.path if p is not None and p.spooled else path for p, path in paths])
+        return with_paths(batch, [p.path if p is not None and p.spooled is not None else path for p, path in paths])
 
     def _arrived(self, batch: pa.RecordBatch) -> None:
         """In the supervisor's thread: a batch, copied out of the ring once. Each row goes to who waits for it.
@@ -379,7 +382,7 @@ class Farm:
             found = [self._pending.pop(key, None) for key in keys]
         awaited = [(row, pending) for row, pending in enumerate(found) if pending is not None]
         for _, pending in awaited:
-            if pending.spooled:
+            if pending.spooled is not None:
                 self._spool.remove(pending.file, pending.spooled)
         names = self.names
         _deliver((pending, ImageResult(batch, row, pending.key, pending.path, names)) for row, pending in awaited)
@@ -502,12 +505,24 @@ class _Awaited:
 
 
 def _check_choices(items: Any, order: str, on_error: str) -> None:
-    if isinstance(items, (str, bytes, os.PathLike)) or hasattr(items, "__array_interface__"):
-        raise ConfigError(f"one {type(items).__name__} is no list of items; give [item], or call submit(item)")
-    if order not in ("input", "completed"):
+    if isinstance(items, (str, bytes, bytearray, memoryview, os.PathLike)) or hasattr(items, "__array_interface__"):
+        raise ConfigError(_one_of(items))
+    if not any(hasattr(items, name) for name in ("__iter__", "__aiter__", "__getitem__")):
+        raise ConfigError(f"a {type(items).__name__} is no list of items; give a list or a generator of them")
+    if order not in get_args(Order):
         raise ConfigError(f"order is input or completed, not {order!r}")
     if on_error not in ("return", "raise"):
         raise ConfigError(f"on_error is return or raise, not {on_error!r}")
+
+
+def _one_of(item: Any) -> str:
+    """What to write in place of one item, or of a folder."""
+    name = type(item).__name__
+    if isinstance(item, (str, os.PathLike)) and os.path.isdir(item):
+        return f'a folder is no list of items; give its files: Path({os.fspath(item)!r}).rglob("*.jpg"), or call farm.run'
+    if isinstance(item, str) and glob.has_magic(item):
+        return f"a pattern is no list of items; give its files: glob.iglob({item!r})"
+    return f"one {name} is no list of items; give [item], or call submit(item)"
 
 
 def _let_through(result: ImageResult, on_error: str) -> ImageResult:
@@ -516,19 +531,23 @@ def _let_through(result: ImageResult, on_error: str) -> ImageResult:
     return result
 
 
-def _model_section(model: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    section = dict(model) if isinstance(model, Mapping) else {"weights": str(model)}
-    if isinstance(section.get("weights"), (str, Path)):
-        section["weights"] = os.path.expanduser(section["weights"])
-    return section
-
-
 def _check_sections(sections: Mapping[str, Any]) -> None:
     """A farm has no source and writes nothing: the sections about those are for whole runs."""
     for name in sorted(set(sections) - {"limits"}):
         if name in FarmConfig.model_fields:
             raise ConfigError(f"Farm labels what it is given and writes nothing: `{name}` is for farm.run")
-        raise ConfigError(f"Farm takes model, workers and limits, not {name!r}")
+        raise ConfigError(f"Farm takes model, workers and limits, not {name!r}{_where_it_belongs(name, sections[name])}")
+
+
+def _where_it_belongs(name: str, value: Any) -> str:
+    """What to write where an option of a section stands beside the sections."""
+    written = {"model": '"weights": ...', "workers": '"count": ...', "limits": ""}
+    for section, first in written.items():
+        if name in FarmConfig.model_fields[section].annotation.model_fields:  # type: ignore[union-attr]
+            options = ", ".join(filter(None, [first if first != f'"{name}": ...' else "", f'"{name}": {value!r}']))
+            return f"; write {section}={{{options}}}"
+    near = difflib.get_close_matches(name, written, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _check_precision(config: FarmConfig) -> None:

@@ -16,7 +16,8 @@ MESSAGE_CHARS = 2000  # of what somebody else's code said about its image
 
 def refusal(kind: str, message: str) -> bytes:
     """The file's content. `kind`: the type of the row's error."""
-    return json.dumps([kind, message[:MESSAGE_CHARS]]).encode()
+    whole = message[:MESSAGE_CHARS].encode("utf-8", "replace").decode()  # a row holds no half of a character
+    return json.dumps([kind, whole]).encode()
 
 
 def read_refusal(data: bytes) -> DecodeError:

@@ -59,7 +59,10 @@ class ObbArrays:
 
 
 class ImageResult:
-    """A row of a batch. `key` is the caller's own, where one was given, and the path or index elsewhere."""
+    """A row of a batch. `key` is the caller's own, where one was given, and the path or number of the item elsewhere.
+
+    `path` is as it was given; of an image that is no file it is the key, as text.
+    """
 
     def __init__(self, batch: pa.RecordBatch, row: int, key: Any, path: str, names: Mapping[int, str]) -> None:
         self._batch = batch

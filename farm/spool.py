@@ -58,12 +58,12 @@ class Spool:
     def full(self) -> bool:
         return self._held >= FULL_BYTES
 
-    def place(self, item: Any, number: int) -> tuple[Any, str, int]:
-        """(key, path, bytes spooled) of an item. Raises OutputError where there is no room for it."""
+    def place(self, item: Any, number: int) -> tuple[Any, str, int | None]:
+        """(key, path, bytes spooled; None: it is a file) of an item. Raises OutputError where there is no room for it."""
         key, image = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
         if isinstance(image, (str, os.PathLike)):
             path = os.fsdecode(image)
-            return path if key is None else key, path, 0
+            return path if key is None else key, path, None
         try:
             data, suffix = _encoded(image, self._max_pixels)
         except _Refused as error:
