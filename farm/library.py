@@ -10,7 +10,6 @@ they are labelled, or in that folder where there is little of it. What a killed 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import difflib
 import glob
@@ -25,7 +24,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from multiprocessing import current_process
+from multiprocessing import util
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -59,6 +58,7 @@ AHEAD_BATCHES = 6  # of each worker, before the rate is known
 RATE_MEMORY = 0.8
 COMMIT = {"images": 256, "seconds": 0.05}  # nothing is written; how soon the farm forgets what it has delivered
 STOP_S = 30.0
+CLOSE_FIRST = 100  # before multiprocessing's own finalizers, and before it waits for children
 _log = logging.getLogger("farm")
 
 
@@ -167,7 +167,8 @@ class Farm:
         self._done = 0
         self.names: Mapping[int, str] = {}
         self.task: str | None = None
-        _living.add(self)
+        # by multiprocessing, whose own children do nothing else at their end, and which waits for the farm's then
+        self._at_end = util.Finalize(None, _close, (weakref.ref(self),), exitpriority=CLOSE_FIRST)
 
     # Life
 
@@ -198,7 +199,7 @@ class Farm:
         self._spool.close()
         self._prepared.executable.release()
         self._scratch.close()
-        _living.discard(self)
+        self._at_end.cancel()
 
     # Work
 
@@ -324,8 +325,6 @@ class Farm:
         return False
 
     def _start(self) -> None:
-        if current_process().daemon:
-            raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
         self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
         self._thread.start()
 
@@ -429,14 +428,10 @@ class Farm:
                 yield pairs
 
 
-_living: weakref.WeakSet[Farm] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """A program that ends without leaving its block."""
-    for farm in list(_living):
-        farm.close()
+def _close(farm: weakref.ref[Farm]) -> None:
+    """At the end of a process that has not left its block."""
+    if (left := farm()) is not None:
+        left.close()
 
 
 def _deliver(results: Iterable[tuple[Pending, Any]]) -> None:

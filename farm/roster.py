@@ -27,6 +27,7 @@ from typing import Any
 from farm import collector, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
+from farm.daemonic import children_allowed
 from farm.deadlines import Late, Vigil
 from farm.errors import WorkerError
 from farm.forks import keep_from_forks, no_fork
@@ -303,11 +304,9 @@ class Roster:
         return leases
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> ChildProcess:
-        if multiprocessing.current_process().daemon:
-            raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
         # spawn hands over the end of a pipe that is this process's for a moment; a fork server says itself what ended
         alone = no_fork if self._context.get_start_method() == "spawn" else contextlib.nullcontext
-        with _starting, signals_blocked(), environment_set(self._environment), _no_main(), alone():
+        with _starting, signals_blocked(), environment_set(self._environment), _no_main(), children_allowed(), alone():
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:

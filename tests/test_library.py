@@ -621,7 +621,6 @@ if not child:
     except farm.FarmError as error:
         print(error, flush=True)
     farm_.close()
-    farm.library._close_all()
     os._exit(0)
 os.waitpid(child, 0)
 print(len(list(farm_.map(["c.jpg", "d.jpg"]))))
@@ -767,7 +766,7 @@ if __name__ == "__main__":
     assert out.strip() == "ok", err
 
 
-def test_not_the_main_thread_and_a_daemonic_process(tmp_path):
+def test_not_the_main_thread():
     results = []
 
     def work():
@@ -778,18 +777,3 @@ def test_not_the_main_thread_and_a_daemonic_process(tmp_path):
     thread.start()
     thread.join(60)
     assert len(results) == 20
-    text = f"""
-import multiprocessing, farm
-def work():
-    try:
-        with farm.Farm(model={{"factory": "{FAKE}"}}, workers=1) as f:
-            f.submit("a.jpg").result()
-    except farm.FarmError as error:
-        print(error)
-if __name__ == "__main__":
-    process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
-    process.start()
-    process.join()
-"""
-    out, _ = script(tmp_path, text).communicate(timeout=60)
-    assert "a daemonic process cannot start workers" in out
