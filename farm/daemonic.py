@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from multiprocessing import process as processes
 from typing import Any
 
+from farm.forks import undone
+
 DAEMON, AUTHKEY = "daemon", "authkey"  # in what a process knows of itself
 
 
@@ -22,11 +24,13 @@ def children_allowed() -> Iterator[None]:
     """
     config: dict[str, Any] = processes.current_process()._config  # type: ignore[attr-defined]
     before = {name: config[name] for name in (DAEMON, AUTHKEY) if name in config}
-    config[DAEMON] = False
-    if AUTHKEY in before:
-        config[AUTHKEY] = processes.AuthenticationString(before[AUTHKEY])  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        config.pop(DAEMON)
+
+    def restore() -> None:
+        config.pop(DAEMON, None)
         config.update(before)
+
+    with undone(restore):
+        config[DAEMON] = False
+        if AUTHKEY in before:
+            config[AUTHKEY] = processes.AuthenticationString(before[AUTHKEY])  # type: ignore[attr-defined]
+        yield

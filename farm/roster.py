@@ -15,8 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import popen_forkserver, popen_spawn_posix, queues, spawn, synchronize  # noqa: F401  # in no thread
 from multiprocessing import process as processes
-from multiprocessing import spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -30,7 +30,7 @@ from farm.child import STOP_SIGNALS
 from farm.daemonic import children_allowed
 from farm.deadlines import Late, Vigil
 from farm.errors import WorkerError
-from farm.forks import keep_from_forks, no_fork
+from farm.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 from farm.messages import Attach, Lease, Stop
 from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
@@ -45,7 +45,7 @@ FORK_SERVER_WAIT_S = 0.2
 UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
 FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
-_starting = threading.Lock()  # a start changes what belongs to the whole process, and a program may have several farms
+_starting = lock_of_each_process()  # a start changes what belongs to the whole process, and a program may have several farms
 
 
 class ChildProcess:
@@ -56,6 +56,8 @@ class ChildProcess:
 
     def __init__(self, process: BaseProcess) -> None:
         self._process: BaseProcess | None = process
+        # a fork that ends would end it, and wait for it in vain: it is no child of that
+        keep_from_forks(process, processes._children.discard)  # type: ignore[attr-defined]
         self._exitcode: int | None = None
         self._asking = threading.Lock()
         self.pid = process.pid
@@ -346,15 +348,17 @@ def signals_blocked() -> Iterator[None]:
 def environment_set(values: Mapping[str, str]) -> Iterator[None]:
     """Children, and the fork server that is started with the first of them, inherit these variables."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+    with undone(restore):
+        os.environ.update(values)
+        yield
 
 
 @contextlib.contextmanager
@@ -370,11 +374,9 @@ def _no_main() -> Iterator[None]:
         ours = threading.get_ident() == mine
         return {key: value for key, value in data.items() if not (ours and key.startswith("init_main_from"))}
 
-    spawn.get_preparation_data = without_main  # type: ignore[assignment]
-    try:
+    with undone(lambda: setattr(spawn, "get_preparation_data", prepare)):
+        spawn.get_preparation_data = without_main  # type: ignore[assignment]
         yield
-    finally:
-        spawn.get_preparation_data = prepare
 
 
 def kill(process: ChildProcess | ThreadWorker) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import multiprocessing
 import os
 import threading
@@ -20,12 +21,12 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 from farm import storage
-from farm.forks import keep_from_forks, no_fork
+from farm.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
-_attaching = threading.Lock()
-_naming = threading.Lock()
+_attaching = lock_of_each_process()
+_naming = lock_of_each_process()
 
 
 def prefix_of(folder: Path) -> str:
@@ -64,11 +65,9 @@ def attach(name: str) -> shared_memory.SharedMemory:
             if threading.get_ident() != attacher:
                 register(name, rtype)
 
-        resource_tracker.register = register_for_others
-        try:
+        with undone(lambda: setattr(resource_tracker, "register", register)):
+            resource_tracker.register = register_for_others
             segment = shared_memory.SharedMemory(name=name)
-        finally:
-            resource_tracker.register = register
     if os.fstat(segment._fd).st_uid != os.geteuid():  # type: ignore[attr-defined]
         segment.close()
         raise PermissionError(errno.EPERM, "it is another user's", name)
@@ -100,12 +99,9 @@ def semaphores_named(prefix: str) -> Iterator[None]:
     """Semaphores of queues made meanwhile begin with `prefix`; multiprocessing would give them names of chance."""
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     with _naming:
-        before = config["semprefix"]
-        config["semprefix"] = f"/{prefix}"
-        try:
+        with undone(functools.partial(config.update, semprefix=config["semprefix"])):
+            config["semprefix"] = f"/{prefix}"
             yield
-        finally:
-            config["semprefix"] = before
 
 
 def leftovers(prefix: str) -> list[str]:

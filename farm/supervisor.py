@@ -33,7 +33,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import broadcast, care, segments, storage
+from farm import broadcast, care, segments, storage, tally
 from farm.broadcast import Broadcast
 from farm.care import CHECK_S
 from farm.collector import CollectorSpec
@@ -243,6 +243,7 @@ class Supervisor:
             self._start_collector()
         for worker in range(len(self._job.placements)):
             self._start_worker(worker)
+        tally.prepare()
 
     def _turn(self) -> None:
         self._watch.turn(TURN_S)

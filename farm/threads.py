@@ -14,11 +14,13 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from farm import worker
 from farm.config import ModelConfig
 from farm.deadlines import BEAT_S
+from farm.forks import lock_of_each_process, no_fork
 from farm.heartbeat import Heartbeats
 from farm.messages import Stop
 from farm.models import load_model
@@ -51,7 +53,7 @@ class LeaseQueue:
         self._queue.put(Stop())
 
 
-_loading = threading.Lock()  # of all farms in this process: Ultralytics changes modules while it loads
+_loading = lock_of_each_process()  # of all farms in this process: Ultralytics changes modules while it loads
 
 
 class ModelLoader:
@@ -69,6 +71,9 @@ class ModelLoader:
 
     def __call__(self, config: ModelConfig, device: str, threads: int, digest: str | None) -> Model:
         with _loading:
+            if config.weights is not None:
+                with no_fork():
+                    import_module("farm.models.yolo")  # seconds, and what is half imported stays so in a fork
             if not self._shared:
                 return load_model(config, device, threads, digest)
             if device not in self._models:
