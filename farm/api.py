@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import engines, exports, storage
+from farm import engines, exports, interrupts, storage
 from farm.config import FarmConfig, expanded, from_mapping, load, validate
 from farm.engines import settling
 from farm.engines.local import Hooks, Prepared
@@ -47,10 +47,18 @@ def run(
     """
     began_s = time.monotonic()
     config = as_config(config, overrides)
+    with interrupts.raised_once():
+        return _run(config, hooks or Hooks(), stdin, source, began_s, convert_timeout_s)
+
+
+def _run(
+    config: FarmConfig, hooks: Hooks, stdin: BinaryIO | None, source: Source | None, began_s: float,
+    convert_timeout_s: float,
+) -> Summary:  # fmt: skip
     prepared = engines.load(config.engine).prepare(config, stdin, source)
     store = RunStore.open(prepared.config.output.dir)
     try:
-        return _label(prepared, store, hooks or Hooks(), None, began_s, convert_timeout_s)
+        return _label(prepared, store, hooks, None, began_s, convert_timeout_s)
     finally:
         store.close()
 
@@ -60,7 +68,11 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
 
     Raises OutputError where `run_dir` is no run, SourceError where none of its images has failed.
     """
-    began_s = time.monotonic()
+    with interrupts.raised_once():
+        return _retry(run_dir, hooks or Hooks(), time.monotonic())
+
+
+def _retry(run_dir: str | Path, hooks: Hooks, began_s: float) -> Summary:
     described = RunStore.view(run_dir).describe()
     if "config" not in described:
         raise OutputError(f"{run_dir} has no run.json with the config of its run; run it again instead")
@@ -71,7 +83,7 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
         prepared = engines.load(config.engine).prepare(config, source=source)
-        return _label(prepared, store, hooks or Hooks(), KeySet(), began_s)
+        return _label(prepared, store, hooks, KeySet(), began_s)
     finally:
         store.close()
 

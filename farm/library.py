@@ -32,7 +32,7 @@ from typing import Any, Literal, Self, get_args
 
 import pyarrow as pa
 
-from farm import segments
+from farm import interrupts, segments
 from farm.config import FarmConfig, validate
 from farm.engines import local, settling
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
@@ -147,8 +147,9 @@ class Farm:
             self._config: FarmConfig = validate(values)
             self._feed = Feed()
             _check_precision(self._config)
-            prepared = local.prepare(self._config, source=self._feed)
-            self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED_DIR)
+            with interrupts.raised_once():
+                prepared = local.prepare(self._config, source=self._feed)
+                self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED_DIR)
         except BaseException:
             self._scratch.close()
             raise
@@ -185,6 +186,10 @@ class Farm:
         """
         if os.getpid() != self._pid:
             return
+        with interrupts.held():
+            self._close()
+
+    def _close(self) -> None:
         with self._lock:
             self._closing = True
             left, self._pending = list(self._pending.values()), {}
@@ -325,8 +330,9 @@ class Farm:
         return False
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
-        self._thread.start()
+        with interrupts.held():  # a thread that was made is one that has begun
+            self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
+            self._thread.start()
 
     def _supervise(self) -> None:
         """The supervisor's thread, until the farm is closed or cannot go on."""

@@ -138,10 +138,11 @@ class WorkerProcess:
         kill(self.process)
 
     def reap(self, patience_s: float = JOIN_S) -> None:
-        """Close what led to a process that is gone, or will be when whatever holds it lets go of it."""
+        """Close what led to a process that is gone, or will be when whatever holds it lets go of it. Twice is once."""
         self.process.join(0.0 if self.undying else patience_s)
         self.process.close()
-        close_leases(self.leases)
+        if self.leases is not None:
+            close_leases(self.leases)
         self.leases = None  # its semaphores go with it, not when somebody lets go of a traceback
         self.control.close()
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from farm import interrupts
 from farm.decoding import ARRAY_SUFFIX, too_many_pixels
 from farm.errors import OutputError
 from farm.refusals import REFUSED_SUFFIX, refusal
@@ -104,7 +105,7 @@ class Spool:
 
     def _ready(self) -> list[Path]:
         """Where files go: in memory if there is much of it, and then on disk."""
-        with self._lock:
+        with self._lock, interrupts.held():
             if not self._folders:
                 self._fallback.mkdir(mode=0o700)
                 roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= SHARED_ROOM_BYTES
