@@ -105,9 +105,7 @@ def _label(
     return summary
 
 
-def as_config(
-    config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Iterable[str] = ()
-) -> FarmConfig:
+def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Iterable[str] = ()) -> FarmConfig:
     """The config in any of the forms that `run` takes, with the overrides applied. Raises ConfigError."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides are a list, of strings such as workers.count=4: write [{overrides!r}]")

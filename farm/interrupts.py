@@ -4,7 +4,7 @@ Used in the program's process. Python runs handlers in the main thread, between 
 where the program has no handler of Python's, these blocks change nothing. They nest.
 
     held          for moments: what is made, or put away, is so wholly; a Ctrl-C that comes meanwhile counts afterwards
-    raised_once   for a whole call: KeyboardInterrupt comes once, and ends the call; who presses again does not end its end
+    raised_once   for a whole call: KeyboardInterrupt comes once, and ends the call; no second one ends its end
 """
 
 from __future__ import annotations

@@ -218,9 +218,7 @@ class Farm:
         self._put(item, _settle, future, future)
         return future
 
-    def map(
-        self, items: Iterable[Any], order: Order = "input", on_error: OnError = "return"
-    ) -> Iterator[ImageResult]:
+    def map(self, items: Iterable[Any], order: Order = "input", on_error: OnError = "return") -> Iterator[ImageResult]:
         """Results of all items in their order, or as they come ("completed"). Lazy on both sides.
 
         No more items are taken than keep the workers busy for half a second (six batches a worker where that is more),
@@ -520,7 +518,9 @@ def _one_of(item: Any) -> str:
     """What to write in place of one item, or of a folder."""
     name = type(item).__name__
     if isinstance(item, (str, os.PathLike)) and os.path.isdir(item):
-        return f'a folder is no list of items; give its files: Path({os.fspath(item)!r}).rglob("*.jpg"), or call farm.run'
+        return (
+            f'a folder is no list of items; give its files: Path({os.fspath(item)!r}).rglob("*.jpg"), or call farm.run'
+        )
     if isinstance(item, str) and glob.has_magic(item):
         return f"a pattern is no list of items; give its files: glob.iglob({item!r})"
     return f"one {name} is no list of items; give [item], or call submit(item)"
@@ -537,7 +537,9 @@ def _check_sections(sections: Mapping[str, Any]) -> None:
     for name in sorted(set(sections) - {"limits"}):
         if name in FarmConfig.model_fields:
             raise ConfigError(f"Farm labels what it is given and writes nothing: `{name}` is for farm.run")
-        raise ConfigError(f"Farm takes model, workers and limits, not {name!r}{_where_it_belongs(name, sections[name])}")
+        raise ConfigError(
+            f"Farm takes model, workers and limits, not {name!r}{_where_it_belongs(name, sections[name])}"
+        )
 
 
 def _where_it_belongs(name: str, value: Any) -> str:

@@ -45,7 +45,7 @@ FORK_SERVER_WAIT_S = 0.2
 UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
 FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 
-_starting = lock_of_each_process()  # a start changes what belongs to the whole process, and a program may have several farms
+_starting = lock_of_each_process()  # a start changes what belongs to the process, which may have several farms
 
 
 class ChildProcess:

@@ -98,10 +98,9 @@ def forget(segment: shared_memory.SharedMemory) -> None:
 def semaphores_named(prefix: str) -> Iterator[None]:
     """Semaphores of queues made meanwhile begin with `prefix`; multiprocessing would give them names of chance."""
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-    with _naming:
-        with undone(functools.partial(config.update, semprefix=config["semprefix"])):
-            config["semprefix"] = f"/{prefix}"
-            yield
+    with _naming, undone(functools.partial(config.update, semprefix=config["semprefix"])):
+        config["semprefix"] = f"/{prefix}"
+        yield
 
 
 def leftovers(prefix: str) -> list[str]:

@@ -60,7 +60,7 @@ class Spool:
         return self._held >= FULL_BYTES
 
     def place(self, item: Any, number: int) -> tuple[Any, str, int | None]:
-        """(key, path, bytes spooled; None: it is a file) of an item. Raises OutputError where there is no room for it."""
+        """(key, path, bytes spooled or None for a file) of an item. Raises OutputError where there is no room."""
         key, image = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
         if isinstance(image, (str, os.PathLike)):
             path = os.fsdecode(image)
