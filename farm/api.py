@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import engines, exports, shortage, storage
-from farm.config import PATH_KEYS, FarmConfig, load, validate
+from farm import engines, exports, interrupts, shortage, storage
+from farm.config import PATH_KEYS, FarmConfig, expanded, from_mapping, load, validate
 from farm.engines import settling
 from farm.engines.local import Hooks, Prepared
-from farm.errors import EXIT_DONE, EXIT_QUARANTINED, OutputError, SourceError
+from farm.errors import EXIT_DONE, EXIT_QUARANTINED, ConfigError, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
 from farm.filenames import here, with_names
 from farm.keys import KeySet
@@ -35,7 +35,7 @@ EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 @shortage.named()
 def run(
     config: str | Path | Mapping[str, Any] | FarmConfig,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
     hooks: Hooks | None = None,
     stdin: BinaryIO | None = None,
     source: Source | None = None,
@@ -50,9 +50,16 @@ def run(
     """
     began_s = time.monotonic()
     config = as_config(config, overrides)
+    with interrupts.raised_once():
+        return _run(config, hooks or Hooks(), stdin, source, began_s, convert_timeout_s)
+
+
+def _run(
+    config: FarmConfig, hooks: Hooks, stdin: BinaryIO | None, source: Source | None, began_s: float,
+    convert_timeout_s: float,
+) -> Summary:  # fmt: skip
     exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, stdin, source)
-    hooks = hooks or Hooks()
     if prepared.source.notice:
         hooks.on_note(prepared.source.notice)
     entries = first_entry_or_raise(prepared.source)  # before there is a run directory: of no images nothing is left
@@ -69,7 +76,11 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
 
     Raises OutputError where `run_dir` is no run, SourceError where none of its images has failed.
     """
-    began_s = time.monotonic()
+    with interrupts.raised_once():
+        return _retry(run_dir, hooks or Hooks(), time.monotonic())
+
+
+def _retry(run_dir: str | Path, hooks: Hooks, began_s: float) -> Summary:
     view = RunStore.view(run_dir)
     described, file = view.describe(), str(view.path / RUN_FILE)
     values, root = config_of(described, file)
@@ -87,7 +98,7 @@ def retry(run_dir: str | Path, hooks: Hooks | None = None) -> Summary:
                 f"with it, and remembers the place"
             )
         prepared = engines.load(config.engine).prepare(config, source=source)
-        return _label(prepared, store, hooks or Hooks(), KeySet(), began_s)
+        return _label(prepared, store, hooks, KeySet(), began_s)
     finally:
         store.close()
 
@@ -109,13 +120,18 @@ def _label(
     return summary
 
 
-def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Sequence[str] = ()) -> FarmConfig:
-    """The config in any of the forms that `run` takes."""
+def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Iterable[str] = ()) -> FarmConfig:
+    """The config in any of the forms that `run` takes, with the overrides applied. Raises ConfigError."""
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides are a list, of strings such as workers.count=4: write [{overrides!r}]")
+    overrides = list(overrides)
     if isinstance(config, FarmConfig):
-        return config
+        return from_mapping(config.model_dump(), overrides) if overrides else config
     if isinstance(config, Mapping):
-        return validate(config)
-    return load(config, overrides)
+        return from_mapping(config, overrides)
+    if not isinstance(config, (str, Path)):
+        raise ConfigError(f"a {type(config).__name__} is no config; give a YAML file's path, a mapping or a FarmConfig")
+    return load(expanded(config), overrides)
 
 
 def export_all(store: RunStore, formats: Sequence[str]) -> dict[str, ExportReport]:

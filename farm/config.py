@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from farm import config_file, factories
 from farm.config_types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
@@ -23,6 +23,13 @@ from farm.filenames import here
 from farm.misspelt import meant
 from farm.storage import is_url, local_path
 
+
+def expanded(value: Any) -> Any:
+    """A path that begins with ~ or ~user as the system has it. Wherever a config gets a path from, this is asked."""
+    return os.path.expanduser(os.fspath(value)) if isinstance(value, (str, os.PathLike)) else value
+
+
+UserPath = Annotated[str, BeforeValidator(expanded)]
 Auto = Literal["auto"]
 
 STDIN = "-"
@@ -37,7 +44,7 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """Where the images are. `path`: a folder, a glob, a list file (.txt), a dataset YAML, or `-` for standard input."""
 
-    path: str = Field(
+    path: UserPath = Field(
         min_length=1, description="folder, glob, list file (.txt), Ultralytics dataset YAML, or - for standard input"
     )
     recursive: Switch = Field(True, description="look into sub-folders too")
@@ -50,7 +57,7 @@ class SourceConfig(Section):
 class ModelConfig(Section):
     """What labels the images, and the arguments that change labels; names and defaults as in `yolo predict`."""
 
-    weights: str | None = Field(
+    weights: Annotated[str | None, BeforeValidator(expanded)] = Field(
         None, min_length=1, description="anything YOLO() loads: .pt, .onnx, an OpenVINO folder, a model YAML"
     )
     factory: str | None = Field(
@@ -155,7 +162,7 @@ class CommitConfig(Section):
 class OutputConfig(Section):
     """Where results go."""
 
-    dir: str = Field(
+    dir: UserPath = Field(
         min_length=1, description="the run directory, or a URL (s3://bucket/run); labelling into it again continues"
     )
     exports: list[Literal["yolo"]] = Field(["yolo"], description="formats written at the end")
@@ -227,7 +234,7 @@ class FarmConfig(Section):
 
 def _section(key: str, value: Any) -> Any:
     """A bare string as the section it stands for."""
-    return {BARE_KEYS[key]: value} if key in BARE_KEYS and isinstance(value, str) else value
+    return {BARE_KEYS[key]: value} if key in BARE_KEYS and isinstance(value, (str, os.PathLike)) else value
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path = ".") -> FarmConfig:
@@ -241,16 +248,32 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
         data, lines = config_file.read(Path(path))
         places = {keys: f"{path}:{line}" for keys, line in lines.items()}
         data = _resolve_paths(data, Path(path).resolve().parent)
+    places = _override(data, overrides, cwd, places)
+    folders = [Path(path).resolve().parent, cwd] if path is not None else [cwd]
+    overridden = places.get(FACTORY_KEY, "").startswith("override")
+    _say_where_the_factory_is(data, reversed(folders) if overridden else folders)
+    return validate(data, str(path) if path is not None else None, places)
+
+
+def from_mapping(data: Mapping[str, Any], overrides: Sequence[str] = (), cwd: str | Path = ".") -> FarmConfig:
+    """Config from a mapping and overrides. Raises ConfigError as `load` does."""
+    changed = dict(data)
+    places = _override(changed, overrides, cwd, {})
+    _say_where_the_factory_is(changed, [cwd])
+    return validate(changed, None, places)
+
+
+def _override(
+    data: dict[str, Any], overrides: Sequence[str], cwd: str | Path, places: dict[tuple[str, ...], str]
+) -> dict[tuple[str, ...], str]:
+    """Set them in `data`, one after the other; returns where each key was set then."""
     for override in overrides:
         names = _apply_override(data, override, Path(cwd).resolve())
         places = {keys: place for keys, place in places.items() if keys[: len(names)] != names}
         for n in range(1, len(names)):
             places.setdefault(names[:n], f"override {override!r}")
         places[names] = f"override {override!r}"
-    folders = [Path(path).resolve().parent, cwd] if path is not None else [cwd]
-    overridden = places.get(FACTORY_KEY, "").startswith("override")
-    _say_where_the_factory_is(data, reversed(folders) if overridden else folders)
-    return validate(data, str(path) if path is not None else None, places)
+    return places
 
 
 def validate(
@@ -279,8 +302,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
 def _absolute(value: str, base: Path, may_be_name: bool) -> str:
     if not value:
         return value  # an unset variable must not become the folder one is in
-    value = local_path(value)
-    full = os.path.join(base, os.path.expanduser(value))
+    full = os.path.join(base, expanded(local_path(value)))
     return value if may_be_name and os.sep not in value and not os.path.exists(full) else full
 
 

@@ -31,6 +31,7 @@ from PIL import Image, ImageOps, PpmImagePlugin, SunImagePlugin, UnidentifiedIma
 
 from farm import place_errors, tiff
 from farm.errors import DecodeError
+from farm.refusals import REFUSED_SUFFIX, read_refusal
 from farm.strangers import IMAGES, before_beginning, kind_of
 from farm.tiff import integer_at
 
@@ -108,13 +109,15 @@ def decode_bytes(data: bytes, name: str, max_pixels: int, channels: int = 3) -> 
     """
     if not data:
         raise DecodeError("read", "EmptyFile", "the file holds no bytes")
+    if name.endswith(REFUSED_SUFFIX):
+        raise read_refusal(data)
     if name.endswith(ARRAY_SUFFIX):
         return _array(data, channels)
     pixels = header_pixels(data)
     if pixels is None:
         raise _failure(data, name)
     if pixels > max_pixels:
-        raise DecodeError("decode", "TooManyPixels", f"{pixels} pixels, and limits.max_pixels is {max_pixels}")
+        raise DecodeError("decode", "TooManyPixels", too_many_pixels(pixels, max_pixels))
     try:
         image = _pixels(data, name, max_pixels, channels)
     except cv2.error as error:
@@ -130,6 +133,11 @@ def decode_bytes(data: bytes, name: str, max_pixels: int, channels: int = 3) -> 
 
 def _no_memory(pixels: int) -> DecodeError:
     return DecodeError("decode", "MemoryError", f"not enough memory to decode an image of {pixels} pixels")
+
+
+def too_many_pixels(pixels: int, max_pixels: int) -> str:
+    """What is said of an image that is refused for its size."""
+    return f"{pixels} pixels, and limits.max_pixels is {max_pixels}"
 
 
 def _array(data: bytes, channels: int) -> Pixels:

@@ -3,6 +3,10 @@
 A fork has all descriptors of its parent for as long as it lives: a lock that the parent let go is held on, the end of
 a pipe never comes. So what farm opens is closed in a child at the moment of the fork, by a hook that Python calls. A
 program is asked for nothing, and its own descriptors are left alone.
+
+Nor has a fork its parent's other threads, who would finish what they were at: a lock that one of them holds is free
+there, what one has changed for a moment is changed back, and while one imports a fork waits. So a child can have a
+farm of its own, whatever its parent's was doing.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 Opened = TypeVar("Opened")
@@ -27,6 +32,25 @@ def keep_from_forks(opened: Opened, close: Callable[[Any], None] = operator.meth
     with _opening:
         _opened[opened] = close
     return opened
+
+
+def lock_of_each_process() -> threading.Lock:
+    """A lock that is free in every child, whoever held it in the parent."""
+    lock = threading.Lock()
+    os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]  # as the library of Python does
+    return lock
+
+
+@contextlib.contextmanager
+def undone(undo: Callable[[], None]) -> Iterator[None]:
+    """The whole process is changed meanwhile: `undo` is called at the end, and in a child that is forked before it."""
+    keep_from_forks(undo, operator.call)
+    try:
+        yield
+    finally:
+        with _opening:
+            if _opened.pop(undo, None) is not None:
+                undo()
 
 
 @contextlib.contextmanager
@@ -43,6 +67,8 @@ def _close_in_child() -> None:
     _opened.clear()
     with contextlib.suppress(AttributeError):  # of another Python
         _forget_fork_server()
+    with contextlib.suppress(AttributeError):
+        resource_tracker._resource_tracker._lock._at_fork_reinit()  # type: ignore[attr-defined]
     _opening.release()
 
 

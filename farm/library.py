@@ -10,8 +10,9 @@ they are labelled, or in that folder where there is little of it. What a killed 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
+import difflib
+import glob
 import itertools
 import logging
 import os
@@ -23,15 +24,15 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from multiprocessing import current_process
+from multiprocessing import util
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import pyarrow as pa
 
-from farm import segments
+from farm import interrupts, segments
 from farm.config import FarmConfig, validate
 from farm.engines import local, settling
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
@@ -39,16 +40,16 @@ from farm.keys import KeySet
 from farm.messages import Item
 from farm.place_errors import Patience
 from farm.results import ImageError, ImageResult
-from farm.schema import STATUS_OK, failed_batch
+from farm.schema import STATUS_OK
 from farm.scratch import SPOOL, Scratch
 from farm.sources.base import Entry, Source, item_key
-from farm.spool import Spool, UnreadableImage
+from farm.spool import Spool
 from farm.storage import CONVERTED_DIR
 from farm.store import RunStore
-from farm.supervisor import NO_WORKER, Supervisor
+from farm.streams import Order, batch_of, line_of, with_paths
+from farm.supervisor import Supervisor
 from farm.surroundings import in_working_directory
 
-Order = Literal["input", "completed"]
 OnError = Literal["return", "raise"]
 Deliver = Callable[[list[tuple[Any, Any]]], None]
 
@@ -58,6 +59,7 @@ AHEAD_BATCHES = 6  # of each worker, before the rate is known
 RATE_MEMORY = 0.8
 COMMIT = {"images": 256, "seconds": 0.05}  # nothing is written; how soon the farm forgets what it has delivered
 STOP_S = 30.0
+CLOSE_FIRST = 100  # before multiprocessing's own finalizers, and before it waits for children
 _log = logging.getLogger("farm")
 
 
@@ -70,7 +72,7 @@ class Pending:
     key: Any
     path: str
     file: str
-    spooled: int
+    spooled: int | None
     future: Future[ImageResult] | None
 
 
@@ -120,7 +122,8 @@ class Farm:
     `limits` as a mapping. Outside a `with` block, call `close`: workers live until then, or until the program ends.
 
     An item is a path, encoded `bytes`, a BGR array (H, W, 3) uint8, a PIL image, or a pair
-    `(key, item)` whose key comes back in the result. Threads may share a farm. Workers start with the first item.
+    `(key, item)` whose key comes back in the result: without one that is the path, or the number of an image that is no
+    file. What is no image is a failed result. Threads may share a farm. Workers start with the first item.
 
     `name` is unique on the machine; another process gives it to `farm.attach`, and follows the results from the first
     item on. `path` is absolute there, and the key of images that are no files.
@@ -135,7 +138,7 @@ class Farm:
         self._thread: threading.Thread | None = None
         values = {
             "source": "-",
-            "model": _model_section(model),
+            "model": dict(model) if isinstance(model, Mapping) else {"weights": model},
             "workers": dict(workers) if isinstance(workers, Mapping) else {"count": workers},
             "output": {"dir": self._folder, "exports": []},
             "commit": COMMIT,
@@ -145,8 +148,9 @@ class Farm:
             self._config: FarmConfig = validate(values)
             self._feed = Feed()
             _check_precision(self._config)
-            prepared = local.prepare(self._config, source=self._feed)
-            self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED_DIR)
+            with interrupts.raised_once():
+                prepared = local.prepare(self._config, source=self._feed)
+                self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED_DIR)
         except BaseException:
             self._scratch.close()
             raise
@@ -155,7 +159,7 @@ class Farm:
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}
         self._numbers = itertools.count()
-        self._spool = Spool(f"{SPOOL}{prefix}images", Path(self._folder) / "spool")
+        self._spool = Spool(f"{SPOOL}{prefix}images", Path(self._folder) / "spool", self._config.limits.max_pixels)
         self._failure: BaseException | None = None
         self._supervisor: Supervisor | None = None
         self._closing = False
@@ -165,7 +169,8 @@ class Farm:
         self._done = 0
         self.names: Mapping[int, str] = {}
         self.task: str | None = None
-        _living.add(self)
+        # by multiprocessing, whose own children do nothing else at their end, and which waits for the farm's then
+        self._at_end = util.Finalize(None, _close, (weakref.ref(self),), exitpriority=CLOSE_FIRST)
 
     # Life
 
@@ -182,6 +187,10 @@ class Farm:
         """
         if os.getpid() != self._pid:
             return
+        with interrupts.held():
+            self._close()
+
+    def _close(self) -> None:
         with self._lock:
             self._closing = True
             left, self._pending = list(self._pending.values()), {}
@@ -196,7 +205,7 @@ class Farm:
         self._spool.close()
         self._prepared.executable.release()
         self._scratch.close()
-        _living.discard(self)
+        self._at_end.cancel()
 
     # Work
 
@@ -210,20 +219,18 @@ class Farm:
         self._put(item, _settle, future, future)
         return future
 
-    def map(
-        self, items: Iterable[Any], order: Order = "completed", on_error: OnError = "return"
-    ) -> Iterator[ImageResult]:
-        """Results of all items, as they come or in the order of the items. Lazy on both sides.
+    def map(self, items: Iterable[Any], order: Order = "input", on_error: OnError = "return") -> Iterator[ImageResult]:
+        """Results of all items in their order, or as they come ("completed"). Lazy on both sides.
 
         No more items are taken than keep the workers busy for half a second (six batches a worker where that is more),
-        and none while nobody asks for results. With `on_error="raise"` a failed image raises ImageError.
+        and none while nobody asks for results. In their order results wait for the slowest before them: with
+        "completed" nobody does. What is no image is a failed result; with `on_error="raise"` one raises ImageError.
         """
         _check_choices(items, order, on_error)
-        results = self._ordered(items) if order == "input" else (result for _, result in self._stream(items))
-        return (_let_through(result, on_error) for result in results)
+        return (_let_through(result, on_error) for some in self._results(items, order) for result in some)
 
     def amap(
-        self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "completed", on_error: OnError = "return"
+        self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "input", on_error: OnError = "return"
     ) -> AsyncIterator[ImageResult]:
         """As `map`, for `async for`; `items` may be asynchronous too. Leaving it early cancels what is on its way."""
         _check_choices(items, order, on_error)
@@ -243,29 +250,26 @@ class Farm:
         finally:
             waiting.cancel()
 
-    def batches(self, items: Iterable[Any], on_error: OnError = "return") -> Iterator[pa.RecordBatch]:
-        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB, as they come.
+    def batches(
+        self, items: Iterable[Any], order: Order = "input", on_error: OnError = "return"
+    ) -> Iterator[pa.RecordBatch]:
+        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB. All have one schema.
 
         `path` is the item's path as it was given, or its key: that of a pair, the number of an image that is no file.
-        A batch holds what one message of a worker held; rows of other callers of the same farm are left out.
+        A batch holds what was there when it was asked for; rows of other callers of the same farm are left out.
         """
-        _check_choices(items, "completed", on_error)
-        return self._batches(items, on_error)
+        _check_choices(items, order, on_error)
+        return self._batches(items, order, on_error)
 
-    def _batches(self, items: Iterable[Any], on_error: OnError) -> Iterator[pa.RecordBatch]:
-        for same, group in itertools.groupby(self._stream(items), key=lambda pair: id(pair[1]._batch)):
-            results = [_let_through(result, on_error) for _, result in group]
-            rows = [result._row for result in results]
-            batch = results[0]._batch
-            whole = rows == list(range(batch.num_rows))
-            del same
-            yield _with_paths(batch if whole else batch.take(pa.array(rows)), [str(result.key) for result in results])
+    def _batches(self, items: Iterable[Any], order: Order, on_error: OnError) -> Iterator[pa.RecordBatch]:
+        for results in self._results(items, order):
+            yield from batch_of([_let_through(result, on_error) for result in results])
 
     def run(self, config: Any, overrides: Iterable[str] = ()) -> Any:
         """`farm.run`: label a whole source into a run directory, with processes of its own. Returns its Summary."""
         from farm.api import run
 
-        return run(config, list(overrides))
+        return run(config, overrides)
 
     def processes(self) -> dict[str, int]:
         """Process ids of the farm's children by role, for monitoring."""
@@ -284,12 +288,8 @@ class Farm:
             raise WorkerError("a Farm does not survive a fork: its workers are the parent's; make one in the child")
         self._check_open()
         number = next(self._numbers)
-        try:
-            key, path, spooled = self._spool.place(item, number)
-        except UnreadableImage as error:
-            self._refuse(error, number, deliver, token)
-            return
-        shown = str(key) if spooled else path
+        key, path, spooled = self._spool.place(item, number)
+        shown = path if spooled is None else str(key)
         entry = Entry(in_working_directory(path), number, 0)
         try:
             with self._lock:
@@ -299,7 +299,7 @@ class Farm:
                 self._pending[item_key(*entry)] = Pending(deliver, token, key, shown, path, spooled, future)
                 self._cancellable = self._cancellable or future is not None
         except BaseException:
-            if spooled:
+            if spooled is not None:
                 self._spool.remove(path, spooled)
             raise
         self._feed.put(entry)
@@ -307,14 +307,6 @@ class Farm:
     def _check_open(self) -> None:
         if self._closing or self._failure is not None:
             raise self._failure or FarmError("the farm is closed")
-
-    def _refuse(self, error: UnreadableImage, number: int, deliver: Deliver, token: Any) -> None:
-        """A result at once for an image that could not even be given to a worker."""
-        key = number if error.key is None else error.key
-        reason = {"stage": "decode", "type": error.kind, "message": str(error)}
-        hashed = item_key(str(key), number, 0)
-        batch = failed_batch(self.task or "detect", [hashed], [str(key)], [reason], attempts=1, worker=NO_WORKER)
-        deliver([(token, ImageResult(batch, 0, key, str(key), self.names))])
 
     def _wanted(self, items: list[Item]) -> list[Item]:
         """In the supervisor's thread, before they are leased: those whose futures were not cancelled."""
@@ -332,15 +324,14 @@ class Farm:
                 return True
         with self._lock:
             self._pending.pop(key, None)
-        if pending.spooled:
+        if pending.spooled is not None:
             self._spool.remove(pending.file, pending.spooled)
         return False
 
     def _start(self) -> None:
-        if current_process().daemon and self._config.workers.kind == "process":
-            raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
-        self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
-        self._thread.start()
+        with interrupts.held():  # a thread that was made is one that has begun
+            self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
+            self._thread.start()
 
     def _supervise(self) -> None:
         """The supervisor's thread, until the farm is closed or cannot go on."""
@@ -382,7 +373,7 @@ class Farm:
         with self._lock:
             found = [self._pending.get(key) for key in batch["key"].to_pylist()]
         paths = zip(found, batch["path"].to_pylist(), strict=True)
-        return _with_paths(batch, [p.path if p is not None and p.spooled else path for p, path in paths])
+        return with_paths(batch, [p.path if p is not None and p.spooled is not None else path for p, path in paths])
 
     def _arrived(self, batch: pa.RecordBatch) -> None:
         """In the supervisor's thread: a batch, copied out of the ring once. Each row goes to who waits for it.
@@ -395,7 +386,7 @@ class Farm:
             found = [self._pending.pop(key, None) for key in keys]
         awaited = [(row, pending) for row, pending in enumerate(found) if pending is not None]
         for _, pending in awaited:
-            if pending.spooled:
+            if pending.spooled is not None:
                 self._spool.remove(pending.file, pending.spooled)
         names = self.names
         _deliver((pending, ImageResult(batch, row, pending.key, pending.path, names)) for row, pending in awaited)
@@ -414,48 +405,38 @@ class Farm:
         first = AHEAD_BATCHES * sum(place.batch for place in self._prepared.placements)
         return waiting < max(first, min(AHEAD_ITEMS, int(self._rate * AHEAD_S))) and not self._spool.full
 
-    def _stream(self, items: Iterable[Any], held: Callable[[], int] = lambda: 0) -> Iterator[tuple[int, ImageResult]]:
+    def _results(self, items: Iterable[Any], order: Order) -> Iterator[list[ImageResult]]:
+        """Results in that order, as many at a time as are there."""
+        line = line_of(order)
+        for arrived in self._arrivals(items, line.__len__):
+            if ready := line.pass_on(arrived):
+                yield ready
+
+    def _arrivals(self, items: Iterable[Any], held: Callable[[], int]) -> Iterator[list[tuple[int, ImageResult]]]:
         """(index, result) as they come. `held`: how many of them the caller keeps back; they count as waiting."""
         arrived: SimpleQueue[list[tuple[int, Any]]] = SimpleQueue()
-        ready: deque[tuple[int, Any]] = deque()
         source = enumerate(items)
         waiting, more = 0, True
         while more or waiting:
-            while more and (not waiting or (not ready and self._has_room(waiting + held()) and arrived.empty())):
+            while more and (not waiting or (self._has_room(waiting + held()) and arrived.empty())):
                 index, item = next(source, (-1, None))
                 more = index >= 0
                 if more:
                     self._put(item, arrived.put, index)
                     waiting += 1
-                else:
-                    break
             if waiting:
-                if not ready:
-                    ready.extend(arrived.get())
-                index, result = ready.popleft()
-                waiting -= 1
-                if isinstance(result, BaseException):
-                    raise result
-                yield index, result
-
-    def _ordered(self, items: Iterable[Any]) -> Iterator[ImageResult]:
-        early: dict[int, ImageResult] = {}
-        due = 0
-        for index, result in self._stream(items, lambda: len(early)):
-            early[index] = result
-            while due in early:
-                yield early.pop(due)
-                due += 1
+                pairs = arrived.get()
+                waiting -= len(pairs)
+                for _, result in pairs:
+                    if isinstance(result, BaseException):
+                        raise result
+                yield pairs
 
 
-_living: weakref.WeakSet[Farm] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """A program that ends without leaving its block."""
-    for farm in list(_living):
-        farm.close()
+def _close(farm: weakref.ref[Farm]) -> None:
+    """At the end of a process that has not left its block."""
+    if (left := farm()) is not None:
+        left.close()
 
 
 def _deliver(results: Iterable[tuple[Pending, Any]]) -> None:
@@ -476,13 +457,6 @@ def _settle(pairs: list[tuple[Future[ImageResult], Any]]) -> None:
                 future.set_exception(result)
             else:
                 future.set_result(result)
-
-
-def _with_paths(batch: pa.RecordBatch, paths: list[str]) -> pa.RecordBatch:
-    """The batch with paths as the caller gave them."""
-    at = batch.schema.get_field_index("path")
-    shown = pa.array([path.encode("utf-8", "replace").decode() for path in paths], pa.string())
-    return batch.set_column(at, batch.schema.field(at), shown)
 
 
 async def _asynchronous(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
@@ -531,12 +505,26 @@ class _Awaited:
 
 
 def _check_choices(items: Any, order: str, on_error: str) -> None:
-    if isinstance(items, (str, bytes, os.PathLike)) or hasattr(items, "__array_interface__"):
-        raise ConfigError(f"one {type(items).__name__} is no list of items; give [item], or call submit(item)")
-    if order not in ("input", "completed"):
+    if isinstance(items, (str, bytes, bytearray, memoryview, os.PathLike)) or hasattr(items, "__array_interface__"):
+        raise ConfigError(_one_of(items))
+    if not any(hasattr(items, name) for name in ("__iter__", "__aiter__", "__getitem__")):
+        raise ConfigError(f"a {type(items).__name__} is no list of items; give a list or a generator of them")
+    if order not in get_args(Order):
         raise ConfigError(f"order is input or completed, not {order!r}")
     if on_error not in ("return", "raise"):
         raise ConfigError(f"on_error is return or raise, not {on_error!r}")
+
+
+def _one_of(item: Any) -> str:
+    """What to write in place of one item, or of a folder."""
+    name = type(item).__name__
+    if isinstance(item, (str, os.PathLike)) and os.path.isdir(item):
+        return (
+            f'a folder is no list of items; give its files: Path({os.fspath(item)!r}).rglob("*.jpg"), or call farm.run'
+        )
+    if isinstance(item, str) and glob.has_magic(item):
+        return f"a pattern is no list of items; give its files: glob.iglob({item!r})"
+    return f"one {name} is no list of items; give [item], or call submit(item)"
 
 
 def _let_through(result: ImageResult, on_error: str) -> ImageResult:
@@ -545,19 +533,25 @@ def _let_through(result: ImageResult, on_error: str) -> ImageResult:
     return result
 
 
-def _model_section(model: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    section = dict(model) if isinstance(model, Mapping) else {"weights": str(model)}
-    if isinstance(section.get("weights"), (str, Path)):
-        section["weights"] = os.path.expanduser(section["weights"])
-    return section
-
-
 def _check_sections(sections: Mapping[str, Any]) -> None:
     """A farm has no source and writes nothing: the sections about those are for whole runs."""
     for name in sorted(set(sections) - {"limits"}):
         if name in FarmConfig.model_fields:
             raise ConfigError(f"Farm labels what it is given and writes nothing: `{name}` is for farm.run")
-        raise ConfigError(f"Farm takes model, workers and limits, not {name!r}")
+        raise ConfigError(
+            f"Farm takes model, workers and limits, not {name!r}{_where_it_belongs(name, sections[name])}"
+        )
+
+
+def _where_it_belongs(name: str, value: Any) -> str:
+    """What to write where an option of a section stands beside the sections."""
+    written = {"model": '"weights": ...', "workers": '"count": ...', "limits": ""}
+    for section, first in written.items():
+        if name in FarmConfig.model_fields[section].annotation.model_fields:  # type: ignore[union-attr]
+            options = ", ".join(filter(None, [first if first != f'"{name}": ...' else "", f'"{name}": {value!r}']))
+            return f"; write {section}={{{options}}}"
+    near = difflib.get_close_matches(name, written, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _check_precision(config: FarmConfig) -> None:

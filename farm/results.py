@@ -59,7 +59,10 @@ class ObbArrays:
 
 
 class ImageResult:
-    """A row of a batch. `key` is the caller's own, where one was given, and the path or index elsewhere."""
+    """A row of a batch. `key` is the caller's own, where one was given, and the path or number of the item elsewhere.
+
+    `path` is as it was given; of an image that is no file it is the key, as text.
+    """
 
     def __init__(self, batch: pa.RecordBatch, row: int, key: Any, path: str, names: Mapping[int, str]) -> None:
         self._batch = batch
@@ -115,9 +118,9 @@ class ImageResult:
         polygons = self._list("polygons")
         if polygons is None:
             return None
-        offsets, points = polygons.offsets.to_numpy(), polygons.values
+        offsets, points = polygons.offsets.to_numpy(), polygons.flatten()  # `values` would be the whole batch's
         both = np.stack([points.field(0).to_numpy(), points.field(1).to_numpy()], axis=1)
-        return [both[start:end] for start, end in pairwise(offsets)]
+        return [both[start:end] for start, end in pairwise(offsets - offsets[:1])]
 
     @cached_property
     def keypoints(self) -> np.ndarray | None:

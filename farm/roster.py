@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, spawn
+from multiprocessing import forkserver, popen_forkserver, popen_spawn_posix, queues, spawn, synchronize  # noqa: F401
 from multiprocessing import process as processes
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -27,10 +27,11 @@ from typing import Any
 from farm import collector, fork_server, segments, shortage, worker
 from farm.channel import Reader, channel
 from farm.child import STOP_SIGNALS
+from farm.daemonic import children_allowed
 from farm.deadlines import Late, Vigil
 from farm.endings import FORK_SERVER_GONE, OomKills, describe_exit
 from farm.errors import WorkerError
-from farm.forks import keep_from_forks, no_fork
+from farm.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 from farm.messages import Attach, Lease, Stop
 from farm.processes import birth
 from farm.scratch import keep_sockets
@@ -53,7 +54,7 @@ FORK_SERVER_TRIES = 10
 FORK_SERVER_WAIT_S = 0.2
 UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
 
-_starting = threading.Lock()  # a start changes what belongs to the whole process, and a program may have several farms
+_starting = lock_of_each_process()  # a start changes what belongs to the process, which may have several farms
 
 
 class ChildProcess:
@@ -66,6 +67,8 @@ class ChildProcess:
         self._process: BaseProcess | None = process
         self._kills = kills
         self._server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # None where none is used
+        # a fork that ends would end it, and wait for it in vain: it is no child of that
+        keep_from_forks(process, processes._children.discard)  # type: ignore[attr-defined]
         self._exitcode: int | None = None
         self._asking = threading.Lock()
         self.pid = process.pid
@@ -153,10 +156,11 @@ class WorkerProcess:
         kill(self.process)
 
     def reap(self, patience_s: float = JOIN_S) -> None:
-        """Close what led to a process that is gone, or will be when whatever holds it lets go of it."""
+        """Close what led to a process that is gone, or will be when whatever holds it lets go of it. Twice is once."""
         self.process.join(0.0 if self.undying else patience_s)
         self.process.close()
-        close_leases(self.leases)
+        if self.leases is not None:
+            close_leases(self.leases)
         self.leases = None  # its semaphores go with it, not when somebody lets go of a traceback
         self.control.close()
 
@@ -333,11 +337,15 @@ class Roster:
         return leases
 
     def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> ChildProcess:
-        if multiprocessing.current_process().daemon:
-            raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
         # spawn hands over the end of a pipe that is this process's for a moment; a fork server says itself what ended
         alone = no_fork if self._context.get_start_method() == "spawn" else contextlib.nullcontext
-        with _starting, signals_blocked(), environment_set(self._environment), _no_main(), somewhere(), alone():
+        with _starting, contextlib.ExitStack() as around:
+            around.enter_context(signals_blocked())
+            around.enter_context(environment_set(self._environment))
+            around.enter_context(_no_main())
+            around.enter_context(somewhere())
+            around.enter_context(children_allowed())
+            around.enter_context(alone())
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:
@@ -381,15 +389,17 @@ def signals_blocked() -> Iterator[None]:
 def environment_set(values: Mapping[str, str]) -> Iterator[None]:
     """Children, and the fork server that is started with the first of them, inherit these variables."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+    with undone(restore):
+        os.environ.update(values)
+        yield
 
 
 @contextlib.contextmanager
@@ -405,11 +415,9 @@ def _no_main() -> Iterator[None]:
         ours = threading.get_ident() == mine
         return {key: value for key, value in data.items() if not (ours and key.startswith("init_main_from"))}
 
-    spawn.get_preparation_data = without_main  # type: ignore[assignment]
-    try:
+    with undone(lambda: setattr(spawn, "get_preparation_data", prepare)):
+        spawn.get_preparation_data = without_main  # type: ignore[assignment]
         yield
-    finally:
-        spawn.get_preparation_data = prepare
 
 
 def kill(process: ChildProcess | RoleThread) -> None:

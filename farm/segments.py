@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import multiprocessing
 import os
 import shutil
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from farm import storage
 from farm.errors import SharedMemoryError
-from farm.forks import keep_from_forks, no_fork
+from farm.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
@@ -33,8 +34,8 @@ NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
 UNUSABLE = (*NO_ROOM, errno.ENOSYS, errno.EACCES, errno.ENOENT, errno.EROFS)  # there is none, or none for this user
 SEMAPHORES = 3  # of a multiprocessing.Queue
 SEMAPHORE_BYTES = 4096  # each is a file in shared memory, of a page
-_attaching = threading.Lock()
-_naming = threading.Lock()
+_attaching = lock_of_each_process()
+_naming = lock_of_each_process()
 
 
 def prefix_of(folder: Path) -> str:
@@ -128,11 +129,9 @@ def attach(name: str) -> Segment:
             if threading.get_ident() != attacher:
                 register(name, rtype)
 
-        resource_tracker.register = register_for_others
-        try:
+        with undone(lambda: setattr(resource_tracker, "register", register)):
+            resource_tracker.register = register_for_others
             segment = shared_memory.SharedMemory(name=name)
-        finally:
-            resource_tracker.register = register
     if os.fstat(segment._fd).st_uid != os.geteuid():  # type: ignore[attr-defined]
         segment.close()
         raise PermissionError(errno.EPERM, "it is another user's", name)
@@ -163,13 +162,9 @@ def forget(segment: Segment) -> None:
 def semaphores_named(prefix: str) -> Iterator[None]:
     """Semaphores of queues made meanwhile begin with `prefix`; multiprocessing would give them names of chance."""
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-    with _naming:
-        before = config["semprefix"]
+    with _naming, undone(functools.partial(config.update, semprefix=config["semprefix"])):
         config["semprefix"] = f"/{prefix}"
-        try:
-            yield
-        finally:
-            config["semprefix"] = before
+        yield
 
 
 def leftovers(prefix: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Images that are not files, made files for as long as they are on their way. Used by the library.
 
 A worker reads what it labels from a path; encoded bytes, arrays and PIL images get one here. In memory where /dev/shm
-has room, on disk elsewhere.
+has room, on disk elsewhere. What is no image gets one too, which says why: its result is a failed one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from farm.decoding import ARRAY_SUFFIX
-from farm.errors import ConfigError, OutputError
+from farm import interrupts
+from farm.decoding import ARRAY_SUFFIX, too_many_pixels
+from farm.errors import OutputError
+from farm.refusals import REFUSED_SUFFIX, refusal
 
 FULL_BYTES = 512 << 20  # waiting in the spool, after which no more is taken
 SHARED_MEMORY = Path("/dev/shm")
@@ -28,22 +30,22 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 ACCEPTED = "a path, bytes, a BGR array (H, W, 3) uint8, a PIL image, or (key, one of these)"
 
 
-class UnreadableImage(Exception):
-    """An image object whose pixels cannot be had. `kind`: the error's name; `key`: the caller's, if it gave one."""
+class _Refused(Exception):
+    """What is no image that a worker may get. `kind`: the type of its row's error."""
 
-    def __init__(self, key: Any, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
-        self.key = key
         self.kind = kind
 
 
 class Spool:
     """Files named by number. Safe in several threads."""
 
-    def __init__(self, name: str, fallback: Path) -> None:
+    def __init__(self, name: str, fallback: Path, max_pixels: int) -> None:
         """`name`: how that of the folder in shared memory begins; `fallback`: the folder where that has no room."""
         self._name = name
         self._fallback = fallback
+        self._max_pixels = max_pixels
         self._folders: list[Path] = []
         self._lock = threading.Lock()
         self._held = 0
@@ -57,21 +59,18 @@ class Spool:
     def full(self) -> bool:
         return self._held >= FULL_BYTES
 
-    def place(self, item: Any, number: int) -> tuple[Any, str, int]:
-        """(key, path, bytes spooled) of an item.
-
-        Raises ConfigError for what is no image, UnreadableImage, OutputError where there is no room for it.
-        """
+    def place(self, item: Any, number: int) -> tuple[Any, str, int | None]:
+        """(key, path, bytes spooled or None for a file) of an item. Raises OutputError where there is no room."""
         key, image = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
         if isinstance(image, (str, os.PathLike)):
             path = os.fsdecode(image)
-            return path if key is None else key, path, 0
+            return path if key is None else key, path, None
         try:
-            data, suffix = _encoded(image)
-        except ConfigError:
-            raise
+            data, suffix = _encoded(image, self._max_pixels)
+        except _Refused as error:
+            data, suffix = refusal(error.kind, str(error)), REFUSED_SUFFIX
         except Exception as error:  # PIL decodes when it is asked for pixels, and raises what its plugins raise
-            raise UnreadableImage(key, type(error).__name__, str(error)) from None
+            data, suffix = refusal(type(error).__name__, str(error)), REFUSED_SUFFIX
         path = self._write(f"{number}{suffix}", data)
         with self._lock:
             self._held += len(data)
@@ -106,7 +105,7 @@ class Spool:
 
     def _ready(self) -> list[Path]:
         """Where files go: in memory if there is much of it, and then on disk."""
-        with self._lock:
+        with self._lock, interrupts.held():
             if not self._folders:
                 self._fallback.mkdir(mode=0o700)
                 self._folders = [*self._in_memory(), self._fallback]
@@ -120,21 +119,30 @@ class Spool:
         return []
 
 
-def _encoded(image: Any) -> tuple[Any, str]:
+def _encoded(image: Any, max_pixels: int) -> tuple[Any, str]:
     """The bytes of a file that holds the image, and the end of its name."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         start = bytes(image[:4])
         return image, next((suffix for magic, suffix in SUFFIXES if start.startswith(magic)), ".jpg")
     if hasattr(image, "convert") and hasattr(image, "mode"):  # PIL: not imported for those who have none
+        _check_pixels(image.height * image.width, max_pixels)
         image = _of_pil(image)
     if not isinstance(image, np.ndarray):
-        raise ConfigError(f"a {type(image).__name__} is no item; give {ACCEPTED}")
+        raise _Refused("NotAnImage", f"a {type(image).__name__} is no item; give {ACCEPTED}")
+    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.size == 0:
+        said = f"an array of shape {image.shape} and dtype {image.dtype} is no image"
+        raise _Refused("NotAnImage", f"{said}; give {ACCEPTED}")
+    _check_pixels(image.shape[0] * image.shape[1], max_pixels)
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
-        raise ConfigError(f"an array of shape {image.shape} and dtype {image.dtype} is no image; give {ACCEPTED}")
     header = np.array([image.ndim, *image.shape], "<i8").tobytes()
     return header + np.ascontiguousarray(image).tobytes(), ARRAY_SUFFIX
+
+
+def _check_pixels(pixels: int, max_pixels: int) -> None:
+    """As of a file, and before any of them are copied."""
+    if pixels > max_pixels:
+        raise _Refused("TooManyPixels", too_many_pixels(pixels, max_pixels))
 
 
 def _of_pil(image: Any) -> np.ndarray:

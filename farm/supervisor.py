@@ -31,7 +31,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import care, run_memory, segments, shortage, storage
+from farm import care, interrupts, run_memory, segments, shortage, storage, tally
 from farm.broadcast import Broadcast
 from farm.care import CHECK_S
 from farm.collector import CollectorSpec
@@ -216,7 +216,8 @@ class Supervisor:
     def run(self) -> Outcome:
         """Label everything the lister lists. Raises FarmError where that cannot go on."""
         try:
-            self._open()
+            with interrupts.held():
+                self._open()
             while not self._done():
                 self._turn()
             if self._fatal:
@@ -224,7 +225,8 @@ class Supervisor:
             return self._outcome()
         finally:
             if os.getpid() == self._pid:  # and no fork that a caller's function made and did not end
-                self._close()
+                with interrupts.held() as interrupted:
+                    self._close(lambda: interrupted() or len(self._signals) >= KILL_NOW)
 
     def _open(self) -> None:
         segments.sweep(self._prefix)
@@ -247,6 +249,7 @@ class Supervisor:
             self._start_collector()
         for worker in range(len(self._job.placements)):
             self._start_worker(worker)
+        tally.prepare()
 
     def _turn(self) -> None:
         self._watch.turn(TURN_S)
@@ -513,7 +516,8 @@ class Supervisor:
             environment=dict(os.environ) if storage.is_remote(self._store.path) else {},
         )
         self._beats.reset(spec.row)
-        collector = self._collector = self._roster.start_collector(spec)
+        with interrupts.held():  # a process that was started is one that is known
+            collector = self._collector = self._roster.start_collector(spec)
         if self._task is not None:
             self._tell(Describe(self._task, self._names))
         self._watch.add(collector.control, functools.partial(self._on_collector, collector))
@@ -542,8 +546,9 @@ class Supervisor:
             listed=self._job.keep,
             elsewhere=self._job.elsewhere,
         )
-        worker = self._roster.start_worker(spec, self._collector)
-        self._workers[worker.uid] = worker
+        with interrupts.held():
+            worker = self._roster.start_worker(spec, self._collector)
+            self._workers[worker.uid] = worker
         self._watch.add(worker.control, functools.partial(self._on_control, worker))
         self._watch.add(worker.process.sentinel, functools.partial(self._on_death, worker))
 
@@ -699,15 +704,15 @@ class Supervisor:
                 if not worker.dead and worker.process.exitcode is not None:  # a fork of it holds its sentinel open
                     self._on_death(worker)
 
-    def _close(self) -> None:
-        """Nothing is left behind: no process, no segment."""
+    def _close(self, hurry: Callable[[], bool]) -> None:
+        """Nothing is left behind: no process, no segment. `hurry`: wait no longer for what the collector still has."""
         self._lister.stop()
         for worker in self._workers.values():
             worker.kill()
         try:
             if self._collector is not None:
                 with contextlib.suppress(FarmError):  # the run ends with another word already
-                    self._collector.stop(self._hear_collector, STOP_TIMEOUT_S, lambda: len(self._signals) >= KILL_NOW)
+                    self._collector.stop(self._hear_collector, STOP_TIMEOUT_S, hurry)
         finally:
             self._let_go()
 

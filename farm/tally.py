@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm.schema import STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT
+from farm.forks import no_fork
+from farm.schema import STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT, failed_batch
 from farm.summary import Failure
 
 SHARE_NEEDS = 100  # images, before a share of them means anything
@@ -38,6 +39,17 @@ def shows_reading(batch: pa.RecordBatch) -> bool:
     failed = [error for error in batch["error"].to_pylist() if error is not None]
     unread = sum(error["stage"] in (STAGE_READ, STAGE_LIST) or error["type"] == TIMEOUT for error in failed)
     return unread < batch.num_rows
+
+
+def prepare() -> None:
+    """Count nothing: with its first batch pyarrow imports pandas, if it is there, and half imported it stays in a fork.
+
+    Called while workers load, too, so that their first batch need not wait for that.
+    """
+    with no_fork():
+        nothing = failed_batch("detect", [], [], [])
+        Tally().add(nothing)
+        nothing.to_pylist()
 
 
 class Tally:

@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,6 +24,7 @@ from farm.channel import Writer
 from farm.config import ModelConfig
 from farm.deadlines import BEAT_S
 from farm.endings import describe_exit
+from farm.forks import lock_of_each_process, no_fork
 from farm.heartbeat import Heartbeats
 from farm.messages import Stop
 from farm.models import load_model
@@ -55,7 +57,7 @@ class LeaseQueue:
         self._queue.put(Stop())
 
 
-_loading = threading.Lock()  # of all farms in this process: Ultralytics changes modules while it loads
+_loading = lock_of_each_process()  # of all farms in this process: Ultralytics changes modules while it loads
 
 
 class ModelLoader:
@@ -73,6 +75,9 @@ class ModelLoader:
 
     def __call__(self, config: ModelConfig, device: str, threads: int, digest: str | None) -> Model:
         with _loading:
+            if config.weights is not None:
+                with no_fork():
+                    import_module("farm.models.yolo")  # seconds, and what is half imported stays so in a fork
             if not self._shared:
                 return load_model(config, device, threads, digest)
             if device not in self._models:

@@ -5,6 +5,7 @@ import errno
 import io
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,14 +52,20 @@ def paths(count):
 
 
 def test_results_as_they_come(farm):
-    results = list(farm.map(paths(3000)))
+    results = list(farm.map(paths(3000), order="completed"))
     assert {result.path for result in results} == set(paths(3000))
     assert all(result.status == "ok" and result.boxes.xyxy.shape == (2, 4) for result in results)
     assert results[0].names == {0: "thing", 1: "other"}
 
 
-def test_results_in_order(farm):
-    assert [result.path for result in farm.map(paths(2000), order="input")] == list(paths(2000))
+@pytest.mark.parametrize("asked", [{}, {"order": "input"}])
+def test_results_in_the_order_of_the_items(farm, asked):
+    async def awaited():
+        return [result.path async for result in farm.amap(paths(300), **asked)]
+
+    assert [result.path for result in farm.map(paths(2000), **asked)] == list(paths(2000))
+    assert asyncio.run(awaited()) == list(paths(300))
+    assert pa.Table.from_batches(farm.batches(paths(2000), **asked))["path"].to_pylist() == list(paths(2000))
 
 
 def test_the_same_path_twice_is_labelled_twice(farm):
@@ -192,7 +199,9 @@ def test_batches_are_arrow(farm):
     assert set(table["path"].to_pylist()) == {"relative.jpg", *paths(500)}
     assert table["boxes"].type.value_type.field(0).name == "class_id"
     keyed = pa.Table.from_batches(list(farm.batches((f"row {n}", "a.jpg") for n in range(5))))
-    assert sorted(keyed["path"].to_pylist()) == [f"row {n}" for n in range(5)]
+    assert keyed["path"].to_pylist() == [f"row {n}" for n in range(5)]
+    as_they_come = pa.Table.from_batches(list(farm.batches(paths(500), order="completed")))
+    assert set(as_they_come["path"].to_pylist()) == set(paths(500))
 
 
 def test_several_threads_share_a_farm(farm):
@@ -253,7 +262,7 @@ def test_images_in_memory_have_the_pixels_that_ultralytics_gives_them(tmp_path, 
 
     image = {**made_of_pil(), **made_of_numpy()}[kind]
     ((expected,),) = (LoadPilAndNumpy(image, channels).im0,)
-    spool = Spool("farm-test-spool", tmp_path / "spool")
+    spool = Spool("farm-test-spool", tmp_path / "spool", 10**6)
     try:
         _, path, _ = spool.place(image, 0)
         ours = decode(path, 10**6, channels)
@@ -266,7 +275,7 @@ def test_images_in_memory_have_the_pixels_that_ultralytics_gives_them(tmp_path, 
 
 def test_many_channels_have_no_grey(tmp_path):
     image = np.zeros((4, 4, 7), np.uint8)
-    spool = Spool("farm-test-spool", tmp_path / "spool")
+    spool = Spool("farm-test-spool", tmp_path / "spool", 10**6)
     _, path, _ = spool.place(image, 0)
     assert decode(path, 10**6, 7).shape == (4, 4, 7)
     with pytest.raises(DecodeError, match="7 channels has no grey"):
@@ -279,7 +288,7 @@ def test_an_image_that_cannot_be_converted_is_a_failed_result(tmp_path):
     closed = Image.open(good)
     closed.close()
     with Farm(model=fake(pixels=True), workers=1) as farm:
-        results = list(farm.map([good, closed, good], order="input"))
+        results = list(farm.map([good, closed, good]))
     assert [result.status for result in results] == ["ok", "failed", "ok"]
     assert results[1].error["type"] == "ValueError"
 
@@ -296,7 +305,7 @@ def test_a_spool_without_room_takes_the_next_folder_and_then_says_so(tmp_path, m
     monkeypatch.setattr("farm.spool.open", write, raising=False)
     monkeypatch.setattr("farm.spool.SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("farm.spool.SHARED_ROOM_BYTES", 0)
-    spool = Spool("memory", tmp_path / "disk")
+    spool = Spool("memory", tmp_path / "disk", 10**6)
     first = Path(spool.place(b"one", 1)[1]).parent
     assert first.name.startswith("memory-")
     full.add(first)
@@ -324,10 +333,11 @@ def test_the_way_back_to_ultralytics(photographs, coco_weights):
     assert np.array_equal(alone.boxes.xyxy, result.boxes.xyxy)
 
 
-def test_weights_below_the_home_folder(monkeypatch, tmp_path):
+@pytest.mark.parametrize("model", ["~/models/a.pt", Path("~/models/a.pt"), {"weights": "~/models/a.pt"}], ids=repr)
+def test_weights_below_the_home_folder(monkeypatch, tmp_path, model):
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ModelError, match=f"{tmp_path}/models/a.pt"):
-        Farm(model="~/models/a.pt")
+        Farm(model=model)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -384,33 +394,100 @@ def test_a_poison_image_costs_its_attempts_and_nothing_else(tmp_path):
     assert results[5].error["type"] == "SIGSEGV"
 
 
-@pytest.mark.parametrize(
-    ("item", "match"),
-    [
-        (5, "a int is no item"),
-        (np.zeros((4, 4, 3)), "dtype float64"),
-        (np.zeros(5, np.uint8), "no image"),
-        (None, "NoneType is no item"),
-    ],
-)
-def test_what_is_no_item_is_refused_with_what_would_be_one(farm, item, match):
-    with pytest.raises(ConfigError, match=match):
-        farm.submit(item)
+class Torn:
+    """An image object that breaks when it is asked for pixels."""
+
+    mode = "RGB"
+    height = width = 9
+
+    def convert(self, mode):
+        raise KeyError("no such plugin")
+
+
+NO_IMAGES = [
+    (5, "NotAnImage", "a int is no item; give a path"),
+    (None, "NotAnImage", "NoneType is no item"),
+    ([1, 2], "NotAnImage", "list is no item"),
+    (np.zeros((4, 4, 3), np.float32), "NotAnImage", r"shape \(4, 4, 3\) and dtype float32 is no image"),
+    (np.zeros((0, 0, 3), np.uint8), "NotAnImage", r"shape \(0, 0, 3\)"),
+    (np.zeros(5, np.uint8), "NotAnImage", r"shape \(5,\)"),
+    (np.array(None), "NotAnImage", "dtype object"),
+    (np.broadcast_to(np.zeros(3, np.uint8), (20_000, 20_000, 3)), "TooManyPixels", "400000000 pixels, and limits"),
+    (np.broadcast_to(np.zeros(3, np.uint16), (20_000, 20_000, 3)), "TooManyPixels", "400000000 pixels, and limits"),
+    (Image.new("1", (20_000, 20_000)), "TooManyPixels", "400000000 pixels, and limits"),
+    (Torn(), "AttributeError", "Torn"),
+]
+
+
+@pytest.fixture(scope="module")
+def reading_farm():
+    with Farm(model=fake(pixels=True, task="segment"), workers=1) as shared:
+        yield shared
+
+
+def test_what_is_no_image_is_a_failed_result_with_its_key(reading_farm, tmp_path):
+    """In a stream, as of bytes that are no image: the others go on, and all rows have one schema from the first on."""
+    good = next(pictures(tmp_path, 1).iterdir())
+    items = [(f"bad {number}", item) for number, (item, _, _) in enumerate(NO_IMAGES)]
+    given = [*items, ("good", good), *items]
+    results = list(reading_farm.map(given))
+    assert [result.key for result in results] == [key for key, _ in given]
+    assert [result.status for result in results].count("ok") == 1
+    for result, (_, kind, words) in zip(results, NO_IMAGES, strict=False):
+        assert (result.status, result.error["stage"], result.error["type"]) == ("failed", "decode", kind)
+        assert re.search(words, result.error["message"])
+        assert (result.path, result.task, result.shape, len(result.boxes)) == (result.key, "segment", None, 0)
+    with pytest.raises(ImageError, match="bad 3: failed in decode: NotAnImage"):
+        list(reading_farm.map([("good", good), *items[3:]], on_error="raise"))
+    assert reading_farm.submit(None).result(30).error["type"] == "NotAnImage"
+
+
+@pytest.mark.parametrize("order", ["input", "completed"])
+def test_batches_of_one_call_have_one_schema(order, tmp_path):
+    """Also where the first fail before any worker could say what the model's task is."""
+    good = next(pictures(tmp_path, 1).iterdir())
+    with Farm(model=fake(pixels=True, task="segment"), workers=2) as farm:
+        batches = list(farm.batches([None, b"neither", good, np.zeros(3), "/nowhere.jpg", good], order=order))
+    assert len({str(batch.schema) for batch in batches}) == 1 and "polygons" in batches[0].schema.names
+    table = pa.Table.from_batches(batches)
+    assert sorted(table["path"].to_pylist()) == sorted(["0", "1", str(good), "3", "/nowhere.jpg", str(good)])
+    assert table["status"].to_pylist().count("ok") == 2
+
+
+def test_no_path_of_farms_own_reaches_the_caller(reading_farm):
+    png = cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes()
+    results = list(reading_farm.map([png, ("mine", png), ("torn", png[:60]), (7, b"")]))
+    assert [(result.key, result.path) for result in results[1:]] == [("mine", "mine"), ("torn", "torn"), (7, "7")]
+    assert results[0].path == str(results[0].key)
+    assert not any("spool" in f"{result!r} {result.error}" for result in results)
+    rows = pa.Table.from_batches(reading_farm.batches([("mine", png), ("torn", png[:60])])).to_pylist()
+    assert [row["path"] for row in rows] == ["mine", "torn"] and "spool" not in str(rows)
 
 
 @pytest.mark.parametrize("call", ["map", "amap", "batches"])
 def test_a_wrong_choice_is_refused_at_the_call(farm, call):
     with pytest.raises(ConfigError, match="on_error is return or raise, not 'ignore'"):
         getattr(farm, call)(["a.jpg"], on_error="ignore")
-    if call != "batches":
-        with pytest.raises(ConfigError, match="order is input or completed, not 'random'"):
-            getattr(farm, call)(["a.jpg"], order="random")
+    with pytest.raises(ConfigError, match="order is input or completed, not 'random'"):
+        getattr(farm, call)(["a.jpg"], order="random")
 
 
-@pytest.mark.parametrize("one", ["a.jpg", b"\xff\xd8", Path("a.jpg"), np.zeros((4, 4, 3), np.uint8)], ids=type)
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        *[(one, r"is no list of items; give \[item\], or call submit")
+          for one in ("a.jpg", b"\xff\xd8", bytearray(b"\xff"), Path("a.jpg"), np.zeros((4, 4, 3), np.uint8))],
+        ("/", r"a folder is no list of items; give its files: Path\('/'\)\.rglob\(\"\*\.jpg\"\), or call farm\.run"),
+        (Path("/"), "a folder is no list of items"),
+        ("img/*.jpg", r"a pattern is no list of items; give its files: glob\.iglob\('img/\*\.jpg'\)"),
+        (5, "a int is no list of items; give a list or a generator"),
+        (None, "a NoneType is no list of items"),
+    ],
+    ids=repr,
+)  # fmt: skip
 @pytest.mark.parametrize("call", ["map", "amap", "batches"])
-def test_one_image_is_no_list_of_images(farm, call, one):
-    with pytest.raises(ConfigError, match=r"is no list of items; give \[item\], or call submit"):
+def test_what_is_no_list_of_images_is_told_how_to_be_one(farm, call, one, words):
+    with pytest.raises(ConfigError, match=words):
         getattr(farm, call)(one)
 
 
@@ -433,7 +510,10 @@ def test_a_failed_image_raises_where_that_is_asked_for(tmp_path):
     ("arguments", "match"),
     [
         ({"model": fake(), "output": "runs/a"}, "writes nothing: `output` is for farm.run"),
-        ({"model": fake(), "wrokers": 2}, "takes model, workers and limits, not 'wrokers'"),
+        ({"model": fake(), "wrokers": 2}, "takes model, workers and limits, not 'wrokers'; did you mean 'workers'"),
+        ({"model": fake(), "imgsz": 160}, r'not \'imgsz\'; write model=\{"weights": \.\.\., "imgsz": 160\}'),
+        ({"model": fake(), "threads": 2}, r'not \'threads\'; write workers=\{"count": \.\.\., "threads": 2\}'),
+        ({"model": fake(), "attempts": 2}, r'not \'attempts\'; write limits=\{"attempts": 2\}'),
         ({"model": {"weights": "yolo11n.yaml", "precision": "int8"}}, "precision"),
         ({"model": {"weights": "/data/a.pt", "precision": "int8"}}, "calibrated with images of a source"),
         ({"model": "/missing/model.pt"}, "do not exist"),
@@ -502,7 +582,8 @@ def test_what_supervision_gets(photographs, shared_data, coco_weights):
         failed.to_supervision()
 
 
-def test_an_image_object_that_cannot_be_decoded_is_a_failed_result(farm, photographs):
+def test_an_image_object_that_cannot_be_decoded_is_a_failed_result(reading_farm, photographs):
+    farm = reading_farm
     data = photographs[0].read_bytes()
     whole, torn = Image.open(photographs[0]), Image.open(io.BytesIO(data[: len(data) // 2]))
     results = list(farm.map([("whole", whole), ("torn", torn), torn], order="input"))
@@ -540,7 +621,6 @@ if not child:
     except farm.FarmError as error:
         print(error, flush=True)
     farm_.close()
-    farm.library._close_all()
     os._exit(0)
 os.waitpid(child, 0)
 print(len(list(farm_.map(["c.jpg", "d.jpg"]))))
@@ -686,7 +766,7 @@ if __name__ == "__main__":
     assert out.strip() == "ok", err
 
 
-def test_not_the_main_thread_and_a_daemonic_process(tmp_path):
+def test_not_the_main_thread():
     results = []
 
     def work():
@@ -697,18 +777,3 @@ def test_not_the_main_thread_and_a_daemonic_process(tmp_path):
     thread.start()
     thread.join(60)
     assert len(results) == 20
-    text = f"""
-import multiprocessing, farm
-def work():
-    try:
-        with farm.Farm(model={{"factory": "{FAKE}"}}, workers=1) as f:
-            f.submit("a.jpg").result()
-    except farm.FarmError as error:
-        print(error)
-if __name__ == "__main__":
-    process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
-    process.start()
-    process.join()
-"""
-    out, _ = script(tmp_path, text).communicate(timeout=60)
-    assert "a daemonic process cannot start workers" in out

@@ -1,5 +1,6 @@
 """A program that forks while its farm is at work: the child, which may outlive it, must keep nothing of the farm."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -158,18 +159,64 @@ os.kill(hooks.child, signal.SIGKILL)
     assert out.splitlines()[1:] == ["30"], err
 
 
-def test_a_forked_child_makes_a_farm_of_its_own(tmp_path):
-    text = """
-import pandas  # pyarrow imports it in the first thread that adds up, and no fork may fall into that
-with farm.Farm(model=FAKE, workers=1) as first:
-    first.submit("a.jpg").result()
-    time.sleep(0.3)
-    if not os.fork():
-        with farm.Farm(model=FAKE, workers=1) as second:
-            print(second.submit("b.jpg").result().status, flush=True)
-        os._exit(0)
-    os.wait()
-    print(first.submit("c.jpg").result().status)
+OWN = """
+import multiprocessing, threading
+from multiprocessing import spawn
+from farm import roster
+prepare, before = spawn.get_preparation_data, dict(os.environ)
+def own():
+    with farm.Farm(model=FAKE, workers=1) as second:
+        unchanged = spawn.get_preparation_data is prepare and dict(os.environ) == before
+        print(second.submit("b.jpg").result().status, unchanged, flush=True)
+def fork_and_end():
+    child = os.fork()
+    if not child:
+        own()
+        sys.exit(0)  # through all that Python does at an end
+    return child
+def is_importing():
+    module = sys.modules.get("pandas")
+    return module is not None and getattr(module.__spec__, "_initializing", False)
+def fork_when(condition):
+    while not condition():
+        pass
+    return fork_and_end()
 """
-    out, err = script(tmp_path, text).communicate(timeout=60)
-    assert out.splitlines() == ["ok", "ok"], err
+
+
+def own_farm(tmp_path, text):
+    process = script(tmp_path, OWN + text)
+    try:
+        return process.communicate(timeout=40)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_forked_child_makes_a_farm_of_its_own(tmp_path):
+    """Whatever its parent's is doing: importing, starting a process, or nothing any more."""
+    text = """
+with farm.Farm(model=FAKE, workers=1) as first:
+    answer = first.submit("a.jpg")
+    children = [fork_when(roster._starting.locked), fork_when(is_importing)]
+    print(answer.result().status, flush=True)
+children.append(fork_and_end())
+print(*[os.waitpid(child, 0)[1] for child in children])
+"""
+    out, err = own_farm(tmp_path, text)
+    assert sorted(out.splitlines()) == ["0 0 0", "ok", *["ok True"] * 3], err
+    assert err == ""
+
+
+def test_a_child_of_multiprocessing_makes_a_farm_of_its_own(tmp_path):
+    text = """
+if __name__ == "__main__":
+    with farm.Farm(model=FAKE, workers=1) as first:
+        first.submit("a.jpg").result()
+        child = multiprocessing.get_context("fork").Process(target=own)
+        child.start()
+        child.join()
+        print(child.exitcode, first.submit("c.jpg").result().status)
+"""
+    out, err = own_farm(tmp_path, text)
+    assert out.splitlines() == ["ok True", "0 ok"], err
