@@ -21,7 +21,8 @@ DAY_S = 86400.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list | clear", required=True)
-    actions.add_parser("list", help="what is kept, made of what, how large, and when it was used last")
+    kept = actions.add_parser("list", help="what is kept, made of what, how large, and when it was used last")
+    kept.set_defaults(prints=True)
     clear = actions.add_parser("clear", help="remove what nobody uses at this moment")
     clear.add_argument("kinds", nargs="*", metavar="KIND", help="backends, mapped, weights (default: backends, mapped)")
     clear.add_argument(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
+    parser.set_defaults(prints=True)
 
 
 def execute(args: argparse.Namespace) -> int:

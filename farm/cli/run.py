@@ -57,10 +57,19 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
 
 @contextlib.contextmanager
 def _signals(running: Running) -> Iterator[None]:
-    """First signal: finish what is in hand and commit. Second: stop now. A closed terminal counts as SIGTERM."""
+    """First signal: finish what is in hand and commit. Second: stop now. A closed terminal counts as SIGTERM.
+
+    It counts once: the system says it, and so does the shell.
+    """
+    closed = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        running.interrupt(signal.SIGTERM if number == signal.SIGHUP else number)
+        nonlocal closed
+        if number != signal.SIGHUP:
+            running.interrupt(number)
+        elif not closed:
+            closed = True
+            running.interrupt(signal.SIGTERM)
 
     wanted = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup means it
     before = {number: signal.signal(number, handle) for number in wanted}
