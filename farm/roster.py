@@ -33,6 +33,7 @@ from farm.forks import keep_from_forks, no_fork
 from farm.messages import Attach, Lease, Stop
 from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
+from farm.streams import forgiven
 from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
 
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet", "pandas"]  # pyarrow imports it, if it is there
@@ -307,7 +308,7 @@ class Roster:
             raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
         # spawn hands over the end of a pipe that is this process's for a moment; a fork server says itself what ended
         alone = no_fork if self._context.get_start_method() == "spawn" else contextlib.nullcontext
-        with _starting, signals_blocked(), environment_set(self._environment), _no_main(), alone():
+        with _starting, signals_blocked(), environment_set(self._environment), _no_main(), alone(), forgiven():
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:

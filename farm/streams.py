@@ -1,4 +1,4 @@
-"""Standard streams that cannot fail: what is said to nobody is lost, and nothing else is. Used in every process of farm.
+"""Standard streams that cannot fail: what is said to nobody is lost, and nothing else is. Used in every process.
 
 A log on a full disk, a reader that is gone, a terminal that was closed or stands still, a name that a terminal cannot
 encode: none of these may end the work, change its exit code, or make an image fail. So commands and child processes
@@ -10,6 +10,7 @@ remembers what went wrong, for commands whose output is the work.
     reserve()         closed ones are opened on /dev/null: else a part or a pipe gets their number, and what a library
                       warns of is written into it
     tell()            a line from code that may run in somebody else's process
+    forgiven()        a child is started whatever becomes of what a program has printed so far
 """
 
 from __future__ import annotations
@@ -136,6 +137,24 @@ def tell(text: str) -> None:
     """A line on standard error. Lost where it cannot be written."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def forgiven() -> Iterator[None]:
+    """multiprocessing flushes a program's streams before it starts a child: what cannot be written stays in them."""
+    from multiprocessing import util  # not for `farm --help`
+
+    flush = util._flush_std_streams  # type: ignore[attr-defined]
+
+    def try_to_flush() -> None:
+        with contextlib.suppress(OSError):
+            flush()
+
+    util._flush_std_streams = try_to_flush  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        util._flush_std_streams = flush  # type: ignore[attr-defined]
 
 
 def _replace(descriptor: int, patience_s: float | None, closed: set[int]) -> Unfailing | None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import util
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -197,6 +198,17 @@ def test_what_libraries_log_goes_where_a_child_says_its_words(monkeypatch, full)
             streams.tell("lost")
         finally:
             logger.removeHandler(handler)
+
+
+def test_a_child_starts_whatever_a_program_could_not_print(monkeypatch, full):
+    with open(full, "w", closefd=False) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        stdout.write("kept in the buffer")
+        with pytest.raises(OSError):
+            util._flush_std_streams()
+        with streams.forgiven():
+            util._flush_std_streams()
+        stdout.detach().detach()
 
 
 def test_closed_streams_are_reserved(tmp_path):
