@@ -201,14 +201,13 @@ def test_what_libraries_log_goes_where_a_child_says_its_words(monkeypatch, full)
 
 
 def test_a_child_starts_whatever_a_program_could_not_print(monkeypatch, full):
-    with open(full, "w", closefd=False) as stdout:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        stdout.write("kept in the buffer")
-        with pytest.raises(OSError):
-            util._flush_std_streams()
-        with streams.forgiven():
-            util._flush_std_streams()
-        stdout.detach().detach()
+    stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(full, "w", closefd=False)))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    stdout.write("kept in the buffer")
+    with pytest.raises(OSError):
+        util._flush_std_streams()
+    with streams.forgiven():
+        util._flush_std_streams()
 
 
 def test_closed_streams_are_reserved(tmp_path):
