@@ -16,16 +16,17 @@ from farm.keys import ABSENT, item_key
 from farm.newest import PATHS, quick_hashes
 from farm.parts import open_part, read_part
 from farm.places import is_of_place
-from farm.schema import KEY_BYTES, STATUS_FAILED, path_of
+from farm.schema import KEY_BYTES, STAGE_LIST, STATUS_FAILED, path_of
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a resume wants of a part. `again`: rows to be labelled again; None for none."""
+    """What a resume wants of a part. `again`: rows to be labelled again; `failed`: those that stay; None for none."""
 
     keys: np.ndarray
     hashes: np.ndarray
     again: np.ndarray | None
+    failed: np.ndarray | None = None
 
 
 def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
@@ -37,7 +38,8 @@ def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
     except TornPartError as error:
         return error
     hashes = quick_hashes(table) if with_paths else np.empty(0, np.int64)
-    return Resumed(_joined(table["key"]), hashes, _of_the_place(table) if failures else None)
+    again = _of_the_place(table) if failures else None
+    return Resumed(_joined(table["key"]), hashes, again, None if again is None else _has_failed(table) & ~again)
 
 
 def done_keys(found: Sequence[Resumed], counting: np.ndarray | None) -> Iterator[memoryview]:
@@ -51,12 +53,28 @@ def done_keys(found: Sequence[Resumed], counting: np.ndarray | None) -> Iterator
         yield (part.keys if keep.all() else part.keys[keep]).data
 
 
+def failed_count(found: Sequence[Resumed], counting: np.ndarray | None) -> int:
+    """Images that failed and are not tried again by themselves, in the rows that count."""
+    start = count = 0
+    for part in found:
+        mine = slice(start, start := start + len(part.keys))
+        if part.failed is not None:
+            count += int((part.failed if counting is None else part.failed & counting[mine]).sum())
+    return count
+
+
 def _joined(keys: pa.ChunkedArray) -> np.ndarray:
     """uint64 (rows, 2): the halves of keys."""
     chunks = [
         np.frombuffer(chunk.buffers()[1], "<u8", 2 * len(chunk), chunk.offset * KEY_BYTES) for chunk in keys.chunks
     ]
     return np.concatenate([np.empty(0, np.uint64), *chunks] if len(chunks) != 1 else chunks).reshape(-1, 2)
+
+
+def _has_failed(table: pa.Table) -> np.ndarray:
+    """bool, one a row: is it a failure of labelling? What has vanished had none."""
+    stages = pc.struct_field(table["error"], "stage")
+    return pc.fill_null(pc.not_equal(stages, STAGE_LIST), False).to_numpy()
 
 
 def _of_the_place(table: pa.Table) -> np.ndarray:

@@ -21,6 +21,7 @@ STATUS_FAILED = "failed"
 TIMEOUT = "Timeout"  # type of the error of an image that a worker never came back from
 STAGE_READ = "read"  # of the error of an image whose file could not be read
 STAGE_LIST = "list"  # of the error of an image that was labelled once and has vanished
+PROBS = "probs"  # the column of classification
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
@@ -53,7 +54,7 @@ TASK_COLUMNS: dict[str, list[pa.Field]] = {
     "segment": [pa.field("polygons", pa.list_(pa.list_(POINT)))],
     "pose": [pa.field("keypoints", pa.list_(pa.list_(KEYPOINT)))],
     "obb": [pa.field("obb", pa.list_(OBB))],
-    "classify": [pa.field("probs", pa.list_(pa.float32()))],
+    "classify": [pa.field(PROBS, pa.list_(pa.float32()))],
 }
 
 
@@ -94,6 +95,12 @@ def names_of(schema: pa.Schema) -> dict[int, str]:
     """Class names stored in a part's schema metadata."""
     stored = (schema.metadata or {}).get(b"farm.names", b"{}")
     return {int(i): name for i, name in json.loads(stored).items()}
+
+
+def task_of(schema: pa.Schema) -> str | None:
+    """The task stored in a part's schema metadata."""
+    stored = (schema.metadata or {}).get(b"farm.task")
+    return stored.decode() if stored else None
 
 
 def path_columns(paths: Sequence[str]) -> tuple[pa.Array, pa.Array]:

@@ -32,7 +32,7 @@ from farm.errors import OutputError, PartError, RunMismatchError, TornPartError
 from farm.keys import KeySet
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
-from farm.resume import Resumed, done_keys, has_status, resumed_from
+from farm.resume import Resumed, done_keys, failed_count, has_status, resumed_from
 from farm.schema import STATUS_FAILED, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
@@ -63,6 +63,7 @@ class RunStore:
         self._counted: tuple[tuple[str, ...], np.ndarray] = ((), np.empty(0, bool))
         self._mounts: dict[str, Any] = {}
         self._writing = threading.RLock()
+        self.failed_before = 0  # images that stay failed, when `committed_keys` was asked
 
     @classmethod
     def open(cls, path: str | Path) -> RunStore:
@@ -198,7 +199,9 @@ class RunStore:
                 whole.append(part)
                 found.append(resumed)
         keys = KeySet()
-        keys.add_bulk(done_keys(found, self._counting(whole, [resumed.hashes for resumed in found])))
+        counting = self._counting(whole, [resumed.hashes for resumed in found])
+        self.failed_before = failed_count(found, counting)
+        keys.add_bulk(done_keys(found, counting))
         return keys
 
     def keys_since(self, known: set[str]) -> set[bytes]:
@@ -241,6 +244,12 @@ class RunStore:
         for batch in self.batches(["path", "path_bytes", "status"]):
             for row in batch.filter(pc.equal(batch["status"], STATUS_FAILED)).to_pylist():
                 yield path_of(row["path"], row["path_bytes"])
+
+    def failures(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """The same with why they failed: stage, type and message."""
+        for batch in self.batches(["path", "path_bytes", "status", "error"]):
+            for row in batch.filter(pc.equal(batch["status"], STATUS_FAILED)).to_pylist():
+                yield path_of(row["path"], row["path_bytes"]), row["error"]
 
     def schema(self) -> pa.Schema:
         """Schema and metadata of the newest part; an empty schema where there is none."""

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from farm.models.upkeep import Kept
 
 KINDS = ("backends", "mapped", "weights")  # as in farm.models.upkeep, which `farm --help` does not import
-WIDTHS = {"kind": 8, "entry": 16, "made of": 24, "size": 10, "last used": 10}  # 76 columns, with a gap between two
-GAP = "  "
+TITLES = ("kind", "entry", "made of", "size", "last used")
 DAY_S = 86400.0
 
 
@@ -88,26 +87,19 @@ def _clear(root: Path, kinds: Sequence[str], days: float) -> None:
 
 
 def table(kept: Sequence[Kept], now_s: float, columns: int) -> Iterator[str]:
-    """A line for each, under a head, none longer than `columns` (80 at least). Pure."""
+    """A line for each, under a head, none longer than `columns`. Pure."""
+    from farm.report.lines import table_lines
+
     if not kept:
         return
-    spare = max(0, columns - sum(WIDTHS.values()) - len(GAP) * (len(WIDTHS) - 1))
-    widths = {**WIDTHS, "made of": WIDTHS["made of"] + spare}
-    yield _line(list(WIDTHS), widths)
+    rows = []
     for entry in kept:
         about = entry.about
         made = " ".join(str(about[key]) for key in ("weights", "made") if key in about) or "by an earlier farm"
         used = "in use" if entry.in_use else _ago(now_s - entry.used_s)
         name = entry.path.name if entry.kind == "weights" else entry.path.name.rpartition("-")[2]
-        yield _line([entry.kind, name, made, in_bytes(entry.size), used], widths)
-
-
-def _line(cells: Sequence[str], widths: dict[str, int]) -> str:
-    shown = []
-    for (title, width), cell in zip(widths.items(), cells, strict=True):
-        cut = cell if len(cell) <= width else f"{cell[: width - 1]}…"
-        shown.append(cut.rjust(width) if title == "size" else cut.ljust(width))
-    return GAP.join(shown).rstrip()
+        rows.append([entry.kind, name, made, in_bytes(entry.size), used])
+    yield from table_lines(TITLES, rows, columns, right=["size"], gives_way=["made of", "entry"])
 
 
 def _ago(seconds: float) -> str:

@@ -24,26 +24,24 @@ def execute(args: argparse.Namespace) -> int:
     config = load_config(args)
     import yaml
     from rich.console import Console
-    from rich.table import Table
 
     from farm import engines
     from farm.engines import settling
+    from farm.report.lines import table_lines
 
     prepared = engines.load(config.engine).prepare(config, sys.stdin.buffer)
-    console = Console(soft_wrap=True)
     resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
-    console.print(resolved, markup=False, highlight=False)
-    table = Table("worker", "pin", "device", "threads", "batch", "decoders", title="plan", title_justify="left")
-    for place in prepared.placements:
-        row = (place.worker, place.pin, place.device, place.threads, place.batch, place.decoders)
-        table.add_row(*map(str, row))
-    console.print(table)
-    console.print(f"backend          {settling.in_words(prepared, _begun_with(config))}", markup=False, highlight=False)
+    print(resolved)
+    titles = ("worker", "pin", "device", "threads", "batch", "decoders")
+    rows = [[str(getattr(place, title)) for title in titles] for place in prepared.placements]
+    numbers = ("worker", "threads", "batch", "decoders")
+    print(*table_lines(titles, rows, Console().width, numbers, gives_way=["pin"]), "", sep="\n")
+    print(f"backend          {settling.in_words(prepared, _begun_with(config))}")
     for name, origin in prepared.origins.items():
         value = getattr(prepared.config.model, name)
-        console.print(f"{name:17}{json.dumps(value)}, {origin}", markup=False, highlight=False)
-    console.print(f"source root      {prepared.source.root}", markup=False, highlight=False)
-    console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
+        print(f"{name:17}{json.dumps(value)}, {origin}")
+    print(f"source root      {prepared.source.root}")
+    print(f"weights digest   {prepared.digest}")
     return 0
 
 

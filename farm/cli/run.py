@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from farm.cli.arguments import add_config, load_config, this_command
+from farm.cli.arguments import add_config, load_config, this_command, this_program
 
 if TYPE_CHECKING:
     from farm.engines.local import Hooks, Running
@@ -51,7 +51,7 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
             on_note=view.note,
         )
         summary = work(hooks)
-    print_summary(Console(), summary, continue_with=this_command())
+    print_summary(Console(), summary, this_command(), this_program())
     return summary.exit_code
 
 
