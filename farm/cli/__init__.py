@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"farm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        described = f"{summary[0].upper()}{summary[1:]}. What its exit code means: farm --help"
+        command = commands.add_parser(name, help=summary, description=described)
         import_module(f"farm.cli.{name}").configure(command)
     return parser
