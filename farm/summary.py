@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-STOPPING = "stopping: what is in hand is finished"
-STOPS_AT_ONCE = "; Ctrl-C again stops at once"
+STOPPING = "stopping after what is in hand"
+STOPS_AT_ONCE = "; Ctrl-C again: at once"
 
 
 def stopping(signals: int) -> str:

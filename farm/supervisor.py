@@ -673,7 +673,7 @@ class Supervisor:
             committed=self._book.committed_count,
             restarts=self._policy.restarts,
             repeated=self._repeated,
-            remaining=self._book.queued + self._book.in_hand if listed else None,
+            remaining=self._book.queued + self._book.in_hand + self._book.received_count if listed else None,
             labelling_s=labelling_s,
             starts=tuple(self._starts),
             stage_s={"list": self._lister.listing_s, **self._stage_s},

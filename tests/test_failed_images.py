@@ -61,7 +61,7 @@ def test_a_run_that_committed_before_a_worker_was_ready_has_no_negative_rate():
     """As one in which only what has vanished was recorded, or whose last commit was of a run before."""
     stopped = SimpleNamespace(
         _last_commit_s=5.0, _ready_s=9.0, _listed=True, _stop_children=lambda: None, _signals=[], _starts=(), _repeated=0,
-        _book=SimpleNamespace(committed_count=1, queued=0, in_hand=0), _policy=SimpleNamespace(restarts=0),
+        _book=SimpleNamespace(committed_count=1, queued=0, in_hand=0, received_count=0), _policy=SimpleNamespace(restarts=0),
         _lister=SimpleNamespace(listing_s=0.0), _stage_s={},
     )  # fmt: skip
     assert Supervisor._outcome(stopped).labelling_s == 0.0

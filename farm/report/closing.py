@@ -33,7 +33,7 @@ def print_summary(console: Console, summary: Summary, continue_with: str, progra
     for warning in summary.warnings:
         _say(console, f"warning: {warning}", "yellow")
     if summary.interrupted:
-        _say(console, f"stopped by {summary.interrupted}; what is done is committed. To continue:", "bold yellow")
+        _say(console, f"stopped by {summary.interrupted}; what is committed is kept. To continue:", "bold yellow")
         _say_command(console, continue_with, "bold")
 
 
@@ -100,8 +100,9 @@ def _say_failures(console: Console, summary: Summary, program: str) -> None:
     if rest:
         count = sum(failure.count for failure in summary.failures) - sum(failure.count for failure in shown)
         _say(console, f"{count:,} more failed in {counted(rest, 'other way')}", "red")
-    _say(console, "all of them, with their messages:")
-    _say_command(console, f"{program} retry --list {shlex.quote(summary.run_dir)}")
+    if summary.failed > len(shown):
+        _say(console, "all of them, with their messages:")
+        _say_command(console, f"{program} retry --list {shlex.quote(summary.run_dir)}")
 
 
 def chosen(failures: Sequence[Failure], most: int) -> list[Failure]:

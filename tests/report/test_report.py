@@ -144,7 +144,7 @@ def test_that_it_is_stopping_is_said_at_once_and_how_to_stop_now():
     for _ in range(5):
         view.update(snapshot(note=stopping(1)))
     assert len(stream.getvalue().splitlines()) == 2
-    assert "Ctrl-C again stops at once" in stream.getvalue() and "again" not in stopping(0)
+    assert "Ctrl-C again: at once" in stream.getvalue() and "again" not in stopping(0)
 
 
 def test_a_terminal_that_cannot_move_its_cursor_is_a_log(monkeypatch):
