@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm import child, streams
+from farm import child, standard_streams
 from farm.channel import Reader
 from farm.heartbeat import Heartbeats
 from farm.messages import (
@@ -82,7 +82,7 @@ class CollectorSpec:
 def main(spec: CollectorSpec, control: Connection) -> None:
     """Entry point of the process."""
     child.ignore_signals()
-    streams.make_unfailing()
+    standard_streams.make_unfailing()
     child.name_process("farm-collector")
     os.environ.update(spec.environment)
     pulse = Heartbeats.attach(spec.heartbeats, spec.row + 1)

@@ -33,7 +33,7 @@ from farm.forks import keep_from_forks, no_fork
 from farm.messages import Attach, Lease, Stop
 from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
-from farm.streams import forgiven
+from farm.standard_streams import forgiven
 from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
 
 PRELOAD = ["farm.worker", "farm.collector", "numpy", "pyarrow.parquet", "pandas"]  # pyarrow imports it, if it is there

@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from farm import child, heartbeat, placement, streams
+from farm import child, heartbeat, placement, standard_streams
 from farm.allowance import BYTES_PER_PIXEL, READY_BYTES, Allowance, Backlog
 from farm.batch_size import BatchSizes
 from farm.channel import Writer
@@ -88,7 +88,7 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     """Entry point of the process."""
     gc.freeze()  # a collection would write to every object of the fork server's, and end the sharing of its pages
     child.ignore_signals()
-    streams.make_unfailing()
+    standard_streams.make_unfailing()
     child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)
     beats = Heartbeats.attach(spec.heartbeats, spec.rows)
@@ -417,7 +417,7 @@ class Worker:
             if threading.current_thread() is not threading.main_thread():
                 lost = f"the device is lost to this process ({refusal.message}); run the same command to continue"
                 self._to_supervisor.send(InitFailed(self._spec.uid, refusal.kind, lost, permanent=True))
-            streams.tell(f"farm: worker {self._spec.worker} leaves: {refusal.message}")
+            standard_streams.tell(f"farm: worker {self._spec.worker} leaves: {refusal.message}")
             raise SystemExit(1)
         self._done_with([decoded.item.seq for decoded in batch])
         self._finish()

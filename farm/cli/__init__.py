@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ from types import FrameType
 
 from farm import __version__
 from farm.errors import EXIT_DONE, EXIT_FATAL, EXIT_SIGINT, EXIT_SIGTERM, EXIT_USAGE, ConfigError, FarmError
-from farm.streams import Unfailing, unfailing
+from farm.standard_streams import Unfailing, unfailing
 
 COMMANDS = {
     "run": "label images; continues if the run directory holds earlier work",
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_command(sys.argv[1:] if argv is None else argv)
             args = parser.parse_args(argv)
         except ConfigError as error:
-            print(f"farm: {error}", file=sys.stderr)
+            _say(error)
             return error.exit_code
         except SystemExit as end:  # of argparse, which has printed help, the version or what is wrong
             raise SystemExit(_unless_lost(int(end.code or EXIT_DONE), output)) from None
@@ -68,12 +69,21 @@ def _execute(args: argparse.Namespace) -> int:
         with _stopped_by_signals():
             return int(import_module(f"farm.cli.{args.command}").execute(args))
     except FarmError as error:
-        for line in str(error).splitlines():
-            print(f"farm: {line}", file=sys.stderr)
+        _say(error)
         return error.exit_code
     except KeyboardInterrupt as stop:
         print("farm: interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_SIGTERM if isinstance(stop, Stopped) else EXIT_SIGINT
+
+
+def _say(error: FarmError) -> None:
+    """On a terminal its words stay whole, so that a path or a `key=value` can be copied."""
+    from farm.report.lines import prose_lines
+
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    for line in str(error).splitlines():
+        told = f"farm: {line}"
+        print(*(prose_lines(told, columns) if columns else [told]), sep="\n", file=sys.stderr)
 
 
 def _unless_lost(code: int, output: Unfailing | None) -> int:

@@ -30,18 +30,19 @@ def execute(args: argparse.Namespace) -> int:
     from farm.report.lines import table_lines
 
     prepared = engines.load(config.engine).prepare(config, sys.stdin.buffer)
+    console = Console(soft_wrap=True)
     resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
-    print(resolved)
+    console.print(resolved, markup=False, highlight=False)
     titles = ("worker", "pin", "device", "threads", "batch", "decoders")
     rows = [[str(getattr(place, title)) for title in titles] for place in prepared.placements]
     numbers = ("worker", "threads", "batch", "decoders")
-    print(*table_lines(titles, rows, Console().width, numbers, gives_way=["pin"]), "", sep="\n")
-    print(f"backend          {settling.in_words(prepared, _begun_with(config))}")
+    print(*table_lines(titles, rows, console.width, numbers, gives_way=["pin"]), "", sep="\n")
+    console.print(f"backend          {settling.in_words(prepared, _begun_with(config))}", markup=False, highlight=False)
     for name, origin in prepared.origins.items():
         value = getattr(prepared.config.model, name)
-        print(f"{name:17}{json.dumps(value)}, {origin}")
-    print(f"source root      {prepared.source.root}")
-    print(f"weights digest   {prepared.digest}")
+        console.print(f"{name:17}{json.dumps(value)}, {origin}", markup=False, highlight=False)
+    console.print(f"source root      {prepared.source.root}", markup=False, highlight=False)
+    console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
     return 0
 
 

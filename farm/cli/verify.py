@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from farm.errors import EXIT_DONE, EXIT_FATAL
-    from farm.report.text import counted, printable
+    from farm.report.text import printable
     from farm.verify import verify
 
     found = verify(args.run_dir)
@@ -22,5 +22,5 @@ def execute(args: argparse.Namespace) -> int:
         print(f"broken: {printable(problem)}", file=sys.stderr)
     if found.problems:
         return EXIT_FATAL
-    print(f"whole: {counted(found.listed, 'image')} = {found.ok:,} labelled + {found.failed:,} failed, each once")
+    print(f"whole: {found.listed:,} images = {found.ok:,} labelled + {found.failed:,} failed, each once")
     return EXIT_DONE

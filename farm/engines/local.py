@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from farm import streams
+from farm import standard_streams
 from farm.config import FarmConfig, ModelConfig
 from farm.errors import ModelError
 from farm.keys import KeySet
@@ -126,7 +126,7 @@ def prepare(
 
     `stdin` is read where `source.path` is `-`; `source` replaces what the config names; `machine` what is found.
     """
-    streams.reserve()  # before anything is opened that lasts
+    standard_streams.reserve()  # before anything is opened that lasts
     resolved, digest = _with_weights(config)
     config = config.model_copy(update={"model": resolved.model})
     source = source or open_source(config.source, stdin)

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from farm.report.lines import prose_lines
 from farm.report.pace import OVER_S, Pace
 from farm.report.tasks import found
 from farm.report.text import counted, duration, printable, rate
@@ -94,7 +95,8 @@ class LiveView(View):
         self._live.stop()
 
     def note(self, text: str) -> None:
-        self._live.console.print(Text(printable(text), style="dim"), soft_wrap=True)
+        for line in prose_lines(printable(text), self._live.console.width):
+            self._live.console.print(Text(line, style="dim"), soft_wrap=True)
 
     def draw(self, snapshot: Snapshot) -> None:
         self._live.update(self.render(snapshot), refresh=True)

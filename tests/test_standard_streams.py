@@ -16,11 +16,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from farm import streams
+from farm import standard_streams as streams
 from farm.cli import main
 from farm.cli.run import _signals
+from farm.standard_streams import PLAIN, Unfailing
 from farm.store import RunStore
-from farm.streams import PLAIN, Unfailing
 from tests.faults.harness import ROOT, config, pictures
 
 FULL = "/dev/full"
@@ -184,7 +184,7 @@ def test_a_terminal_that_closes_stops_a_run_once():
 
 
 def test_what_libraries_log_goes_where_a_child_says_its_words(monkeypatch, full):
-    logger = logging.getLogger("test_streams")
+    logger = logging.getLogger("test_standard_streams")
     with open(full, "w", closefd=False) as stderr:
         monkeypatch.setattr(streams, "STDERR", full)
         monkeypatch.setattr(streams, "NAMES", {streams.STDOUT: "stdout", full: "stderr"})
@@ -212,7 +212,7 @@ def test_a_child_starts_whatever_a_program_could_not_print(monkeypatch, full):
 
 def test_closed_streams_are_reserved(tmp_path):
     """Else the next file gets the number of one, and the warnings of libraries in C."""
-    code = "from farm import streams; import os; print(streams.reserve(), file=open('said', 'w')); os.write(2, b'lost'); os._exit(os.open('said', 0))"
+    code = "from farm import standard_streams as streams; import os; print(streams.reserve(), file=open('said', 'w')); os.write(2, b'lost'); os._exit(os.open('said', 0))"
     line = f'"{sys.executable}" -c "{code}" <&- 2>&-'
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environ, timeout=60)
