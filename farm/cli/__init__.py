@@ -80,7 +80,7 @@ def _say(error: FarmError) -> None:
     """On a terminal its words stay whole, so that a path or a `key=value` can be copied."""
     from farm.report.lines import prose_lines
 
-    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    columns = shutil.get_terminal_size().columns if sys.stderr and sys.stderr.isatty() else None
     for line in str(error).splitlines():
         told = f"farm: {line}"
         print(*(prose_lines(told, columns) if columns else [told]), sep="\n", file=sys.stderr)
