@@ -27,7 +27,7 @@ from farm.sources.rows import FailedRows
 from farm.store import RUN_FILE, SUMMARY_FILE, RunStore
 from farm.summary import Summary
 from farm.supervisor import Outcome
-from farm.tally import Tally
+from farm.tally import Tally, counted_columns
 
 EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 
@@ -185,11 +185,12 @@ def summarise(
 ) -> Summary:
     """Counts from the parts, which are the only truth; rates from this session."""
     tally = Tally()
-    for batch in store.batches(["status", "boxes", "error", "path"]):
+    for batch in store.batches(counted_columns(store.schema())):
         tally.add(batch)
     warnings = [*store.problems, *prepared.source.problems]
     if outcome.repeated:
-        warnings.append(f"{outcome.repeated} images were listed more than once; each was labelled once")
+        were = "1 image was" if outcome.repeated == 1 else f"{outcome.repeated:,} images were"
+        warnings.append(f"{were} listed more than once; each was labelled once")
     warnings += [warning for report in reports.values() for warning in report.warnings]
     agreement = prepared.executable.agreement
     return Summary(
@@ -207,6 +208,9 @@ def summarise(
         interrupted=_signal_name(outcome.signal),
         remaining=outcome.remaining,
         left=prepared.source.left,
+        labelling_s=outcome.labelling_s,
+        task=task_of(store.schema()),
+        classes=len(tally.classes),
         failures=tally.failures(),
         stage_s=outcome.stage_s,
         backend=prepared.executable.backend,

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm import child, shortage
+from farm import child, shortage, standard_streams
 from farm.channel import Reader
 from farm.filesystem import in_words
 from farm.forks import keep_from_forks
@@ -87,6 +87,7 @@ class CollectorSpec:
 def main(spec: CollectorSpec, control: Connection) -> None:
     """Entry point of the process."""
     child.ignore_signals()
+    standard_streams.make_unfailing()
     child.name_process("farm-collector")
     os.environ.update(spec.environment)
     try:

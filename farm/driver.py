@@ -35,7 +35,7 @@ from farm.messages import Item
 from farm.restarts import RestartPolicy
 from farm.schema import STATUS_GONE, failed_batch, from_ipc, part_metadata
 from farm.store import PartWriter, RunStore, blocks_dir, open_part, part_name
-from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
+from farm.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
 from farm.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
 from farm.tally import Tally, too_many
 
@@ -370,11 +370,13 @@ class Driver:
             committed=self._committed,
             workers=tuple(self._worker_snapshot(worker) for worker in sorted(self._workers)),
             note=self._note(now),
+            failed_before=self._store.failed_before,
+            task=self._task,
         )
 
     def _note(self, now: float) -> str:
         if self._signals:
-            return "stopping: finishing what is in hand"
+            return stopping(len(self._signals))
         if self._thread is not None and not self._workers and now - self._started_s > PATIENCE_S:
             count = len(self._job.placements)
             return f"still no result: is there room in the cluster for {count} workers, and do they load their model?"

@@ -21,7 +21,8 @@ from farm.schema import KEY_BYTES, STAGE_LIST, STATUS_FAILED, STATUS_GONE, path_
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a resume wants of a part. `again`: rows to be labelled again when they are listed; None for none.
+    """What a resume wants of a part. `again`: rows to be labelled again when they are listed; `failed`: failures that
+    stay; None for none.
 
     `gone`: keys of images that are gone. `has_failed`: may any have failed?
     """
@@ -31,6 +32,7 @@ class Resumed:
     again: np.ndarray | None
     gone: Sequence[bytes] = ()
     has_failed: bool = False
+    failed: np.ndarray | None = None
 
 
 def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
@@ -47,7 +49,8 @@ def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
         return Resumed(_joined(table["key"]), hashes, None)
     is_gone = pc.equal(table["status"], STATUS_GONE)
     again = _of_the_place(table) | is_gone.to_numpy()
-    return Resumed(_joined(table["key"]), hashes, again, table["key"].filter(is_gone).to_pylist(), has_failed)
+    gone = table["key"].filter(is_gone).to_pylist()
+    return Resumed(_joined(table["key"]), hashes, again, gone, has_failed, _has_failed(table) & ~again)
 
 
 def done_keys(found: Sequence[Resumed], counting: np.ndarray | None) -> Iterator[memoryview]:
@@ -61,12 +64,28 @@ def done_keys(found: Sequence[Resumed], counting: np.ndarray | None) -> Iterator
         yield (part.keys if keep.all() else part.keys[keep]).data
 
 
+def failed_count(found: Sequence[Resumed], counting: np.ndarray | None) -> int:
+    """Images that failed and are not tried again by themselves, in the rows that count."""
+    start = count = 0
+    for part in found:
+        mine = slice(start, start := start + len(part.keys))
+        if part.failed is not None:
+            count += int((part.failed if counting is None else part.failed & counting[mine]).sum())
+    return count
+
+
 def _joined(keys: pa.ChunkedArray) -> np.ndarray:
     """uint64 (rows, 2): the halves of keys."""
     chunks = [
         np.frombuffer(chunk.buffers()[1], "<u8", 2 * len(chunk), chunk.offset * KEY_BYTES) for chunk in keys.chunks
     ]
     return np.concatenate([np.empty(0, np.uint64), *chunks] if len(chunks) != 1 else chunks).reshape(-1, 2)
+
+
+def _has_failed(table: pa.Table) -> np.ndarray:
+    """bool, one a row: is it a failure of labelling? What has vanished had none."""
+    stages = pc.struct_field(table["error"], "stage")
+    return pc.fill_null(pc.not_equal(stages, STAGE_LIST), False).to_numpy()
 
 
 def _of_the_place(table: pa.Table) -> np.ndarray:

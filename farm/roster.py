@@ -36,6 +36,7 @@ from farm.messages import Attach, Lease, Stop
 from farm.processes import birth
 from farm.scratch import keep_sockets
 from farm.segments import semaphores_named
+from farm.standard_streams import forgiven
 from farm.surroundings import somewhere
 from farm.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
 
@@ -346,6 +347,7 @@ class Roster:
             around.enter_context(somewhere())
             around.enter_context(children_allowed())
             around.enter_context(alone())
+            around.enter_context(forgiven())
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:

@@ -23,6 +23,7 @@ STATUS_GONE = "gone"  # deleted since it was listed; `error` says where that was
 TIMEOUT = "Timeout"  # type of the error of an image that a worker never came back from
 STAGE_READ = "read"  # of the error of an image whose file could not be read
 STAGE_LIST = "list"  # of the error of an image that has a row, and whose file was not there when it was looked for
+PROBS = "probs"  # the column of classification
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
@@ -55,7 +56,7 @@ TASK_COLUMNS: dict[str, list[pa.Field]] = {
     "segment": [pa.field("polygons", pa.list_(pa.list_(POINT)))],
     "pose": [pa.field("keypoints", pa.list_(pa.list_(KEYPOINT)))],
     "obb": [pa.field("obb", pa.list_(OBB))],
-    "classify": [pa.field("probs", pa.list_(pa.float32()))],
+    "classify": [pa.field(PROBS, pa.list_(pa.float32()))],
 }
 
 

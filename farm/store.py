@@ -35,7 +35,7 @@ from farm.keys import KeySet
 from farm.marks import RUN_FILE as RUN_FILE
 from farm.newest import PATHS, digests, newest, quick_hashes
 from farm.parts import open_part, part_batches, read_part
-from farm.resume import Resumed, done_keys, has_status, resumed_from, unheard_of
+from farm.resume import Resumed, done_keys, failed_count, has_status, resumed_from, unheard_of
 from farm.schema import STATUS_FAILED, STATUS_GONE, STATUS_OK, path_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
@@ -67,6 +67,7 @@ class RunStore:
         self._none_failed = False  # known from when keys were read, as is:
         self.gone = KeySet()  # keys of the rows that say so
         self._writing = threading.RLock()
+        self.failed_before = 0  # images that stay failed, when `committed_keys` was asked
 
     @classmethod
     def open(cls, path: str | Path) -> RunStore:
@@ -218,7 +219,9 @@ class RunStore:
         self.gone.add_bulk(b"".join(resumed.gone) for resumed in found)
         self._none_failed = not any(resumed.has_failed for resumed in found)
         keys = KeySet()
-        keys.add_bulk(done_keys(found, self._counting(whole, [resumed.hashes for resumed in found])))
+        counting = self._counting(whole, [resumed.hashes for resumed in found])
+        self.failed_before = failed_count(found, counting)
+        keys.add_bulk(done_keys(found, counting))
         return keys
 
     def keys_since(self, known: set[str]) -> set[bytes]:
@@ -277,6 +280,12 @@ class RunStore:
     def goes_on(self) -> bool:
         """Has an earlier session left rows?"""
         return bool(self._earlier_parts())
+
+    def failures(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """The same with why they failed: stage, type and message."""
+        for batch in self.batches(["path", "path_bytes", "status", "error"]):
+            for row in batch.filter(pc.equal(batch["status"], STATUS_FAILED)).to_pylist():
+                yield path_of(row["path"], row["path_bytes"]), row["error"]
 
     def schema(self) -> pa.Schema:
         """Schema and metadata of the newest part; an empty schema where there is none."""

@@ -8,10 +8,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+STOPPING = "stopping after what is in hand"
+STOPS_AT_ONCE = "; Ctrl-C again: at once"
+
+
+def stopping(signals: int) -> str:
+    """What a snapshot notes of a run that comes to its end early; `signals`: how many have said so."""
+    return STOPPING + (STOPS_AT_ONCE if signals else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One kind of failure: how often it was seen, and the first image it was seen on."""
+    """One kind of failure, by stage, type and wording: how often it was seen, and the first image it was seen on."""
 
     stage: str
     type: str
@@ -36,8 +44,8 @@ class WorkerSnapshot:
 class Snapshot:
     """A run at this moment. `total` is None until the source is counted; `done` = ok + failed, earlier runs left out.
 
-    `skipped` are those of the entries listed so far that earlier runs have dealt with; `gone` were deleted since they
-    were listed. Rates are over the last few seconds.
+    `skipped` are those of the entries listed so far that earlier runs have dealt with; `failed_before` images failed
+    then and are not tried again; `gone` were deleted since they were listed. Rates are over the last few seconds.
     """
 
     elapsed_s: float
@@ -51,6 +59,8 @@ class Snapshot:
     workers: tuple[WorkerSnapshot, ...]
     note: str = ""
     gone: int = 0
+    failed_before: int = 0
+    task: str | None = None
 
     @property
     def done(self) -> int:
@@ -78,11 +88,13 @@ class Summary:
 
     listed = ok + failed + gone when the run is complete; `interrupted` names the signal that stopped it early, and
     `remaining` is then what a rerun would still have to do (None where the source was not listed to its end).
-    `stage_s` are seconds by stage, of all workers together; `agreement` says how another backend, a lower precision or
-    reduced decoding compares with torch in fp32 (fields of `farm.models.conversions.Agreement`). `left` are images of
-    earlier runs, among `ok`, that could not be looked at this time. `left_out` counts what this session saw in the
-    source and did not list: files by extension, `excluded`, and folders `made by farm`. `gone` are images that were
-    listed once and are not there any more.
+    `labelling_s` is the part of `wall_s` that `images_per_s` is of: from the first worker's readiness to the last
+    commit. `detections` are boxes, of masks and poses as well; where the task is to classify, `classes` counts those
+    that came first in an image. `stage_s` are seconds by stage, of all workers together; `agreement` says how another
+    backend, a lower precision or reduced decoding compares with torch in fp32 (fields of
+    `farm.models.conversions.Agreement`). `left` are images of earlier runs, among `ok`, that could not be looked at
+    this time. `left_out` counts what this session saw in the source and did not list: files by extension, `excluded`,
+    and folders `made by farm`. `gone` are images that were listed once and are not there any more.
     """
 
     run_dir: str
@@ -109,6 +121,9 @@ class Summary:
     left: int = 0
     gone: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
+    labelling_s: float = 0.0
+    task: str | None = None
+    classes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-able values, as `summary.json` holds it."""

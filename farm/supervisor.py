@@ -72,7 +72,7 @@ from farm.roster import JOIN_S, CollectorProcess, Roster, WorkerProcess
 from farm.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
 from farm.sources.base import Entry, Source
 from farm.store import RunStore, example_of, part_number
-from farm.summary import Snapshot, WorkerSnapshot, WorkerStart
+from farm.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
 from farm.tally import Tally, any_ok, too_many
 from farm.watch import Watch
 from farm.worker import WorkerSpec
@@ -659,7 +659,9 @@ class Supervisor:
             images_per_s=sum(worker.rate for worker in self._workers.values()),
             committed=self._book.committed_count,
             workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
-            note="stopping: finishing what is in hand" if self._draining else self._trouble.note(now),
+            note=stopping(len(self._signals)) if self._draining else self._trouble.note(now),
+            failed_before=self._store.failed_before,
+            task=self._task,
         )
 
     def _worker_snapshot(self, place: int, worker: WorkerProcess | None) -> WorkerSnapshot:
@@ -676,7 +678,7 @@ class Supervisor:
     # The end
 
     def _outcome(self) -> Outcome:
-        labelling_s = self._last_commit_s - self._ready_s if self._ready_s else 0.0
+        labelling_s = max(0.0, self._last_commit_s - self._ready_s) if self._ready_s else 0.0
         listed = self._listed
         self._stop_children()
         return Outcome(

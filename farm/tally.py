@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm.forks import no_fork
-from farm.schema import STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT, failed_batch
+from farm.schema import PROBS, STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT, failed_batch
 from farm.summary import Failure
 
 SHARE_NEEDS = 100  # images, before a share of them means anything
 KINDS_KEPT = 50  # different kinds of failure told apart; the rest counts as one
+MESSAGES_KEPT = 6  # different messages of one stage and type told apart
+OTHER_MESSAGES = "other messages"
+VARIABLE = re.compile(r"b?'[^']*'|b?\"[^\"]*\"|\d+")  # in a message: what differs from image to image
 
 
 def too_many(failed: int, ok: int, limit: int | float | None) -> str | None:
@@ -41,6 +47,11 @@ def shows_reading(batch: pa.RecordBatch) -> bool:
     return unread < batch.num_rows
 
 
+def counted_columns(schema: pa.Schema) -> list[str]:
+    """What `Tally.add` reads of parts of this schema."""
+    return ["status", "boxes", "error", "path", *([PROBS] if PROBS in schema.names else [])]
+
+
 def prepare() -> None:
     """Count nothing: with its first batch pyarrow imports pandas, if it is there, and half imported it stays in a fork.
 
@@ -53,30 +64,34 @@ def prepare() -> None:
 
 
 class Tally:
-    """ok, failed, gone, detections, and failures by stage and type with their first example."""
+    """ok, failed, gone, detections, top-1 classes, and failures by stage, type and wording with their first example."""
 
     def __init__(self) -> None:
         self.ok = 0
         self.failed = 0
         self.gone = 0
         self.detections = 0
-        self._kinds: dict[tuple[str, str], list[Any]] = {}
+        self.classes: set[int] = set()
+        self._kinds: dict[tuple[str, str, str], list[Any]] = {}
+        self._messages: Counter[tuple[str, str]] = Counter()
 
     def add(self, batch: pa.RecordBatch) -> int:
-        """Count a batch (columns status, boxes, error, path). Returns how many of its rows are ok."""
+        """Count a batch (of `counted_columns`). Returns how many of its rows are ok."""
         ok = pc.sum(pc.equal(batch["status"], STATUS_OK)).as_py() or 0
         self.ok += ok
         gone = pc.sum(pc.equal(batch["status"], STATUS_GONE)).as_py() or 0
         self.gone += gone
         self.failed += batch.num_rows - ok - gone
         self.detections += pc.sum(pc.list_value_length(batch["boxes"])).as_py() or 0
+        if PROBS in batch.schema.names:
+            self.classes.update(first_classes(batch[PROBS]))
         if ok + gone < batch.num_rows:
             self._add_failures(batch)
         return ok
 
     def failures(self) -> tuple[Failure, ...]:
         """Kinds of failure, the most frequent first."""
-        found = [Failure(stage, kind, *rest) for (stage, kind), rest in self._kinds.items()]
+        found = [Failure(stage, kind, *rest) for (stage, kind, _), rest in self._kinds.items()]
         return tuple(sorted(found, key=lambda failure: -failure.count))
 
     def commonest(self) -> str:
@@ -90,7 +105,27 @@ class Tally:
     def _add_failures(self, batch: pa.RecordBatch) -> None:
         failed = batch.filter(pc.equal(batch["status"], STATUS_FAILED))
         for error, path in zip(failed["error"].to_pylist(), failed["path"].to_pylist(), strict=True):
-            kind = (error["stage"], error["type"])
-            if kind not in self._kinds and len(self._kinds) >= KINDS_KEPT:
-                kind = ("other", "other")
-            self._kinds.setdefault(kind, [0, path, error["message"]])[0] += 1
+            kind = (error["stage"], error["type"], _wording(error["message"], path))
+            message = error["message"]
+            if kind not in self._kinds:
+                if len(self._kinds) >= KINDS_KEPT:
+                    kind = ("other", "other", "")
+                elif self._messages[kind[:2]] >= MESSAGES_KEPT:
+                    kind, message = (*kind[:2], ""), OTHER_MESSAGES
+                self._messages[kind[:2]] += kind not in self._kinds
+            self._kinds.setdefault(kind, [0, path, message])[0] += 1
+
+
+def first_classes(probs: pa.ListArray) -> set[int]:
+    """The classes that have the highest probability in a row. Rows of images that failed have none."""
+    rows = probs.drop_null()
+    counts = pc.list_value_length(rows).unique().to_pylist()
+    if len(counts) != 1 or not counts[0]:
+        return set()
+    table = rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), counts[0])
+    return set(np.unique(table.argmax(axis=1)).tolist())
+
+
+def _wording(message: str, path: str) -> str:
+    """A message without what is its image's alone."""
+    return VARIABLE.sub("", message.replace(path, "") if path else message)

@@ -20,7 +20,6 @@ import gc
 import os
 import queue
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -35,7 +34,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from farm import child, heartbeat, placement, shortage
+from farm import child, heartbeat, placement, shortage, standard_streams
 from farm.allowance import READY_BYTES, Allowance, Backlog
 from farm.batch_size import BatchSizes
 from farm.channel import Writer
@@ -95,6 +94,7 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     """Entry point of the process."""
     gc.freeze()  # a collection would write to every object of the fork server's, and end the sharing of its pages
     child.ignore_signals()
+    standard_streams.make_unfailing()
     child.offer_to_oom_killer()
     child.name_process(f"farm-worker-{spec.worker}")
     os.environ.update(spec.environment)
@@ -447,7 +447,7 @@ class Worker:
             if threading.current_thread() is not threading.main_thread():
                 lost = f"the device is lost to this process ({refusal.message}); run the same command to continue"
                 self._to_supervisor.send(InitFailed(self._spec.uid, refusal.kind, lost, permanent=True))
-            print(f"farm: worker {self._spec.worker} leaves: {refusal.message}", file=sys.stderr, flush=True)
+            standard_streams.tell(f"farm: worker {self._spec.worker} leaves: {refusal.message}")
             raise SystemExit(1)
         self._done_with([decoded.item.seq for decoded in batch])
         self._finish()

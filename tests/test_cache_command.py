@@ -50,9 +50,13 @@ def test_list(home, capsys):
     head, *rows, total = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 80 for line in (head, *rows))
     assert head.split() == ["kind", "entry", "made", "of", "size", "last", "used"]
-    assert [row.split()[0] for row in rows] == ["backends", "mapped", "weights"]
-    assert "best.pt onnxruntime fp32 an…" in rows[0] and rows[0].endswith("1.4 MiB  3 d ago")
-    assert rows[1].endswith("in use") and rows[2].endswith("today")
+    entries = [row for row in rows if not row.startswith(" ")]
+    assert [row.split()[0] for row in entries] == ["backends", "mapped", "weights"]
+    assert "yolo26n-with-a-name-that-is-long.pt" in entries[2]
+    assert "".join(row[47:59].replace(" ", "") for row in rows[:6]).startswith(
+        "best.ptonnxruntimefp32andreduceddecoding"
+    )
+    assert entries[0].endswith("1.4 MiB  3 d ago") and entries[1].endswith("in use") and entries[2].endswith("today")
     assert total == f"3 in {home}, 2.9 MiB; by kind, the last used first"
     lease.release()
 

@@ -104,7 +104,7 @@ def test_export_writes_again_and_differently(tmp_path, capsys):
     farm.run(config)
     assert not (tmp_path / "run" / "labels").exists()
     assert main(["export", str(tmp_path / "run")]) == 0
-    assert "1 label files for 1 images" in capsys.readouterr().out
+    assert "1 label file for 1 image in" in capsys.readouterr().out
     label = tmp_path / "run" / "labels" / "a.txt"
     assert [len(line.split()) for line in label.read_text().splitlines()] == [5, 5]
     assert main(["export", str(tmp_path / "run"), "--save-conf"]) == 0

@@ -303,7 +303,7 @@ def test_a_signal_to_the_whole_group_stops_cleanly_and_a_rerun_finishes(tmp_path
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in out + err
-    assert "To continue: " in out
+    assert "To continue:\n" in out
     before = len(rows_of(tmp_path / "run"))
     assert 0 < before < 40
     model = {"factory": "farm.models.fake:make", "args": {"pixels": True, "sleep_ms": 150}}

@@ -45,7 +45,11 @@ def positive(text: str) -> float:
     return number
 
 
+def this_program() -> str:
+    """How farm was called."""
+    return "python -m farm" if sys.argv[0].endswith("__main__.py") else "farm"
+
+
 def this_command() -> str:
     """The command line as it can be typed again."""
-    name = "python -m farm" if sys.argv[0].endswith("__main__.py") else "farm"
-    return " ".join([name, *map(shlex.quote, sys.argv[1:])])
+    return " ".join([this_program(), *map(shlex.quote, sys.argv[1:])])

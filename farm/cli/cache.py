@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from farm.models.upkeep import Kept
 
 KINDS = ("backends", "mapped", "weights")  # as in farm.models.upkeep, which `farm --help` does not import
-WIDTHS = {"kind": 8, "entry": 16, "made of": 24, "size": 10, "last used": 10}  # 76 columns, with a gap between two
-GAP = "  "
+TITLES = ("kind", "entry", "made of", "size", "last used")
 ORDER = "by kind, the last used first"
 DAY_S = 86400.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list | clear", required=True)
-    actions.add_parser("list", help="what is kept, made of what, how large, and when it was used last")
+    kept = actions.add_parser("list", help="what is kept, made of what, how large, and when it was used last")
+    kept.set_defaults(prints=True)
     clear = actions.add_parser("clear", help="remove what nobody uses at this moment")
     clear.add_argument("kinds", nargs="*", metavar="KIND", help="backends, mapped, weights (default: backends, mapped)")
     clear.add_argument(
@@ -89,15 +89,16 @@ def _clear(root: Path, kinds: Sequence[str], days: float) -> None:
 
 
 def table(kept: Sequence[Kept], now_s: float, columns: int) -> Iterator[str]:
-    """A line for each, under a head, none longer than `columns` (80 at least). Pure."""
+    """A line for each, under a head, none longer than `columns`. Pure."""
+    from farm.report.lines import table_lines
+
     if not kept:
         return
-    spare = max(0, columns - sum(WIDTHS.values()) - len(GAP) * (len(WIDTHS) - 1))
-    widths = {**WIDTHS, "made of": WIDTHS["made of"] + spare}
-    yield _line(list(WIDTHS), widths)
+    rows = []
     for entry in kept:
         used = "in use" if entry.in_use else _ago(now_s - entry.used_s)
-        yield _line([entry.kind, _name(entry), _made_of(entry), in_bytes(entry.size), used], widths)
+        rows.append([entry.kind, _name(entry), _made_of(entry), in_bytes(entry.size), used])
+    yield from table_lines(TITLES, rows, columns, right=["size"], gives_way=["made of", "entry"])
 
 
 def _name(entry: Kept) -> str:
@@ -112,14 +113,6 @@ def _made_of(entry: Kept) -> str:
 def _in_words(entry: Kept) -> str:
     made = "" if entry.kind == "weights" else f" ({_made_of(entry)})"
     return f"{entry.kind} {_name(entry)}{made}"
-
-
-def _line(cells: Sequence[str], widths: dict[str, int]) -> str:
-    shown = []
-    for (title, width), cell in zip(widths.items(), cells, strict=True):
-        cut = cell if len(cell) <= width else f"{cell[: width - 1]}…"
-        shown.append(cut.rjust(width) if title == "size" else cut.ljust(width))
-    return GAP.join(shown).rstrip()
 
 
 def _ago(seconds: float) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
+    parser.set_defaults(prints=True)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -24,11 +25,11 @@ def execute(args: argparse.Namespace) -> int:
     config = load_config(args)
     import yaml
     from rich.console import Console
-    from rich.table import Table
 
     from farm import engines, exports
     from farm.config import STDIN
     from farm.engines import settling
+    from farm.report.lines import table_lines
     from farm.sources.base import in_sight
 
     exports.refuse_foreign(config.output.dir, config.output.exports)
@@ -36,11 +37,10 @@ def execute(args: argparse.Namespace) -> int:
     console = Console(soft_wrap=True)
     resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
     console.print(resolved, markup=False, highlight=False)
-    table = Table("worker", "pin", "device", "threads", "batch", "decoders", title="plan", title_justify="left")
-    for place in prepared.placements:
-        row = (place.worker, place.pin, place.device, place.threads, place.batch, place.decoders)
-        table.add_row(*map(str, row))
-    console.print(table)
+    titles = ("worker", "pin", "device", "threads", "batch", "decoders")
+    rows = [[str(getattr(place, title)) for title in titles] for place in prepared.placements]
+    numbers = ("worker", "threads", "batch", "decoders")
+    print(*table_lines(titles, rows, console.width, numbers, gives_way=["pin"]), "", sep="\n")
     console.print(f"backend          {settling.in_words(prepared, _begun_with(config))}", markup=False, highlight=False)
     for name, origin in prepared.origins.items():
         value = getattr(prepared.config.model, name)

@@ -19,7 +19,9 @@ def execute(args: argparse.Namespace) -> int:
     from farm.store import RunStore
 
     report = export(RunStore.view(args.run_dir), args.format, args.save_conf, args.to)
-    print(f"{report.files} label files for {report.images} images in {report.path}")
+    from farm.report.text import counted
+
+    print(f"{counted(report.files, 'label file')} for {counted(report.images, 'image')} in {report.path}")
     for warning in report.warnings:
         print(f"warning: {warning}")
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from farm.cli.arguments import add_config, load_config, this_command
+from farm.cli.arguments import add_config, load_config, this_command, this_program
 
 if TYPE_CHECKING:
     from farm.engines.local import Hooks, Running
@@ -52,16 +52,25 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
             on_note=view.note,
         )
         summary = work(hooks)
-    print_summary(Console(), summary, continue_with=this_command())
+    print_summary(Console(), summary, this_command(), this_program())
     return summary.exit_code
 
 
 @contextlib.contextmanager
 def _signals(running: Running) -> Iterator[None]:
-    """First signal: finish what is in hand and commit. Second: stop now. A closed terminal counts as SIGTERM."""
+    """First signal: finish what is in hand and commit. Second: stop now. A closed terminal counts as SIGTERM.
+
+    It counts once: the system says it, and so does the shell.
+    """
+    closed = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        running.interrupt(signal.SIGTERM if number == signal.SIGHUP else number)
+        nonlocal closed
+        if number != signal.SIGHUP:
+            running.interrupt(number)
+        elif not closed:
+            closed = True
+            running.interrupt(signal.SIGTERM)
 
     wanted = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup means it
     before = {number: signal.signal(number, handle) for number in wanted}

@@ -7,6 +7,7 @@ import json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(prints=True)
     parser.epilog = (
         "in an editor with yaml-language-server: `farm schema > farm.schema.json`, and begin the config with\n"
     )

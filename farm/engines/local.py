@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from farm import continuation, factories
+from farm import continuation, factories, standard_streams
 from farm.config import PATH_KEYS, FarmConfig, ModelConfig
 from farm.continuation import (
     BACKEND,
@@ -140,6 +140,7 @@ def prepare(
 
     `stdin` is read where `source.path` is `-`; `source` replaces what the config names; `machine` what is found.
     """
+    standard_streams.reserve()  # before anything is opened that lasts
     resolved, digest = _with_weights(config)
     config = config.model_copy(update={"model": resolved.model})
     source = source or open_source(config.source, stdin)

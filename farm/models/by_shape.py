@@ -6,10 +6,11 @@ only some are kept; a batch whose shape is rarely seen goes through the network 
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
+
+from farm import standard_streams
 
 STALE_CALLS = 1000  # without a shape, before it makes room for another: shapes that take turns must not push each other
 
@@ -61,5 +62,5 @@ class ByShape:
         try:
             return self._make(self._network, batch) or self._network
         except Exception as error:  # without it, it is only slower
-            print(f"farm: nothing is made for batches of {tuple(batch.shape)}: {error}", file=sys.stderr, flush=True)
+            standard_streams.tell(f"farm: nothing is made for batches of {tuple(batch.shape)}: {error}")
             return self._network

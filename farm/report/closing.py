@@ -2,74 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from farm.report.text import duration, printable, rate
+from farm.report.lines import GAP, command_lines, prose_lines
+from farm.report.tasks import CLASSIFY, things
+from farm.report.text import counted, in_seconds, printable, rate
 from farm.sources.choice import in_words
 from farm.summary import Failure, Summary
 
 MESSAGE_CHARS = 100
+KINDS_SHOWN = 5  # of failures, two lines each: with the table they fill a screen
+EXAMPLE = "    for example "
+FAILED, RESTARTS = "failed", "restarts"
+STYLES = {FAILED: "red", RESTARTS: "yellow"}  # of numbers above 0
 
 
-def print_summary(console: Console, summary: Summary, continue_with: str) -> None:
-    """`continue_with`: the command that goes on with an interrupted run."""
-    console.print(_table(summary))
-    for failure in summary.failures:
-        _say_failure(console, failure)
+def print_summary(console: Console, summary: Summary, continue_with: str, program: str = "farm") -> None:
+    """`continue_with`: the command that goes on with an interrupted run; `program`: how farm is called."""
+    for line in _table(summary, console.width):
+        console.print(line, soft_wrap=True)
+    _say_failures(console, summary, program)
     if summary.bottleneck:
         _say(console, summary.bottleneck, "dim")
     if left_out := in_words(summary.left_out):
         _say(console, f"{'left out':<10}{left_out}", "dim")
     for label, place in _places(summary):
-        _say(console, f"{label:<10}{place}")
+        _say_whole(console, f"{label:<10}{place}")
     for warning in summary.warnings:
         _say(console, f"warning: {warning}", "yellow")
     if summary.interrupted:
-        _say(
-            console,
-            f"stopped by {summary.interrupted}; what is done is committed. To continue: {continue_with}",
-            "bold yellow",
-        )
+        _say(console, f"stopped by {summary.interrupted}; what is committed is kept. To continue:", "bold yellow")
+        _say_command(console, continue_with, "bold")
 
 
-def _table(summary: Summary) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    rows: list[tuple[str, str | Text]] = [
-        ("images", f"{summary.listed:,}"),
-        ("labelled", f"{summary.ok:,}"),
-        ("failed", Text(f"{summary.failed:,}", style="red" if summary.failed else "")),
-        ("detections", f"{summary.detections:,}"),
-        ("images/s", rate(summary.images_per_s)),
-        ("time", duration(summary.wall_s)),
-    ]
-    if summary.gone:
-        rows.insert(3, ("gone", f"{summary.gone:,} (deleted since they were listed)"))
-    if summary.agreement:
-        rows.append(("backend", f"{summary.backend} {summary.precision}"))
-        rows.append(("agreement", _agreement(summary.agreement)))
-    if summary.skipped:
-        rows.insert(3, ("done earlier", f"{summary.skipped:,}"))
-    if summary.restarts:
-        rows.append(("restarts", Text(str(summary.restarts), style="yellow")))
+def _table(summary: Summary, width: int) -> Iterator[Text]:
+    """Names and values below each other, numbers with their last digits."""
+    rows = list(_rows(summary))
+    names = max(len(name) for name, _ in rows) + len(GAP)
+    digits = max(len(value) for _, value in rows if _is_number(value))
+    for name, value in rows:
+        first, *rest = prose_lines(f"{value:>{digits}}" if _is_number(value) else value, width - names, "")
+        style = STYLES.get(name, "") if value != "0" else ""
+        yield Text.assemble((f"{name:<{names}}", "dim"), (first, style))
+        yield from (Text(f"{'':<{names}}{line}") for line in rest)
+
+
+def _is_number(value: str) -> bool:
+    return not value.strip("0123456789,.")
+
+
+def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
+    """A line each; what is nothing worth a word is left out."""
+    yield "images", f"{summary.listed:,}"
     if summary.interrupted:
-        left = "not all listed yet" if summary.remaining is None else f"{summary.remaining:,}"
-        rows.insert(1, ("still to do", left))
-    for row in rows:
-        table.add_row(*row)
-    return table
+        yield "still to do", "not all listed yet" if summary.remaining is None else f"{summary.remaining:,}"
+    yield "labelled", f"{summary.ok:,}"
+    yield FAILED, f"{summary.failed:,}"
+    if summary.gone:
+        yield "gone", f"{summary.gone:,} (deleted since they were listed)"
+    if summary.skipped:
+        yield "done earlier", f"{summary.skipped:,}"
+    if summary.task == CLASSIFY:
+        yield "top-1 classes", f"{summary.classes:,}"
+    else:
+        yield things(summary.task), f"{summary.detections:,}"
+    if summary.labelling_s:
+        yield "images/s", rate(summary.images_per_s)
+    yield "time", _time(summary)
+    if summary.agreement:
+        yield "backend", f"{summary.backend} {summary.precision}"
+        yield "agreement", _agreement(summary.agreement)
+    if summary.restarts:
+        yield RESTARTS, f"{summary.restarts:,}"
+
+
+def _time(summary: Summary) -> str:
+    """Of the whole command, and what part of it the rate is of."""
+    rest_s = max(0.0, summary.wall_s - summary.labelling_s)
+    parts = f" (labelling {in_seconds(summary.labelling_s)}, start and end {in_seconds(rest_s)})"
+    return in_seconds(summary.wall_s) + (parts if summary.labelling_s else "")
 
 
 def _agreement(agreement: Mapping[str, Any]) -> str:
     if not agreement["boxes"]:
-        return f"not known: {agreement['reference']} finds nothing in {agreement['images']} images"
+        return f"not known: {agreement['reference']} finds nothing in {counted(agreement['images'], 'image')}"
     return f"{agreement['matched']:.1%} of {agreement['boxes']:,} {agreement['compared']} of {agreement['reference']}"
+
+
+def _say_failures(console: Console, summary: Summary, program: str) -> None:
+    """The kinds that say most, and where the others are."""
+    shown = chosen(summary.failures, KINDS_SHOWN)
+    for failure in shown:
+        _say_failure(console, failure)
+    if not summary.failures:
+        return
+    rest = len(summary.failures) - len(shown)
+    if rest:
+        count = sum(failure.count for failure in summary.failures) - sum(failure.count for failure in shown)
+        _say(console, f"{count:,} more failed in {counted(rest, 'other way')}", "red")
+    if summary.failed > len(shown):
+        _say(console, "all of them, with their messages:")
+        _say_command(console, f"{program} retry --list {shlex.quote(summary.run_dir)}")
+
+
+def chosen(failures: Sequence[Failure], most: int) -> list[Failure]:
+    """So many kinds, the most frequent first: one of each stage and type, before a second message of any. Pure."""
+    seen: set[tuple[str, str]] = set()
+    first: list[Failure] = []
+    second: list[Failure] = []
+    for failure in sorted(failures, key=lambda failure: -failure.count):
+        kind = (failure.stage, failure.type)
+        (second if kind in seen else first).append(failure)
+        seen.add(kind)
+    return sorted((first + second)[:most], key=lambda failure: -failure.count)
 
 
 def _say_failure(console: Console, failure: Failure) -> None:
@@ -78,7 +128,7 @@ def _say_failure(console: Console, failure: Failure) -> None:
     if console.is_terminal and len(message) > MESSAGE_CHARS:  # a log keeps all of it: it may name a path
         message = message[: MESSAGE_CHARS - 1] + "…"
     _say(console, f"{failure.count:,} failed in {failure.stage}: {failure.type}: {message}", "red")
-    _say(console, f"    for example {failure.example}")
+    _say_whole(console, f"{EXAMPLE}{failure.example}")
 
 
 def _places(summary: Summary) -> Iterator[tuple[str, str]]:
@@ -88,5 +138,17 @@ def _places(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
+    """A sentence: broken between words on a terminal, one line in a log."""
+    for line in prose_lines(printable(text), console.width) if console.is_terminal else [text]:
+        _say_whole(console, line, style)
+
+
+def _say_command(console: Console, command: str, style: str = "") -> None:
+    """A command to be copied, on lines of its own: on a terminal broken between its words, as a shell takes it."""
+    for line in command_lines(command, console.width if console.is_terminal else None):
+        _say_whole(console, line, style)
+
+
+def _say_whole(console: Console, text: str, style: str = "") -> None:
     """One line, never wrapped or cut: a path must stay whole where it is copied from."""
     console.print(Text(printable(text), style=style), soft_wrap=True)

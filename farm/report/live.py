@@ -16,26 +16,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from farm.report.text import duration, printable, rate, time_left
+from farm.report.lines import prose_lines
+from farm.report.pace import OVER_S, Pace
+from farm.report.tasks import found
+from farm.report.text import counted, duration, printable, rate
 from farm.summary import Snapshot, WorkerSnapshot
 
 REDRAW_S = 0.25
 PLAIN_S = 10.0
 WORKERS_SHOWN = 16
-RATE_OVER_S = 10.0
 PIN_CHARS = 32
 NOT_WORKING = frozenset({"starting", "restarting", "dead", "stopped"})
 STATE_STYLES = {"dead": "red", "restarting": "red", "starting": "yellow", "idle": "dim", "stopped": "dim"}
 
 
 class View:
-    """What both views do: the rate over the last seconds, smooth enough to be read."""
+    """What both views do: mind how fast the run goes; draw when it is time, or when there is something to be said."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._drawn_s = float("-inf")
-        self._history: list[tuple[float, int]] = []
-        self.rate = 0.0
+        self._noted = ""
+        self.pace = Pace(max(OVER_S, 2 * self.every_s))
 
     def __enter__(self) -> Self:
         return self
@@ -46,15 +48,23 @@ class View:
     def update(self, snapshot: Snapshot) -> None:
         """Take note of the run at this moment; show it when it is time."""
         now = self._clock()
-        if now - self._drawn_s < self.every_s or not self.wanted(snapshot):
+        self.pace.note(now, snapshot.done, _working(snapshot))
+        news = bool(snapshot.note) and not self._noted
+        self._noted = snapshot.note
+        if not news and (now - self._drawn_s < self.every_s or not self.wanted(snapshot)):
             return
         self._drawn_s = now
-        span_s = max(RATE_OVER_S, 2 * self.every_s)
-        recent = [(t, n) for t, n in self._history if n and now - t <= span_s]  # loading models is no slow rate
-        self._history = [*recent, (now, snapshot.done)]
-        (since_s, before), (_, done) = self._history[0], self._history[-1]
-        self.rate = (done - before) / (now - since_s) if now > since_s else snapshot.images_per_s
         self.draw(snapshot)
+
+    def left(self, snapshot: Snapshot) -> str:
+        """`0:12:30 left`; nothing while that is not known."""
+        left_s = self.pace.left_s(snapshot.total, snapshot.progress)
+        return "" if left_s is None else f"{duration(left_s)} left"
+
+    def rate(self) -> str:
+        """`24.3 images/s`; nothing while that is not known."""
+        images_per_s = self.pace.images_per_s
+        return "" if images_per_s is None else f"{rate(images_per_s)} images/s"
 
     def note(self, text: str) -> None:
         """Something that takes long, or was decided, said as a line that stays."""
@@ -85,7 +95,8 @@ class LiveView(View):
         self._live.stop()
 
     def note(self, text: str) -> None:
-        self._live.console.print(Text(printable(text), style="dim"), soft_wrap=True)
+        for line in prose_lines(printable(text), self._live.console.width):
+            self._live.console.print(Text(line, style="dim"), soft_wrap=True)
 
     def draw(self, snapshot: Snapshot) -> None:
         self._live.update(self.render(snapshot), refresh=True)
@@ -105,12 +116,11 @@ class LiveView(View):
         for _ in range(3):
             line.add_column(justify="right", no_wrap=True)
         total = f"/{snapshot.total:,}" if snapshot.total is not None else ""
-        left = time_left(snapshot.total, done, self.rate)
         line.add_row(
             ProgressBar(total=snapshot.total or None, completed=done, pulse=snapshot.total is None),
             f"{done:,}{total}",
-            f"{rate(self.rate)} images/s",
-            f"{left} left" if left != "-" else duration(snapshot.elapsed_s),
+            self.rate(),
+            self.left(snapshot) or duration(snapshot.elapsed_s),
         )
         return line
 
@@ -118,9 +128,10 @@ class LiveView(View):
         """One line: what matters least comes last, and is left out where the terminal is narrow."""
         parts = [
             (f"{snapshot.ok:,} labelled", "green"),
-            (f"{snapshot.failed:,} failed", "red" if snapshot.failed else "dim"),
+            (_failed(snapshot), "red" if snapshot.failed + snapshot.failed_before else "dim"),
+            (f"{snapshot.gone:,} gone" if snapshot.gone else "", "dim"),
             (f"{snapshot.skipped:,} done earlier" if snapshot.skipped else "", "dim"),
-            (f"{snapshot.detections:,} detections", "dim"),
+            (found(snapshot.detections, snapshot.task), "dim"),
             (f"{snapshot.committed:,} committed", "dim"),
         ]
         text = Text(no_wrap=True, overflow="ellipsis")
@@ -166,24 +177,34 @@ class PlainView(View):
         return snapshot.done > 0 or snapshot.elapsed_s >= PLAIN_S
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def draw(self, snapshot: Snapshot) -> None:
         done = snapshot.progress
         share = f"/{snapshot.total:,} ({done / snapshot.total:.1%})" if snapshot.total else ""
-        working = sum(worker.state not in NOT_WORKING for worker in snapshot.workers)
         parts = [
             duration(snapshot.elapsed_s),
             f"{done:,}{share}",
-            f"{rate(self.rate)} images/s",
-            f"{snapshot.failed:,} failed",
-            f"{working}/{len(snapshot.workers)} workers",
-            f"{time_left(snapshot.total, done, self.rate)} left",
+            self.rate(),
+            _failed(snapshot),
+            f"{_working(snapshot)}/{counted(len(snapshot.workers), 'worker')}",
+            self.left(snapshot),
             snapshot.note,
         ]
         print("  ".join(part for part in parts if part), file=self._stream, flush=True)
 
 
 def open_view(console: Console, title: str) -> LiveView | PlainView:
-    """The view that fits where the console writes to."""
-    return LiveView(console, title) if console.is_terminal else PlainView(console.file)
+    """The view that fits where the console writes to. A terminal that cannot move its cursor is a log."""
+    redrawn = console.is_terminal and not console.is_dumb_terminal
+    return LiveView(console, title) if redrawn else PlainView(console.file)
+
+
+def _working(snapshot: Snapshot) -> int:
+    return sum(worker.state not in NOT_WORKING for worker in snapshot.workers)
+
+
+def _failed(snapshot: Snapshot) -> str:
+    """Those of this session and, of what was done earlier, those that had failed then."""
+    before = f" + {snapshot.failed_before:,} earlier" if snapshot.failed_before else ""
+    return f"{snapshot.failed:,} failed{before}"

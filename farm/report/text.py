@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 
+EXACT_BELOW_S = 60.0  # of a longer time nobody asks for the tenth of a second
+
 
 def printable(name: str) -> str:
     """A file name that cannot move the cursor, break a line or colour the terminal."""
@@ -15,13 +17,16 @@ def duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
+def in_seconds(seconds: float) -> str:
+    """As `duration`, of what may be short: `12.3 s`."""
+    return f"{seconds:.1f} s" if seconds < EXACT_BELOW_S else duration(seconds)
+
+
 def rate(images_per_s: float) -> str:
     """Images a second, with a decimal where it matters."""
-    return f"{images_per_s:,.1f}" if images_per_s < 100 else f"{images_per_s:,.0f}"
+    return f"{max(0.0, images_per_s):,.1f}" if images_per_s < 100 else f"{images_per_s:,.0f}"
 
 
-def time_left(total: int | None, done: int, images_per_s: float) -> str:
-    """How long the rest takes at this rate; `-` while that cannot be said."""
-    if total is None or images_per_s <= 0:
-        return "-"
-    return duration(max(0, total - done) / images_per_s)
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `1,234 images`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

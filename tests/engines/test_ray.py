@@ -211,7 +211,7 @@ def test_ctrl_c_at_a_run_that_starts_its_own_ray(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
-    assert "To continue: " in out
+    assert "To continue:\n" in out
     assert not [word for word in ("Traceback", "raylet", "ray::", "WARNING") if word in out + err], out + err
     assert 0 < len(sound(tmp_path / "run")) < 1500
 

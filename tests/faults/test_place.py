@@ -224,7 +224,7 @@ def test_ctrl_c_while_it_waits_ends_at_once_and_can_be_continued(mount, tmp_path
         process.kill()
     assert process.returncode == 130, out + err
     assert time.monotonic() - began < 20
-    assert "To continue: " in out
+    assert "To continue:\n" in out
     mount.fails(None)
     summary = mount.run()
     assert (summary.ok, summary.failed) == (COUNT, 0)

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from farm.models.conversions import Agreement
-from farm.report.closing import print_summary
+from farm.report.closing import chosen, print_summary
 from farm.report.live import LiveView, PlainView, open_view
-from farm.report.text import printable, time_left
-from farm.summary import Failure, Snapshot, Summary, WorkerSnapshot
+from farm.report.text import counted, in_seconds, printable, rate
+from farm.summary import Failure, Snapshot, Summary, WorkerSnapshot, stopping
 
 
 def snapshot(done=500, total=2000, skipped=1000, workers=2, elapsed=50.0, **more):
@@ -112,6 +112,97 @@ def test_redraws_are_rare():
     assert len(drawn) == 4
 
 
+def failing(done=40, failed_before=0, **more):
+    return Snapshot(50.0, 130, 90, done, 2, 0, 9.0, done, (), failed_before=failed_before, **more)
+
+
+def test_failures_of_earlier_runs_are_told_beside_those_of_now():
+    view = LiveView(Console(file=io.StringIO(), width=80), "labelling")
+    assert "2 failed  90 done earlier" in shown(view.render(failing()))
+    assert "2 failed + 7 earlier  90 done earlier" in shown(view.render(failing(failed_before=7)))
+    stream = io.StringIO()
+    PlainView(stream).update(failing(failed_before=7))
+    assert stream.getvalue().rstrip() == "0:00:50  130/130 (100.0%)  2 failed + 7 earlier  0/0 workers"
+
+
+def test_no_time_is_left_before_it_is_known():
+    clock = Clock()
+    view = LiveView(Console(file=io.StringIO(), width=80), "labelling", clock)
+    for done in (32, 64):
+        view.update(snapshot(done=done, skipped=0, elapsed=5.0))
+        clock.now += 1
+    text = shown(view.render(snapshot(done=64, skipped=0, elapsed=5.0)))
+    assert "left" not in text and "0:00:05" in text
+    assert "images/s" not in text.splitlines()[1]
+
+
+def test_that_it_is_stopping_is_said_at_once_and_how_to_stop_now():
+    clock, stream = Clock(), io.StringIO()
+    view = PlainView(stream, clock)
+    view.update(snapshot())
+    clock.now += 0.1
+    for _ in range(5):
+        view.update(snapshot(note=stopping(1)))
+    assert len(stream.getvalue().splitlines()) == 2
+    assert "Ctrl-C again: at once" in stream.getvalue() and "again" not in stopping(0)
+
+
+def test_a_terminal_that_cannot_move_its_cursor_is_a_log(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(open_view(Console(file=io.StringIO(), force_terminal=True), "x"), PlainView)
+
+
+@pytest.mark.parametrize(
+    ("task", "line"),
+    [("detect", "detections  1,234"), ("segment", "masks  1,234"), ("pose", "poses  1,234"),
+     ("obb", "oriented boxes  1,234"), ("classify", "top-1 classes  9"), (None, "detections  1,234")],
+)  # fmt: skip
+def test_what_was_found_is_called_as_its_task_calls_it(task, line):
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, summary(task=task, detections=1234, classes=9), "")
+    assert line.split() in [words.split() for words in console.file.getvalue().splitlines()]
+    assert ("detections" in console.file.getvalue()) == (task in ("detect", None))
+
+
+def test_the_time_says_what_the_rate_is_of():
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, summary(wall_s=16.4, labelling_s=12.3), "")
+    assert "16.4 s (labelling 12.3 s, start and end 4.1 s)" in console.file.getvalue()
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, summary(images_per_s=-0.0, labelling_s=0.0), "")
+    assert "images/s" not in console.file.getvalue(), "nothing was labelled"
+
+
+def test_failures_fill_a_screen_at_most_and_the_others_are_named():
+    failures = tuple(Failure("decode", f"Kind{n}", 100 - n, f"{n}.jpg", "m") for n in range(30))
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, summary(failures=failures, failed=2565, run_dir="/runs/of me"), "", "python -m farm")
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert "2,075 more failed in 25 other ways" in lines
+    assert "  python -m farm retry --list '/runs/of me'" in lines
+
+
+def test_a_second_message_of_a_type_gives_way_to_another_type():
+    kinds = [("decode", "A", 9), ("decode", "A", 8), ("read", "B", 1), ("decode", "A", 7)]
+    failures = [Failure(stage, kind, count, "x.jpg", str(count)) for stage, kind, count in kinds]
+    assert [failure.count for failure in chosen(failures, 3)] == [9, 8, 1]
+
+
+def test_a_command_is_not_broken_within_a_word_on_a_terminal():
+    console = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
+    command = "farm run source=/data/images model=yolo26n.pt output=runs/a"
+    print_summary(
+        console,
+        summary(interrupted="SIGINT", bottleneck="use model.backend=onnxruntime for a new output, or a GPU"),
+        command,
+    )
+    lines = console.file.getvalue().splitlines()
+    assert all(any(word in line.split() for line in lines) for word in command.split())
+    assert any("model.backend=onnxruntime" in line.split() for line in lines)
+    assert max(map(len, lines)) <= 40
+
+
 def test_plain_lines_come_every_ten_seconds():
     clock, stream = Clock(), io.StringIO()
     view = PlainView(stream, clock)
@@ -139,7 +230,7 @@ def test_the_summary_says_what_failed_and_how_to_go_on():
     assert "Truncated: ends early" in text
     assert r"a/[bold]b\x1b[31m\n.jpg" in text
     assert "\x1b" not in text
-    assert "To continue: farm run c.yaml" in text
+    assert "To continue:\n  farm run c.yaml\n" in text
     assert "not all listed yet" in text
     assert "/runs/a/labels" in text
 
@@ -180,7 +271,11 @@ def test_printable_escapes_what_a_terminal_would_obey():
     assert printable("ünïcödé 图") == "ünïcödé 图"
 
 
-def test_time_left():
-    assert time_left(100, 50, 10) == "0:00:05"
-    assert time_left(None, 50, 10) == "-"
-    assert time_left(100, 50, 0) == "-"
+def test_numbers_as_people_read_them():
+    assert [counted(1, "image"), counted(1234, "image"), counted(0, "box", "boxes")] == [
+        "1 image",
+        "1,234 images",
+        "0 boxes",
+    ]
+    assert [rate(-0.0), rate(-1e-9), rate(99.94), rate(1234.5)] == ["0.0", "0.0", "99.9", "1,234"]
+    assert [in_seconds(0.04), in_seconds(12.34), in_seconds(61.2)] == ["0.0 s", "12.3 s", "0:01:01"]
