@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from farm.errors import OutputError, RunLockedError
-from farm.exports import writing
+from farm.exports import label_tree, writing
 from farm.exports.base import WARNINGS_SHOWN
 from farm.exports.claim import claimed
 from farm.exports.label_tree import LabelTree
@@ -240,16 +240,19 @@ def test_warnings_are_few_whatever_happens(rows, export, labels):
     assert len(labels()) == 100
 
 
-def test_memory_does_not_grow_with_images(rows, export, monkeypatch):
-    monkeypatch.setattr(LabelTree, "write", lambda *_: None)
+@pytest.mark.parametrize("path", ["{b}/{n:06d}.jpg", "a folder of its own {b} {n:06d}/x.jpg"])
+def test_memory_does_not_grow_with_images(rows, export, path, monkeypatch):
+    monkeypatch.setattr(label_tree, "FOLDERS_KEPT", 100)
+    monkeypatch.setattr(label_tree, "_write", lambda *_: os.stat("."))
+    monkeypatch.setattr(os, "makedirs", lambda *_, **__: None)
     peaks = []
-    for batches in (4, 40):
-        some = [rows([f"{b}/{n:06d}.jpg" for n in range(1000)], boxes=[]) for b in range(batches)]
+    for batches in (4, 16):
+        some = [rows([path.format(b=b, n=n) for n in range(1000)]) for b in range(batches)]
         tracemalloc.start()
         export(*some)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 36_000 * 60, "bytes: the hashes, while they are sorted"
+    assert peaks[1] - peaks[0] < 12_000 * 60, "bytes: the hashes, while they are sorted"
 
 
 def test_large_batches_are_formatted_in_pieces(rows, export, labels, monkeypatch):
