@@ -18,6 +18,8 @@ MESSAGE_CHARS = 100
 def print_summary(console: Console, summary: Summary, continue_with: str) -> None:
     """`continue_with`: the command that goes on with an interrupted run."""
     console.print(_table(summary))
+    if summary.gone:
+        _say(console, f"{summary.gone:,} gone: deleted since they were listed")
     for failure in summary.failures:
         _say_failure(console, failure)
     if summary.bottleneck:
@@ -47,7 +49,7 @@ def _table(summary: Summary) -> Table:
         ("time", duration(summary.wall_s)),
     ]
     if summary.gone:
-        rows.insert(3, ("gone", f"{summary.gone:,} (deleted since they were listed)"))
+        rows.insert(3, ("gone", f"{summary.gone:,}"))
     if summary.agreement:
         rows.append(("backend", f"{summary.backend} {summary.precision}"))
         rows.append(("agreement", _agreement(summary.agreement)))
