@@ -10,6 +10,7 @@ default; of anything else that it did not write down nothing is known, and nothi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ THREADS = "workers.threads"
 DEVICE = "device"
 VERSION = " version"  # what the names of packages end with
 HISTORY = "history"  # in run.json
+HEX_DIGEST = re.compile(r"^[0-9a-f]{64}$")
+SHOWN_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,20 @@ def refused(
     ]
 
 
+def in_words(wrong: Sequence[Difference], moved: str) -> str:
+    """What is refused and what to do, in a line. `moved`: what was found where the source is now, in words."""
+    said = [f"{each.name} was {_shown(each.before)}, now {_shown(each.now)}" for each in wrong]
+    if moved:
+        said = [
+            f"{text}, where {moved}" if each.name == SOURCE_ROOT else text
+            for text, each in zip(said, wrong, strict=True)
+        ]
+    words = sorted({each.word for each in wrong if each.word})
+    names = ", ".join(each.name for each in wrong if each.word)
+    accepting = f"; `accept: [{', '.join(words)}]` in the config goes on in spite of {names}" if words else ""
+    return f"{'; '.join(said)}. Set them back to continue it, or give another output.dir{accepting}"
+
+
 def history_with(
     history: Sequence[Mapping[str, Any]], found: Iterable[Difference], accepted: Set[str], date: str
 ) -> list[dict[str, Any]]:
@@ -118,6 +135,11 @@ def history_with(
         and not (difference.word == VERSIONS and difference.now in _known(difference.name, history))
     ]
     return [*map(dict, history), *news]
+
+
+def _shown(value: Any) -> str:
+    """A value of a fingerprint; of a digest its beginning."""
+    return value[:SHOWN_DIGITS] if isinstance(value, str) and HEX_DIGEST.match(value) else repr(value)
 
 
 def _differs(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

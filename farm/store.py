@@ -28,7 +28,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from farm import continuation, run_file, storage
-from farm.continuation import Difference
 from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchError, TornPartError
 from farm.filesystem import fsync, in_words
 from farm.keys import KeySet
@@ -47,8 +46,6 @@ MOUNTS = "mounts"  # in run.json: what was mounted where when the source was lis
 SESSION_FILE = ".session"  # of a run directory without locks of a system: the number of the session that may commit
 CLAIM_PREFIX = ".session-"  # begins the names of files that only the session of that number makes, where that is needed
 BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
-HEX_DIGEST = re.compile(r"^[0-9a-f]{64}$")
-SHOWN_DIGITS = 12
 COMPRESSION = "zstd"
 ONE_BY_ONE = 8  # newest parts among which an example is looked for, before some are passed over
 
@@ -158,10 +155,8 @@ class RunStore:
         changed = continuation.differences(before, fingerprint, implied, resolved)
         wrong = continuation.refused(changed, accepted, self.describe().get(continuation.HISTORY, ()))
         if wrong:
-            raise RunMismatchError(
-                f"{self.path} holds work done with other settings: {'; '.join(_said(each, moved) for each in wrong)}. "
-                f"Set them back to continue it, or give another output.dir{_accepting(wrong)}"
-            )
+            said = continuation.in_words(wrong, moved)
+            raise RunMismatchError(f"{self.path} holds work done with other settings: {said}")
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write `name` in the run directory, whole or not at all. run.json keeps what `remember_mounts` said last."""
@@ -459,26 +454,9 @@ def part_number(name: str, session: int) -> int:
     return int(match[2]) if match and int(match[1]) == session else 0
 
 
-def _shown(value: Any) -> str:
-    """A value of a fingerprint; of a digest its beginning."""
-    return value[:SHOWN_DIGITS] if isinstance(value, str) and HEX_DIGEST.match(value) else repr(value)
-
-
 def _paths_of(batch: pa.RecordBatch) -> Iterator[str]:
     for row in batch.select(PATHS).to_pylist():
         yield path_of(row["path"], row["path_bytes"])
-
-
-def _said(changed: Difference, moved: str) -> str:
-    where = f", where {moved}" if moved and changed.name == continuation.SOURCE_ROOT else ""
-    return f"{changed.name} was {_shown(changed.before)}, now {_shown(changed.now)}{where}"
-
-
-def _accepting(wrong: Sequence[Difference]) -> str:
-    """How what may be accepted is accepted."""
-    words = sorted({each.word for each in wrong if each.word})
-    names = ", ".join(each.name for each in wrong if each.word)
-    return f"; `accept: [{', '.join(words)}]` in the config goes on in spite of {names}" if words else ""
 
 
 def session_of(name: str) -> int:

@@ -173,6 +173,7 @@ class Supervisor:
         self._example: str | None = None
         self._tally = Tally()
         self._seen_before: set[int] = set()  # counted and handed on, then lost with a collector
+        self._unseen: set[int] = set()  # given up on, and the collector has not shown their rows yet
         self._broadcast: Broadcast | None = None
         self._collector: CollectorProcess | None = None
         self._workers: dict[int, WorkerProcess] = {}
@@ -361,6 +362,7 @@ class Supervisor:
         view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
         whole = batch = from_ipc(bytes(view) if self._may_keep else view)
         care.rows_came(seqs, batch, self._book, self._trouble)
+        self._unseen.difference_update(seqs)
         if self._seen_before:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
         shown = self._shown(batch)
@@ -447,6 +449,7 @@ class Supervisor:
             return
         seqs = [verdict.item.seq for verdict in verdicts]
         self._trouble.settled(seqs)
+        self._unseen.update(seqs)
         self._errors.update(dict.fromkeys(seqs, error))
         batch = failed_batch(
             self._task,
@@ -472,7 +475,7 @@ class Supervisor:
             return
         self._book.committed(self._book.seqs_of(self._store.keys_since(self._parts)))
         self._parts = {part.name for part in self._store.parts()}
-        self._seen_before.update(self._book.received_seqs)
+        self._seen_before.update(seq for seq in self._book.received_seqs if seq not in self._unseen)
         again = self._book.collector_died()
         due_s = time.monotonic() + self._policy.died("collector", self._collector_trouble or cause)
         while time.monotonic() < due_s and len(self._signals) < KILL_NOW:

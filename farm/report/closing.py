@@ -26,6 +26,8 @@ def print_summary(console: Console, summary: Summary, continue_with: str, progra
     """`continue_with`: the command that goes on with an interrupted run; `program`: how farm is called."""
     for line in _table(summary, console.width):
         console.print(line, soft_wrap=True)
+    if summary.gone:
+        _say(console, f"{summary.gone:,} gone: deleted since they were listed")
     _say_failures(console, summary, program)
     if summary.bottleneck:
         _say(console, summary.bottleneck, "dim")
@@ -64,7 +66,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "labelled", f"{summary.ok:,}"
     yield FAILED, f"{summary.failed:,}"
     if summary.gone:
-        yield "gone", f"{summary.gone:,} (deleted since they were listed)"
+        yield "gone", f"{summary.gone:,}"
     if summary.skipped:
         yield "done earlier", f"{summary.skipped:,}"
     if summary.task == CLASSIFY:

@@ -163,7 +163,7 @@ def test_counts_are_told_apart(tmp_path, capsys):
     path.write_text(json.dumps(values(tmp_path)))
     assert main(["run", str(path)]) == 3
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["gone", "1", "(deleted", "since", "they", "were", "listed)"] in lines
+    assert ["gone", "1"] in lines and ["1", "gone:", "deleted", "since", "they", "were", "listed"] in lines
     assert ["failed", "1"] in lines and ["images", "4"] in lines
     assert main(["verify", str(tmp_path / "run")]) == 0
     said = "whole: 4 images = 2 labelled + 1 failed + 1 gone, each once"
