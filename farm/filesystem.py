@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import pwd
+import shutil
 from pathlib import Path
 
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
@@ -88,6 +89,12 @@ def put_back(folder: Path) -> None:
                 (folder / name).unlink(missing_ok=True)
             else:
                 os.rename(folder / name, final)
+
+
+def has_room(folder: Path, wanted: int) -> bool:
+    """Are so many bytes free? Where a file system says nothing of its size, they are."""
+    usage = shutil.disk_usage(folder)
+    return usage.total == 0 or usage.free >= wanted
 
 
 def has_links(folder: Path, name: str) -> bool:

@@ -84,8 +84,12 @@ class Ring:
 
 
 def _no_room(size: int, error: OSError) -> SharedMemoryError:
-    reason = "has no room" if error.errno in (errno.ENOSPC, errno.ENOMEM) else f"cannot be used ({error.strerror})"
+    if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+        return SharedMemoryError(
+            f"shared memory cannot be used ({error.strerror}); /dev/shm must be a tmpfs that this user may write to "
+            f"(mount -t tmpfs -o mode=1777 tmpfs /dev/shm)"
+        )
     return SharedMemoryError(
-        f"shared memory {reason} for the ring of {size >> 20} MiB; free some space in /dev/shm, "
+        f"shared memory has no room for the ring of {size >> 20} MiB; free some space in /dev/shm, "
         f"or start the container with --shm-size=256m"
     )

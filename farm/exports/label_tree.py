@@ -6,6 +6,7 @@ also takes back an old tree that was moved away and not yet replaced. One export
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -35,7 +36,8 @@ class Replacement:
         if os.path.lexists(self._final):
             os.rename(self._final, self._old)
         os.rename(self.path, self._final)
-        _remove(self._old)
+        with contextlib.suppress(OSError):  # somebody reads there, on NFS, or it is another user's: the next one's
+            _remove(self._old)
 
     def drop_both(self) -> None:
         """There is nothing to show: neither the new tree nor the old one stays."""
@@ -51,7 +53,8 @@ class Replacement:
                 if match[1] == REPLACED and not os.path.lexists(self._final):
                     os.rename(leftover, self._final)
                 else:
-                    _remove(leftover)
+                    with contextlib.suppress(OSError):
+                        _remove(leftover)
 
 
 def _remove(path: Path) -> None:
