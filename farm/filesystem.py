@@ -4,6 +4,7 @@
     fsync               of folders: SMB, some of FUSE             what a power cut takes is labelled again
     rename over a file  some of FUSE                              the old file is moved aside first, and comes back
     links               exFAT, SMB                                labels without a dataset around them
+    case                exFAT, SMB, macOS                         of two labels that differ in it one is written
     names               `:` and `?` on exFAT, long ones           a warning that names the image
 
 Where that is safe farm goes on, and the run says once what is missing and what it costs (`lacks`).
@@ -107,6 +108,14 @@ def has_links(folder: Path, name: str) -> bool:
         return False
     (folder / name).unlink()
     return True
+
+
+def folds_case(path: Path) -> bool:
+    """Does the file system take `A` and `a` for one name? `path` is there, and has letters in its name."""
+    try:
+        return path.name.swapcase() != path.name and path.with_name(path.name.swapcase()).samefile(path)
+    except OSError:
+        return False
 
 
 def lacks(folder: Path, names: tuple[str, str]) -> list[str]:

@@ -25,6 +25,7 @@ from farm.exports.base import Warnings
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.shared_labels import Losers, labelled_paths
+from farm.filesystem import folds_case
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
 from farm.schema import STAGE_LIST, STATUS_OK, names_of
 from farm.store import (
@@ -201,7 +202,9 @@ def _check_labels(store: RunStore) -> Iterator[str]:
     schema = store.schema()
     task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)
     labels = store.path / "labels"
-    losers = Losers(store.batches, root, Warnings())
+    folds = folds_case(labels)
+    fold = str.casefold if folds else str
+    losers = Losers(store.batches, root, Warnings(), folds)
     expected: set[str] = set()
     for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
@@ -209,13 +212,13 @@ def _check_labels(store: RunStore) -> Iterator[str]:
         paths = labelled_paths(good)
         for path, text, loses in zip(paths, texts, losers.among(paths), strict=True):
             label = label_path(path, root)
-            expected.add(label)
+            expected.add(fold(label))
             if not loses and _read(labels / label) not in (text, NO_SUCH_NAME):
                 yield f"labels/{label!r} is not what the parts give; `farm export {store.path}` writes it again"
     for folder, _, files in os.walk(labels):
         for file in files:
             name = os.path.relpath(os.path.join(folder, file), labels)
-            if name not in expected:
+            if fold(name) not in expected:
                 yield f"labels/{name!r} belongs to no image of the run"
 
 

@@ -14,6 +14,8 @@ import re
 import shutil
 from pathlib import Path
 
+from farm import filesystem
+
 TEMPORARY = ".tmp-"
 REPLACED = ".old-"
 NAME_ERRORS = {errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ}
@@ -88,6 +90,10 @@ class LabelTree:
         finally:
             os.close(descriptor)
         self.files += 1
+
+    def folds_case(self) -> bool:
+        """Are `x.txt` and `X.txt` one file there?"""
+        return filesystem.folds_case(self._replacement.path)
 
     def is_refused(self, error: OSError) -> bool:
         """Was it the name that the file system refused, and would it take another in its place?"""

@@ -56,9 +56,9 @@ class _Writing:
         self._images = 0
 
     def run(self) -> ExportReport:
-        losers = Losers(self._batches, self._root, self._warnings)
         folder = self._request.folder
         tree = LabelTree(folder / "labels")
+        losers = Losers(self._batches, self._root, self._warnings, tree.folds_case())
         with ExitStack() as stack:
             listed = None
             if self._request.task != "classify" and self._has_links():
