@@ -20,10 +20,12 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 from farm import storage
+from farm.filesystem import UNSUPPORTED
 from farm.forks import keep_from_forks, no_fork
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
+ZEROS_BYTES = 1 << 20  # written at a time, where pages can be had by writing only
 _attaching = threading.Lock()
 _naming = threading.Lock()
 
@@ -41,12 +43,23 @@ def create(name: str, size: int) -> shared_memory.SharedMemory:
     with no_fork():
         segment = keep_from_forks(shared_memory.SharedMemory(name=name, create=True, size=size))
     try:
-        if hasattr(os, "posix_fallocate"):  # or the first write to a page without room would be a SIGBUS
-            os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor
+        _allocate(segment._fd, size)  # type: ignore[attr-defined]  # no public way to its descriptor
     except OSError:
         remove(segment)
         raise
     return segment
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Or the first write to a page without room would be a SIGBUS."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        for start in range(0, size, ZEROS_BYTES):
+            os.pwrite(descriptor, bytes(min(ZEROS_BYTES, size - start)), start)
 
 
 def attach(name: str) -> shared_memory.SharedMemory:

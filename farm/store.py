@@ -322,11 +322,12 @@ class RunStore:
         elif blocks.exists():
             abandoned = blocks.with_name(storage.temporary_name(BLOCKS_DIR))
             blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
-            shutil.rmtree(abandoned)
+            shutil.rmtree(abandoned, ignore_errors=True)
         storage.sweep_temporaries(self.path)
         for name in storage.names_in(self.parts_dir):
             if name.startswith(TEMPORARY_PREFIX):
-                storage.remove(self.parts_dir / name)
+                with contextlib.suppress(OSError):
+                    storage.remove(self.parts_dir / name)
 
 
 class PartWriter:
