@@ -31,7 +31,7 @@ from farm.deadlines import Late, Vigil
 from farm.errors import WorkerError
 from farm.forks import keep_from_forks, no_fork
 from farm.messages import Attach, Lease, Stop
-from farm.scratch import keep_sockets
+from farm.scratch import keep_sockets, own_sockets
 from farm.segments import semaphores_named
 from farm.surroundings import somewhere
 from farm.threads import LeaseQueue, ModelLoader, ThreadWorker
@@ -308,7 +308,7 @@ class Roster:
             raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
         # spawn hands over the end of a pipe that is this process's for a moment; a fork server says itself what ended
         alone = no_fork if self._context.get_start_method() == "spawn" else contextlib.nullcontext
-        with _starting, signals_blocked(), environment_set(self._environment), _no_main(), somewhere(), alone():
+        with _starting, signals_blocked(), environment_set(self._environment), _no_main(), _wherever(), alone():
             for last in (*[False] * FORK_SERVER_TRIES, True):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:
@@ -357,6 +357,13 @@ def environment_set(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _wherever() -> Iterator[None]:
+    """Processes start without a working directory, and where sockets have no rights."""
+    with somewhere(), own_sockets():
+        yield
 
 
 @contextlib.contextmanager

@@ -36,7 +36,12 @@ class Replacement:
     def swap(self) -> None:
         """The new tree takes the old one's name; the old one is deleted."""
         if os.path.lexists(self._final):
-            os.rename(self._final, self._old)
+            try:
+                os.rename(self._final, self._old)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _remove(self._final)  # an overlay renames no folder of a layer below: for a moment there is none
         os.rename(self.path, self._final)
         with contextlib.suppress(OSError):  # somebody reads there, on NFS, or it is another user's: the next one's
             _remove(self._old)

@@ -204,6 +204,21 @@ def test_without_links_there_are_labels_and_no_dataset(rows, export, labels, mon
     assert not (tmp_path / "run" / "data.yaml").exists()
 
 
+def test_a_tree_in_a_layer_below_an_overlay_is_replaced(rows, export, labels, monkeypatch):
+    """As in a container whose image holds the run directory: folders of the image cannot be renamed."""
+    export(rows(["x.jpg"]))
+    rename = os.rename
+
+    def refuse(old, new):
+        if os.fspath(old).endswith("labels"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link", old, None, new)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    export(rows(["y.jpg"]))
+    assert list(labels()) == ["y.txt"]
+
+
 def test_where_names_have_no_case_the_smallest_keeps_its_label(rows, export, labels, monkeypatch, tmp_path):
     """As on a disk that takes X for x; `files` is what it would show."""
     real, files = os.open, {}
