@@ -2,6 +2,7 @@
 
     library  the folder that names a `Farm`, with images in it that are no files      Farm
     tune     the run directory of a trial                                             farm tune
+    models   a conversion, where no cache can be written                              conversions
     sockets  where multiprocessing's fork server listens                              roster
     ray      what a Ray that farm starts keeps; its sockets, too                      engines.ray
     blocks   items on their way, where the run directory is remote                    blocks

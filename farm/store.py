@@ -4,8 +4,9 @@
     collector, labeller:  PartWriter.commit (temporary name, fsync, rename, fsync of the folder; or one upload)
 
 A part is visible under its name only when it is whole. Parts are named <session>-<number>.parquet, so that in name
-order a later row of the same image is the newer one. The directory may be remote (`farm.storage`): it then says which
-session it belongs to, and who finds another one there commits no more.
+order a later row of the same image is the newer one. Where no lock of the system rules another farm out, as in a
+remote directory or on a disk without locks (`farm.storage`), it says which session it belongs to, and who finds another
+one there commits no more.
 """
 
 from __future__ import annotations
