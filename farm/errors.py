@@ -7,14 +7,14 @@
     ├── ModelError            2  the weights do not exist, do not load or do not fit the arguments
     │   ├── OutOfTimeError    2  weights were not converted in the time that there was
     │   └── WeightsChangedError 2  weights are no longer those that the run was begun with
-    ├── OutputError           1  the run directory cannot be written, or its disk is full
+    ├── OutputError           1  the run directory or temporary files cannot be written, or the disk is full
     │   ├── RunMismatchError  2  the run directory holds work of another model or other arguments
     │   ├── RunLockedError    2  another farm is writing to the run directory
     │   ├── DamagedRunError   1  its run.json is not what a run has written
     │   └── PartError         1  a file in parts/ cannot be used: it is not of this version of farm, or not farm's
     │       ├── TornPartError 1  it is damaged: what it held is labelled again
     │       └── UnreadablePartError 1  nothing is known of it but that it cannot be read now
-    ├── SharedMemoryError     1  /dev/shm has no room for the ring
+    ├── SharedMemoryError     1  /dev/shm has no room for the ring, or cannot be used
     ├── WorkerError           1  workers cannot start, or die faster than they label
     ├── CollectorError        1  the collector cannot start, or keeps dying
     ├── NotRunningError       1  no farm is at work where one was to be followed

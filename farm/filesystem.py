@@ -4,6 +4,7 @@
     fsync               of folders: SMB, some of FUSE             what a power cut takes is labelled again
     rename over a file  some of FUSE                              the old file is moved aside first, and comes back
     links               exFAT, SMB                                labels without a dataset around them
+    case                exFAT, SMB, macOS                         of two labels that differ in it one is written
     names               `:` and `?` on exFAT, long ones           a warning that names the image
 
 Where that is safe farm goes on, and the run says once what is missing and what it costs (`lacks`).
@@ -15,6 +16,7 @@ import contextlib
 import errno
 import os
 import pwd
+import shutil
 from pathlib import Path
 
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
@@ -90,6 +92,12 @@ def put_back(folder: Path) -> None:
                 os.rename(folder / name, final)
 
 
+def has_room(folder: Path, wanted: int) -> bool:
+    """Are so many bytes free? Where a file system says nothing of its size, they are."""
+    usage = shutil.disk_usage(folder)
+    return usage.total == 0 or usage.free >= wanted
+
+
 def has_links(folder: Path, name: str) -> bool:
     """Can there be symbolic links in the folder? `name` is free there."""
     try:
@@ -100,6 +108,14 @@ def has_links(folder: Path, name: str) -> bool:
         return False
     (folder / name).unlink()
     return True
+
+
+def folds_case(path: Path) -> bool:
+    """Does the file system take `A` and `a` for one name? `path` is there, and has letters in its name."""
+    try:
+        return path.name.swapcase() != path.name and path.with_name(path.name.swapcase()).samefile(path)
+    except OSError:
+        return False
 
 
 def lacks(folder: Path, names: tuple[str, str]) -> list[str]:

@@ -34,7 +34,7 @@ from farm.errors import WorkerError
 from farm.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 from farm.messages import Attach, Lease, Stop
 from farm.processes import birth
-from farm.scratch import keep_sockets
+from farm.scratch import keep_sockets, own_sockets
 from farm.segments import semaphores_named
 from farm.standard_streams import forgiven
 from farm.surroundings import somewhere
@@ -345,6 +345,7 @@ class Roster:
             around.enter_context(environment_set(self._environment))
             around.enter_context(_no_main())
             around.enter_context(somewhere())
+            around.enter_context(own_sockets())
             around.enter_context(children_allowed())
             around.enter_context(alone())
             around.enter_context(forgiven())
@@ -401,6 +402,13 @@ def environment_set(values: Mapping[str, str]) -> Iterator[None]:
 
     with undone(restore):
         os.environ.update(values)
+        yield
+
+
+@contextlib.contextmanager
+def _wherever() -> Iterator[None]:
+    """Processes start without a working directory, and where sockets have no rights."""
+    with somewhere(), own_sockets():
         yield
 
 

@@ -2,6 +2,7 @@
 
     library  the folder that names a `Farm`, with images in it that are no files      Farm
     tune     the run directory of a trial                                             farm tune
+    models   a conversion, where no cache can be written                              conversions
     sockets  where multiprocessing's fork server listens                              roster
     ray      what a Ray that farm starts keeps; its sockets, too                      engines.ray
     blocks   items on their way, where the run directory is remote                    blocks
@@ -85,6 +86,28 @@ def keep_sockets() -> None:
     folder = Scratch("sockets", LISTENER_BYTES)
     config["tempdir"] = str(folder.path)
     util.Finalize(None, _remove_sockets, (folder, config), exitpriority=-100)  # as multiprocessing does with its own
+
+
+@contextlib.contextmanager
+def own_sockets() -> Iterator[None]:
+    """A fork server that is started meanwhile does without rights of its socket, on a file system that has none.
+
+    The folder around it is this user's alone. Who starts one holds the lock for that (`roster`).
+    """
+    chmod, folder = os.chmod, current_process()._config.get("tempdir")  # type: ignore[attr-defined]
+
+    def as_far_as_it_goes(path: Any, mode: int, **where: Any) -> None:
+        try:
+            chmod(path, mode, **where)
+        except OSError:
+            if folder is None or os.path.dirname(os.fsdecode(path)) != folder:
+                raise
+
+    os.chmod = as_far_as_it_goes  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.chmod = chmod
 
 
 def sweep() -> None:

@@ -26,12 +26,14 @@ from pathlib import Path
 
 from farm import storage
 from farm.errors import SharedMemoryError
+from farm.filesystem import UNSUPPORTED
 from farm.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
 NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
 UNUSABLE = (*NO_ROOM, errno.ENOSYS, errno.EACCES, errno.ENOENT, errno.EROFS)  # there is none, or none for this user
+ZEROS_BYTES = 1 << 20  # written at a time, where pages can be had by writing only
 SEMAPHORES = 3  # of a multiprocessing.Queue
 SEMAPHORE_BYTES = 4096  # each is a file in shared memory, of a page
 _attaching = lock_of_each_process()
@@ -78,8 +80,7 @@ def create(name: str, size: int, spare: int = 0, local: bool = False) -> Segment
     with no_fork():
         segment = keep_from_forks(shared_memory.SharedMemory(name=name, create=True, size=size))
     try:
-        if hasattr(os, "posix_fallocate"):  # or the first write to a page without room would be a SIGBUS
-            os.posix_fallocate(segment._fd, 0, size)  # type: ignore[attr-defined]  # no public way to its descriptor
+        _allocate(segment._fd, size)  # type: ignore[attr-defined]  # no public way to its descriptor
     except OSError:
         remove(segment)
         raise
@@ -96,7 +97,7 @@ def free_bytes() -> float:
 
 def no_room(what: str, size: int, error: OSError) -> SharedMemoryError:
     """What to say where a segment, or a semaphore, of so many bytes could not be made."""
-    reason = f"cannot be used for {what} ({error.strerror})"
+    reason = f"cannot be used for {what} ({error.strerror}; it must be a tmpfs that this user may write to)"
     if error.errno in NO_ROOM:
         reason = f"has no room for {what}: {_in_words(size)} are needed"
         with contextlib.suppress(OSError):
@@ -110,6 +111,18 @@ def no_room(what: str, size: int, error: OSError) -> SharedMemoryError:
 
 def _in_words(size: int) -> str:
     return f"{size / 2**20:.1f} MiB" if size >= 1 << 20 else f"{-(-size // 1024)} KiB"
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Or the first write to a page without room would be a SIGBUS."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        for start in range(0, size, ZEROS_BYTES):
+            os.pwrite(descriptor, bytes(min(ZEROS_BYTES, size - start)), start)
 
 
 def attach(name: str) -> Segment:

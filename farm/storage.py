@@ -210,7 +210,7 @@ def sweep_temporaries(folder: Path) -> None:
         ours = name.startswith(".") and (name.endswith(TEMPORARY_SUFFIX) or FORMER_TEMPORARY.match(name))
         of_lock = name.startswith("..")  # a remote lock, which others may be asking for just now
         if ours and not of_lock and (is_remote(folder) or not _is_being_written(folder / name)):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # another user's, or open somewhere: it harms nobody
                 remove(folder / name)
 
 

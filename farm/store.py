@@ -4,8 +4,9 @@
     collector, labeller:  PartWriter.commit (temporary name, fsync, rename, fsync of the folder; or one upload)
 
 A part is visible under its name only when it is whole. Parts are named <session>-<number>.parquet, so that in name
-order a later row of the same image is the newer one. The directory may be remote (`farm.storage`): it then says which
-session it belongs to, and who finds another one there commits no more.
+order a later row of the same image is the newer one. Where no lock of the system rules another farm out, as in a
+remote directory or on a disk without locks (`farm.storage`), it says which session it belongs to, and who finds another
+one there commits no more.
 """
 
 from __future__ import annotations
@@ -364,11 +365,12 @@ class RunStore:
         elif blocks.exists():
             abandoned = blocks.with_name(storage.temporary_name(BLOCKS_DIR))
             blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
-            shutil.rmtree(abandoned)
+            shutil.rmtree(abandoned, ignore_errors=True)
         storage.sweep_temporaries(self.path)
         for name in storage.names_in(self.parts_dir):
             if name.startswith(TEMPORARY_PREFIX):
-                storage.remove(self.parts_dir / name)
+                with contextlib.suppress(OSError):
+                    storage.remove(self.parts_dir / name)
 
 
 class PartWriter:

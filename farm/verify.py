@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
 from farm.exports.shared_labels import Losers, among, labelled_paths, name_hashes
 from farm.filenames import here
+from farm.filesystem import folds_case
 from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
 from farm.run_file import output_of
 from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of
@@ -243,29 +244,31 @@ def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str
     schema = store.schema()
     task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)
     labels = store.path / "labels"
-    losers = Losers(store.batches, root, Warnings())
+    fold = str.casefold if folds_case(labels) else str
+    losers = Losers(store.batches, root, Warnings(), fold is str.casefold)
     expected: list[np.ndarray] = []
     for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
         texts = label_texts(good, task, names, bool(output.get("save_conf")), bool(output.get("clip")))
         paths = labelled_paths(good)
         wanted = [label_path(path, root) for path in paths]
-        expected.append(name_hashes(wanted))
+        expected.append(name_hashes([fold(label) for label in wanted]))
         for label, text, loses in zip(wanted, texts, losers.among(paths), strict=True):
             if not loses and _read(f"{labels}/{label}") not in (text, NO_SUCH_NAME):
                 yield f"labels/{label!r} is not what the parts give; `farm export {store.path}` writes it again"
-    yield from _strangers(labels, expected)
+    yield from _strangers(labels, expected, fold)
 
 
-def _strangers(labels: Path, expected: list[np.ndarray]) -> Iterator[str]:
-    """Files of no image. `expected`: hashes of what images have; eight bytes a path is what a run of millions costs."""
+def _strangers(labels: Path, expected: list[np.ndarray], fold: Callable[[str], str]) -> Iterator[str]:
+    """Files of no image. `expected`: hashes of what images have, as `fold` makes them: a run of millions costs eight
+    bytes a path."""
     known = np.concatenate([np.empty(0, np.uint64), *expected])
     expected.clear()
     known.sort()
     names = (name for name, _ in files_below(labels))
     try:
         while some := list(islice(names, FILES_AT_ONCE)):
-            unknown = np.flatnonzero(~among(name_hashes(some), known))
+            unknown = np.flatnonzero(~among(name_hashes([fold(name) for name in some]), known))
             yield from (f"labels/{some[at]!r} belongs to no image of the run" for at in unknown)
     except OSError as error:
         yield f"{error.filename} cannot be listed: {error.strerror}"

@@ -174,6 +174,23 @@ def test_the_file_that_is_refused_is_named(tmp_path):
     assert filesystem.in_words(denied, place) == f"denied: {tmp_path}", "what is not there could not be made there"
 
 
+def test_pages_are_had_by_writing_where_they_cannot_be_allocated(refuse):
+    refuse(os, "posix_fallocate", errno.EOPNOTSUPP)
+    segment = segments.create(f"farm-test-{os.getpid()}", 3 << 20)
+    try:
+        assert os.fstat(segment._fd).st_blocks * 512 >= 3 << 20
+    finally:
+        segments.remove(segment)
+
+
+def test_what_a_kill_left_and_cannot_be_removed_stops_nobody(refuse, tmp_path):
+    RunStore.open(tmp_path).close()
+    for name in (".run.json.0a.farm-part", "parts/.0001-000001.parquet.0a.farm-part"):
+        (tmp_path / name).touch()
+    refuse(os, "unlink", errno.EBUSY, lambda path: ".0a." in str(path))
+    RunStore.open(tmp_path).close()
+
+
 def test_nobody_looks_into_shared_memory_where_there_is_none(monkeypatch, tmp_path):
     monkeypatch.setattr(segments, "SHARED_MEMORY", tmp_path / "none")
     assert segments.sweep("farm-") == []

@@ -15,6 +15,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from farm import filesystem
 from farm.exports.record import Contents
 
 TEMPORARY = ".tmp-"
@@ -40,9 +41,15 @@ class Replacement:
     def swap(self) -> None:
         """The new tree takes the old one's name; the old one is deleted."""
         if os.path.lexists(self._final):
-            os.rename(self._final, self._old)
+            try:
+                os.rename(self._final, self._old)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _remove(self._final)  # an overlay renames no folder of a layer below: for a moment there is none
         os.rename(self.path, self._final)
-        _remove(self._old)
+        with contextlib.suppress(OSError):  # somebody reads there, on NFS, or it is another user's: the next one's
+            _remove(self._old)
 
     def discard(self) -> None:
         """The old tree stays."""
@@ -62,7 +69,8 @@ class Replacement:
                 if match[1] == REPLACED and not os.path.lexists(self._final):
                     os.rename(leftover, self._final)
                 else:
-                    _remove(leftover)
+                    with contextlib.suppress(OSError):
+                        _remove(leftover)
 
 
 def _remove(path: Path) -> None:
@@ -89,6 +97,10 @@ class LabelTree:
         """One file. Raises OSError, or ValueError for a name with a NUL."""
         self._folders.make(posixpath.dirname(path))
         self.contents.add(path, _write(self._prefix + path, text))
+
+    def folds_case(self) -> bool:
+        """Are `x.txt` and `X.txt` one file there?"""
+        return filesystem.folds_case(self._replacement.path)
 
     def is_refused(self, error: OSError) -> bool:
         """Was it the name that the file system refused, and would it take another in its place?"""

@@ -7,7 +7,8 @@ that may be all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -24,15 +25,19 @@ PATHS = ["status", "path", "path_bytes"]
 ROWS_AT_ONCE = 4096
 HASH_BYTES = 8  # of ten million names two are alike once in 400,000 runs
 
+Labelled = Callable[[], Iterator[tuple[list[str], list[str]]]]
+
 
 class Losers:
     """Images whose label file belongs to another."""
 
-    def __init__(self, batches: Batches, root: str, warnings: Warnings) -> None:
+    def __init__(self, batches: Batches, root: str, warnings: Warnings, folds_case: bool = False) -> None:
+        """`folds_case`: the file system of the labels takes x.txt and X.txt for one."""
         self._digests = KeySet()
-        contested = _contested(batches, root)
+        labelled = functools.partial(_labelled, batches, root, str.casefold if folds_case else str)
+        contested = _contested(labelled)
         if len(contested):
-            self._judge(_sharing(batches, root, contested), warnings)
+            self._judge(_sharing(labelled, contested), warnings)
 
     def among(self, paths: Sequence[str]) -> list[bool]:
         """Which of these images lose."""
@@ -77,28 +82,28 @@ def among(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
     return found
 
 
-def _contested(batches: Batches, root: str) -> np.ndarray:
+def _contested(labelled: Labelled) -> np.ndarray:
     """Hashes of labels that more than one image has, sorted."""
-    hashes = [name_hashes(labels) for _, labels in _labelled(batches, root)]
+    hashes = [name_hashes(labels) for _, labels in labelled()]
     values, counts = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]), return_counts=True)
     return values[counts > 1]
 
 
-def _sharing(batches: Batches, root: str, contested: np.ndarray) -> pa.Table:
+def _sharing(labelled: Labelled, contested: np.ndarray) -> pa.Table:
     """Label and path of the images in question, in that order."""
     tables = []
-    for paths, labels in _labelled(batches, root):
+    for paths, labels in labelled():
         rows = np.flatnonzero(np.isin(name_hashes(labels), contested)).tolist()
         columns = [pa.array([_bytes(names[row]) for row in rows], pa.large_binary()) for names in (labels, paths)]
         tables.append(pa.table(columns, names=["label", "path"]))
     return pa.concat_tables(tables).sort_by([("label", "ascending"), ("path", "ascending")])
 
 
-def _labelled(batches: Batches, root: str) -> Iterator[tuple[list[str], list[str]]]:
-    """Paths and labels of the images that were labelled."""
+def _labelled(batches: Batches, root: str, fold: Callable[[str], str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Paths of the images that were labelled, and labels, of which the file system takes equal ones for one."""
     for batch in batches(PATHS):
         paths = labelled_paths(batch.filter(pc.equal(batch["status"], STATUS_OK)))
-        yield paths, [label_path(path, root) for path in paths]
+        yield paths, [fold(label_path(path, root)) for path in paths]
 
 
 def _digest(name: bytes, size: int) -> bytes:

@@ -22,6 +22,7 @@ from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
 from farm.exports.shared_labels import PATHS, Losers, among, labelled_paths, name_hashes
 from farm.exports.writing import Rows, Writing
+from farm.filesystem import folds_case
 from farm.store import session_of
 
 LITTLE = 4  # a file costs more to change than to write, and each new row two hashes: beyond a quarter all is written
@@ -45,6 +46,8 @@ def is_little(request: ExportRequest, earlier: Record, new: Collection[str]) -> 
 
 def update(writing: Writing, earlier: Record, new: Collection[str]) -> ExportReport:
     """Write what `new` parts change. Raises CannotUpdate, OSError where the disk refuses."""
+    if folds_case(writing.folder / "labels"):
+        raise CannotUpdate  # whose file is whose is not told by names there
     changes = Changes.of(writing, new)
     writing.refusals = _still_refused(writing.request, earlier, changes)
     losers = writing.losers()

@@ -61,8 +61,8 @@ class Writing:
         self.images = 0
         self.unnamed = 0
 
-    def losers(self) -> Losers:
-        return Losers(self.batches, self.root, self.warnings)
+    def losers(self, folds_case: bool = False) -> Losers:
+        return Losers(self.batches, self.root, self.warnings, folds_case)
 
     def labelled(self, texts: bool, only: Collection[str] | None = None) -> Iterator[Rows]:
         """Rows of labelled images, some at a time; with what `texts` takes, if that is asked for."""

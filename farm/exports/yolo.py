@@ -69,8 +69,8 @@ def _of(
 def _write_all(writing: Writing) -> ExportReport:
     """A new tree of labels in place of the old one."""
     request, folder = writing.request, writing.folder
-    losers = writing.losers()
     tree = LabelTree(folder / "labels")
+    losers = writing.losers(tree.folds_case())
     with ExitStack() as stack:
         listed = writing.open_list(stack)
         for rows in writing.labelled(texts=True):

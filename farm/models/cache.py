@@ -43,7 +43,7 @@ LEASE_S = 5.0  # for whoever removes an entry at this moment; after that it is u
 WORD_S = 60.0  # between words about a lock that is waited for
 FIRST_WORD_S = 0.5  # to the first of them: whoever only looks at an entry has its lock for a moment
 NAME_DIGITS = 16  # of a digest in an entry's name
-LABEL_BYTES = 150  # of what begins it: file systems take names of 255 bytes, and what an entry makes has longer ones
+LABEL_BYTES = 100  # of what begins it: file systems take names of 255 bytes, those that encrypt them of 143
 COST = "a conversion is made for this run alone, and each worker loads weights of its own"  # of having no cache
 PROBE_BYTES = 4096  # a disk that has no room for these is full
 

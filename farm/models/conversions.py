@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import subprocess
 import time
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from farm import filesystem
 from farm.config import ModelConfig
 from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
 from farm.models import cache, upkeep
@@ -30,6 +30,7 @@ from farm.models.cache import Content, Entry, Lock
 from farm.models.converter import ask_converter
 from farm.models.packages import package_version
 from farm.models.unchanged import check
+from farm.scratch import Scratch
 
 SAMPLE_IMAGES = 32  # compared with torch
 FEWEST_COMPARED, COMPARED_PART = 4, 8  # of a short run with torch: one image in eight, which costs a quarter of it
@@ -108,11 +109,18 @@ class Executable:
     conversion: str | None = None
     digest: str = ""
     lease: Lock | None = field(default=None, compare=False, repr=False)
+    place: Scratch | None = field(default=None, compare=False, repr=False)  # of its own, where nothing can be kept
 
     def release(self) -> None:
         """Nobody loads it any more. May be called twice."""
         if self.lease is not None:
             self.lease.release()
+        if self.place is not None:
+            self.place.close()
+
+
+class _NoPlace(ModelError):
+    """No cache can be written."""
 
 
 def prepare(
@@ -126,14 +134,25 @@ def prepare(
     """The weights as the backend runs them, from the cache or converted now, and how they agree on the sample.
 
     `note` hears what takes long. `folder`: another cache than the user's; `spare`: where a conversion lies if that
-    cannot be written. `conversion`: an earlier one of the same run, which is taken again. Raises RunMismatchError
-    where that is gone and other images would make another, ModelError with the converter's own words, OutOfTimeError
-    where it is not done after `timeout_s`, WeightsChangedError; where nothing is to be converted, another comparison
-    that fails is no more than a note.
+    cannot be written; then, if somebody asked for the backend, in a temporary folder until `release`. `conversion`: an
+    earlier one of the same run, which is taken again. Raises RunMismatchError where that is gone and other images would
+    make another, ModelError with the converter's own words, OutOfTimeError where it is not done after `timeout_s`,
+    WeightsChangedError; where nothing is to be converted, another comparison that fails is no more than a note.
     """
     root = cache.root()
     places = [folder] if folder else [*([root / cache.BACKENDS] if root else []), *([spare] if spare else [])]
-    made = _made_ready(request, note, places, conversion, timeout_s)
+    try:
+        made = _made_ready(request, note, places, conversion, timeout_s)
+    except _NoPlace as error:
+        if folder or request.config.backend == "auto":
+            raise
+        note(f"{error}: this run has one of its own")
+        place = Scratch("models")
+        try:
+            made = replace(_made_ready(request, note, [place.path], conversion, timeout_s), place=place)
+        except BaseException:
+            place.close()
+            raise
     if folder or root:
         upkeep.tidy([folder] if folder else [root / kind for kind in upkeep.MADE] if root else [])
     return made
@@ -210,7 +229,7 @@ def _entry(request: Request, places: Sequence[Path], conversion: str | None) -> 
         if not refusal:
             return entry
         refusals.append(refusal)
-    raise ModelError(f"{UNWRITABLE}: {'; '.join(refusals) or 'there is no home folder'}")
+    raise _NoPlace(f"{UNWRITABLE}: {'; '.join(refusals) or 'there is no home folder'}")
 
 
 def _refusal(entry: Entry, request: Request) -> str:
@@ -221,7 +240,7 @@ def _refusal(entry: Entry, request: Request) -> str:
         lock = cache.take(entry.folder / cache.LOCK)
         if lock is not None:
             lock.release()
-        has_room = shutil.disk_usage(entry.folder).free >= wanted
+        has_room = filesystem.has_room(entry.folder, wanted)
     except OSError as error:
         return f"{entry.folder}: {error.strerror}"
     return "" if has_room else f"{entry.folder}: no room for {wanted >> 20} MiB"

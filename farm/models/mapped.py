@@ -25,6 +25,7 @@ from types import MethodType
 from typing import Any
 
 from farm.errors import ModelError, WeightsChangedError
+from farm.filesystem import has_room
 from farm.models import cache
 from farm.models.cache import Content, Entry
 from farm.models.packages import package_version
@@ -77,7 +78,7 @@ def _keep(weights: str, digest: str, make: Callable[..., Any], entry: Entry) -> 
             return None, None
         with entry.alone(time.monotonic() + LOCK_S):
             content = entry.content()
-            if content is not None or shutil.disk_usage(entry.folder).free < ROOM * os.path.getsize(weights):
+            if content is not None or not has_room(entry.folder, ROOM * os.path.getsize(weights)):
                 return None, content
             with entry.making() as folder:
                 yolo = make(_copy(weights, digest, folder))

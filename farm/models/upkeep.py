@@ -7,6 +7,7 @@ were downloaded stay until the user clears them: a machine without a network cou
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -95,7 +96,12 @@ def _with_locks(folder: Path, names: Sequence[str], act: Callable[[Path], None])
 def _take_away(folder: Path) -> None:
     """At once for everybody who looks: files go one by one."""
     going = folder.with_name(f"{REMOVING}{secrets.token_hex(4)}")
-    os.rename(folder, going)
+    try:
+        os.rename(folder, going)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        going = folder  # in a layer below an overlay, as a container's image is, where folders are not renamed
     shutil.rmtree(going, ignore_errors=True)
 
 

@@ -204,6 +204,37 @@ def test_without_links_there_are_labels_and_no_dataset(rows, export, labels, mon
     assert not (tmp_path / "run" / "data.yaml").exists()
 
 
+def test_a_tree_in_a_layer_below_an_overlay_is_replaced(rows, export, labels, monkeypatch):
+    """As in a container whose image holds the run directory: folders of the image cannot be renamed."""
+    export(rows(["x.jpg"]))
+    rename = os.rename
+
+    def refuse(old, new):
+        if os.fspath(old).endswith("labels"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link", old, None, new)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    export(rows(["y.jpg"]))
+    assert list(labels()) == ["y.txt"]
+
+
+def test_where_names_have_no_case_the_smallest_keeps_its_label(rows, export, labels, monkeypatch, tmp_path):
+    """As on a disk that takes X for x; `files` is what it would show."""
+    real, files = os.open, {}
+
+    def fold(path, flags, *args, **kwargs):
+        if ".txt" in str(path) and files.setdefault(str(path).casefold(), path) != path:
+            raise OSError(errno.EEXIST, "File exists", path)
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", fold)
+    monkeypatch.setattr(LabelTree, "folds_case", lambda self: True, raising=False)
+    report = export(rows(["a/x.jpg", "A/X.jpg", "b.jpg"]))
+    assert set(labels()) == {"A/X.txt", "b.txt"}
+    assert report.warnings == ("'a/x.jpg' would share labels/a/x.txt with 'A/X.jpg', which keeps it",)
+
+
 @pytest.mark.parametrize("order", [["a/x.png", "a/x.jpg", "a/x.webp"], ["a/x.webp", "a/x.jpg", "a/x.png"]])
 def test_of_images_with_one_label_file_the_smallest_keeps_it(rows, export, labels, order, tmp_path):
     classes = {"a/x.jpg": 0, "a/x.png": 1, "a/x.webp": 2}

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from farm.models import cache
+from farm.models import cache, upkeep
 from farm.models.cache import Entry, content_digest, take
 from tests.faults.harness import ROOT, wait_for
 
@@ -45,6 +45,14 @@ def test_what_is_made_is_found_by_all_that_it_depends_on(entry, tmp_path):
     assert made.digest == content_digest(made.path)
     assert entry.manifest()["about"] == {"weights": "yolo11n.pt"}
     assert Entry.of(tmp_path, "yolo11n", ["digest", 2]).content() is None
+
+
+def test_an_entry_in_a_layer_below_an_overlay_is_removed(entry, tmp_path, monkeypatch):
+    make(entry)
+    monkeypatch.setattr(os, "rename", lambda *names: (_ for _ in ()).throw(OSError(errno.EXDEV, "cross-device")))
+    (kept,) = upkeep.found(tmp_path.parent, [tmp_path.name])
+    assert upkeep.remove(kept)
+    assert not entry.folder.exists()
 
 
 def test_a_long_name_is_shortened(tmp_path):

@@ -233,6 +233,17 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, asked, monkeyp
     assert Path(made.weights).parent.parent == tmp_path / "spare"
 
 
+def test_without_any_place_a_run_has_one_of_its_own(tmp_path, asked, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cache, "ROOT", str(tmp_path / "file"))
+    notes = []
+    made = prepare(onnx(), notes.append, spare=tmp_path / "file")
+    assert Path(made.weights).exists()
+    assert [note for note in notes if "one of its own" in note]
+    made.release()
+    assert not Path(made.weights).exists()
+
+
 def test_a_cache_that_can_only_be_read_is_read(tmp_path, asked, monkeypatch):
     made = prepare(onnx(), print, tmp_path)
     made.release()
