@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import multiprocessing
 import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator, Sized
+from _posixshmem import shm_open
+from collections.abc import Iterator
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
@@ -33,7 +35,6 @@ NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
 UNUSABLE = (*NO_ROOM, errno.ENOSYS, errno.EACCES, errno.ENOENT, errno.EROFS)  # there is none, or none for this user
 SEMAPHORES = 3  # of a multiprocessing.Queue
 SEMAPHORE_BYTES = 4096  # each is a file in shared memory, of a page
-_attaching = threading.Lock()
 _naming = threading.Lock()
 
 
@@ -59,7 +60,6 @@ class LocalSegment:
         _local.pop(self.name, None)
 
 
-Segment = shared_memory.SharedMemory | LocalSegment
 _local: weakref.WeakValueDictionary[str, LocalSegment] = weakref.WeakValueDictionary()
 
 
@@ -111,32 +111,45 @@ def _in_words(size: int) -> str:
     return f"{size / 2**20:.1f} MiB" if size >= 1 << 20 else f"{-(-size // 1024)} KiB"
 
 
-def attach(name: str) -> Segment:
-    """An existing segment of another process, unknown to this process's resource tracker.
+class AttachedSegment:
+    """Another process's segment, with what is used of a SharedMemory.
 
-    Before Python 3.13 (`track=False`) attaching registers the segment too, and a tracker that ends with the process
-    then removes it under its owner. Raises FileNotFoundError where there is none, PermissionError where somebody else
-    has made it: everybody may give names in shared memory.
+    A SharedMemory that attaches removes the segment for all where it cannot be mapped, for want of memory or addresses.
+    And before Python 3.13 (`track=False`) it registers with this process's resource tracker, which removes the segment
+    under its owner when it ends with the process.
     """
-    if (local := _local.get(name)) is not None:
-        return LocalSegment(name, local.memory)
-    with _attaching:
-        register, attacher = resource_tracker.register, threading.get_ident()
 
-        def register_for_others(name: Sized, rtype: str) -> None:
-            """In place of the tracker's own: other threads make what must be registered meanwhile."""
-            if threading.get_ident() != attacher:
-                register(name, rtype)
-
-        resource_tracker.register = register_for_others
+    def __init__(self, name: str) -> None:
+        descriptor = shm_open(f"/{name.lstrip('/')}", os.O_RDWR, mode=0o600)
         try:
-            segment = shared_memory.SharedMemory(name=name)
+            found = os.fstat(descriptor)
+            if found.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "it is another user's", name)
+            self._map = mmap.mmap(descriptor, found.st_size)
         finally:
-            resource_tracker.register = register
-    if os.fstat(segment._fd).st_uid != os.geteuid():  # type: ignore[attr-defined]
-        segment.close()
-        raise PermissionError(errno.EPERM, "it is another user's", name)
-    return segment
+            os.close(descriptor)
+        self.name = name
+        self.buf: memoryview | None = memoryview(self._map)
+
+    def close(self) -> None:
+        """Raises BufferError where views are still held."""
+        if self.buf is not None:
+            self.buf.release()
+            self._map.close()
+            self.buf = None
+
+    def unlink(self) -> None:
+        """It is its owner's to remove."""
+
+
+Segment = shared_memory.SharedMemory | AttachedSegment | LocalSegment
+
+
+def attach(name: str) -> Segment:
+    """An existing segment, of another process or of this one. Raises FileNotFoundError where there is none,
+    PermissionError where somebody else has made it: everybody may give names in shared memory."""
+    local = _local.get(name)
+    return AttachedSegment(name) if local is None else LocalSegment(name, local.memory)
 
 
 def detach(segment: Segment) -> None:

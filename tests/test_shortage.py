@@ -98,7 +98,7 @@ def test_the_soft_limit_on_descriptors_is_raised_as_far_as_workers_need(monkeypa
     shortage.ensure_descriptors(4)
     assert told == []
     shortage.ensure_descriptors(100)
-    assert told == [(880, 4096)]
-    with pytest.raises(WorkerError, match=r"need about 4080 open files, .* may have 256: .* or set workers.count=22"):
+    assert told == [(1656, 4096)]
+    with pytest.raises(WorkerError, match=r"at least 3032 open files, .* may have 256: .* or set workers.count=37"):
         monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
         shortage.ensure_descriptors(500)
