@@ -15,11 +15,13 @@ Where to look:
     factories version                 where the module of a factory lies; the version of farm
     sources/ decoding models/ rows    images in, predictions out, as rows
     placement leases restarts keys    decisions, without I/O
-    segments channel ring heartbeat   what crosses processes
+    allotment cgroups shortage        what this process may use, and what is said where that is too little
+    segments channel ring heartbeat   what crosses processes; run_memory makes what a run needs of it
     store storage                     what reaches a disk or a bucket, and how
     broadcast                         copies of batches in shared memory for other programs: `attach`
     worker collector supervisor       one process each; lister, roster, care, watch and tally serve the supervisor
-    threads                           workers in threads of one process
+    threads                           workers and the collector in threads of one process
+    endings fork_server               what ended a child, in words; a fork server that survives a refused fork
     decoders allowance outbox         a worker's decoding threads, the memory for their images, its results
     library results spool             `Farm`: a farm inside another program
     tune                              short runs that find the fastest plan

@@ -94,8 +94,7 @@ def main(spec: CollectorSpec, control: Connection) -> None:
         pulse = Heartbeats.attach(spec.heartbeats, spec.row + 1)
         child.watch_parent(lambda: _beat(pulse, spec.row))
     except (OSError, RuntimeError, MemoryError) as error:
-        control.send(CollectorFailed(type(error).__name__, _in_words(error), output=False))
-        raise SystemExit(1) from None
+        raise _failed(control, error) from None
     serve(spec, control)
 
 
@@ -104,8 +103,10 @@ def serve(spec: CollectorSpec, control: Connection, is_abandoned: Callable[[], b
 
     `is_abandoned`: a thread cannot be killed; once it is given up, no part of it appears any more.
     """
-    ring = Ring.attach(spec.ring, spec.slots, spec.slot_bytes)
-    collector = Collector(spec, control, ring, is_abandoned)
+    try:
+        collector = Collector(spec, control, Ring.attach(spec.ring, spec.slots, spec.slot_bytes), is_abandoned)
+    except (OSError, MemoryError) as error:
+        raise _failed(control, error) from None
     control.send(CollectorReady())
     try:
         collector.run()
@@ -116,10 +117,16 @@ def serve(spec: CollectorSpec, control: Connection, is_abandoned: Callable[[], b
         control.send(CollectorFailed(type(error).__name__, message))
         raise SystemExit(1) from None
     except Exception as error:
-        control.send(CollectorFailed(type(error).__name__, _in_words(error), output=False))
-        raise SystemExit(1) from None
+        raise _failed(control, error) from None
     finally:
         collector.close()
+
+
+def _failed(control: Connection, error: Exception) -> SystemExit:
+    """Say why this collector cannot go on."""
+    with contextlib.suppress(OSError):  # the supervisor is gone
+        control.send(CollectorFailed(type(error).__name__, _in_words(error), output=False))
+    return SystemExit(1)
 
 
 def _in_words(error: Exception) -> str:

@@ -51,7 +51,8 @@ PRELOAD = [
 PRELOAD_MODEL = ["cv2", "farm.models.yolo", "farm.models.preload"]
 JOIN_S = 5.0
 POLL_S = 0.1
-FORK_SERVER_TRIES = 10
+FORK_SERVER_TRIES = 11
+STARVED_TRIES = 2  # of which each imports torch, until the kernel kills it for want of memory
 FORK_SERVER_WAIT_S = 0.2
 UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
 
@@ -349,14 +350,16 @@ class Roster:
             around.enter_context(children_allowed())
             around.enter_context(alone())
             around.enter_context(forgiven())
-            for last in (*[False] * FORK_SERVER_TRIES, True):
+            for tries in range(1, FORK_SERVER_TRIES + 1):
                 process: BaseProcess = self._context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
                 try:
                     process.start()
                     break
                 except (EOFError, ConnectionError):  # the fork server was killed; multiprocessing starts another
-                    if last:
-                        raise WorkerError(f"{name} cannot be started: its fork server dies again and again") from None
+                    starved = self._kills.has_struck(time.monotonic())
+                    if tries == FORK_SERVER_TRIES or (starved and tries >= STARVED_TRIES):
+                        why = f"for want of memory: {shortage.memory_limit()}" if starved else "again and again"
+                        raise WorkerError(f"{name} cannot be started: its fork server is killed {why}") from None
                     time.sleep(FORK_SERVER_WAIT_S)
             if (refused := fork_server.refused_by(process.pid)) is not None:
                 process.join()  # its sentinel has ended: nothing is waited for

@@ -15,12 +15,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import mmap
 import multiprocessing
 import os
 import shutil
-import threading
 import weakref
-from collections.abc import Iterator, Sized
+from _posixshmem import shm_open
+from collections.abc import Iterator
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
@@ -36,7 +37,6 @@ UNUSABLE = (*NO_ROOM, errno.ENOSYS, errno.EACCES, errno.ENOENT, errno.EROFS)  # 
 ZEROS_BYTES = 1 << 20  # written at a time, where pages can be had by writing only
 SEMAPHORES = 3  # of a multiprocessing.Queue
 SEMAPHORE_BYTES = 4096  # each is a file in shared memory, of a page
-_attaching = lock_of_each_process()
 _naming = lock_of_each_process()
 
 
@@ -62,7 +62,6 @@ class LocalSegment:
         _local.pop(self.name, None)
 
 
-Segment = shared_memory.SharedMemory | LocalSegment
 _local: weakref.WeakValueDictionary[str, LocalSegment] = weakref.WeakValueDictionary()
 
 
@@ -125,30 +124,45 @@ def _allocate(descriptor: int, size: int) -> None:
             os.pwrite(descriptor, bytes(min(ZEROS_BYTES, size - start)), start)
 
 
-def attach(name: str) -> Segment:
-    """An existing segment of another process, unknown to this process's resource tracker.
+class AttachedSegment:
+    """Another process's segment, with what is used of a SharedMemory.
 
-    Before Python 3.13 (`track=False`) attaching registers the segment too, and a tracker that ends with the process
-    then removes it under its owner. Raises FileNotFoundError where there is none, PermissionError where somebody else
-    has made it: everybody may give names in shared memory.
+    A SharedMemory that attaches removes the segment for all where it cannot be mapped, for want of memory or addresses.
+    And before Python 3.13 (`track=False`) it registers with this process's resource tracker, which removes the segment
+    under its owner when it ends with the process.
     """
-    if (local := _local.get(name)) is not None:
-        return LocalSegment(name, local.memory)
-    with _attaching:
-        register, attacher = resource_tracker.register, threading.get_ident()
 
-        def register_for_others(name: Sized, rtype: str) -> None:
-            """In place of the tracker's own: other threads make what must be registered meanwhile."""
-            if threading.get_ident() != attacher:
-                register(name, rtype)
+    def __init__(self, name: str) -> None:
+        descriptor = shm_open(f"/{name.lstrip('/')}", os.O_RDWR, mode=0o600)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "it is another user's", name)
+            self._map = mmap.mmap(descriptor, found.st_size)
+        finally:
+            os.close(descriptor)
+        self.name = name
+        self.buf: memoryview | None = memoryview(self._map)
 
-        with undone(lambda: setattr(resource_tracker, "register", register)):
-            resource_tracker.register = register_for_others
-            segment = shared_memory.SharedMemory(name=name)
-    if os.fstat(segment._fd).st_uid != os.geteuid():  # type: ignore[attr-defined]
-        segment.close()
-        raise PermissionError(errno.EPERM, "it is another user's", name)
-    return segment
+    def close(self) -> None:
+        """Raises BufferError where views are still held."""
+        if self.buf is not None:
+            self.buf.release()
+            self._map.close()
+            self.buf = None
+
+    def unlink(self) -> None:
+        """It is its owner's to remove."""
+
+
+Segment = shared_memory.SharedMemory | AttachedSegment | LocalSegment
+
+
+def attach(name: str) -> Segment:
+    """An existing segment, of another process or of this one. Raises FileNotFoundError where there is none,
+    PermissionError where somebody else has made it: everybody may give names in shared memory."""
+    local = _local.get(name)
+    return AttachedSegment(name) if local is None else LocalSegment(name, local.memory)
 
 
 def detach(segment: Segment) -> None:

@@ -25,8 +25,9 @@ OF_WORKER_THREAD = 2  # itself and its beat
 FEWEST_PROCESSES = 6  # for any command: the view, the lister, the threads of pyarrow
 COUNTED_BELOW = 1 << 13  # a limit on a user's processes that is higher is not reached by farm, and counting takes time
 CAPABLE = 1 << 24 | 1 << 21  # CAP_SYS_RESOURCE and CAP_SYS_ADMIN: RLIMIT_NPROC does not hold for them
-DESCRIPTORS_OF_WORKER = 8  # in the supervisor: a queue, two channels, a sentinel, and what a successor has meanwhile
-DESCRIPTORS_ASIDE = 64  # parts that are read, the source, the modules that are imported
+DESCRIPTORS_OF_WORKER = 6  # in the supervisor: a queue, two channels, a sentinel
+DESCRIPTORS_ASIDE = 16  # the collector, the source, a part that is read
+DESCRIPTORS_MORE = 1024  # when a limit is raised it is not raised to the last one
 PROCESSES = (errno.EAGAIN,)
 DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 NO_THREAD = "can't start new thread"
@@ -85,7 +86,7 @@ def process_limit(root: Path = ROOT) -> str:
 
 
 def ensure_descriptors(workers: int) -> None:
-    """Raise the soft limit on open files as far as workers need it. Raises WorkerError where the hard one is lower.
+    """Raise the soft limit on open files where workers need more. Raises WorkerError where the hard one is too low.
 
     Children inherit it.
     """
@@ -97,10 +98,11 @@ def ensure_descriptors(workers: int) -> None:
         fitting = (hard - needed) // DESCRIPTORS_OF_WORKER + workers
         fewer = f", or set workers.count={fitting}" if fitting > 0 else ""
         raise WorkerError(
-            f"{_workers_need(workers)} about {needed} open files, and this process may have {hard}: "
+            f"{_workers_need(workers)} at least {needed} open files, and this process may have {hard}: "
             f"raise the hard limit (ulimit -n){fewer}"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    wanted = needed + DESCRIPTORS_MORE
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -104,3 +104,13 @@ def test_memory_of_one_process_is_attached_to_by_its_name_and_is_nowhere_else():
     ring.close()
     with pytest.raises(FileNotFoundError):
         Ring.attach(name, 2, 64)
+
+
+def test_who_cannot_map_a_segment_leaves_it_to_the_others(ring, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Cannot allocate"):
+        patched.setattr("mmap.mmap", refuse)
+        Ring.attach(ring.name, 2, 64)
+    Ring.attach(ring.name, 2, 64).close()

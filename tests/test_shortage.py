@@ -4,10 +4,13 @@ import errno
 import os
 import resource
 
+import cv2
+import numpy as np
 import pytest
 
-from farm import shortage
-from farm.errors import WorkerError
+from farm import decoding, shortage, worker
+from farm.errors import DecodeError, WorkerError
+from farm.models.base import is_out_of_memory
 
 
 @pytest.fixture
@@ -98,7 +101,31 @@ def test_the_soft_limit_on_descriptors_is_raised_as_far_as_workers_need(monkeypa
     shortage.ensure_descriptors(4)
     assert told == []
     shortage.ensure_descriptors(100)
-    assert told == [(880, 4096)]
-    with pytest.raises(WorkerError, match=r"need about 4080 open files, .* may have 256: .* or set workers.count=22"):
+    assert told == [(1656, 4096)]
+    with pytest.raises(WorkerError, match=r"at least 3032 open files, .* may have 256: .* or set workers.count=37"):
         monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
         shortage.ensure_descriptors(500)
+
+
+REFUSED = "OpenCV(4.10.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 1200000000 bytes in function"
+
+
+def test_memory_that_a_decoder_is_refused_is_no_fault_of_the_file(monkeypatch):
+    error = cv2.error(REFUSED)
+    error.code = cv2.Error.StsNoMem
+    monkeypatch.setattr(decoding, "_pixels", lambda *_: (_ for _ in ()).throw(error))
+    png = cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
+    with pytest.raises(DecodeError, match="not enough memory to decode an image of 600 pixels") as caught:
+        decoding.decode_bytes(png, "x.png", 1000)
+    assert caught.value.kind == "MemoryError"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), cv2.error(REFUSED)],
+)
+def test_memory_that_a_model_is_refused_has_one_name_in_rows(error):
+    kind, message = worker._named(error)
+    assert kind == "MemoryError"
+    assert message.startswith("not enough memory for this image: ")
+    assert is_out_of_memory(error), "a batch gets smaller by it"

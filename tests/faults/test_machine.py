@@ -107,14 +107,14 @@ print(json.dumps([summary.ok, summary.failed, summary.exit_code, summary.failure
     assert done.returncode == 0, done.stderr
     ok, failed, code, kind, message = json.loads(done.stdout.splitlines()[-1])
     assert (ok, failed, code, kind) == (11, 1, 3, "SIGKILL")
-    assert "probably out of memory" in message
+    assert "its worker died: SIGKILL, by the kernel for want of memory: the limit is 700 MiB" in message
 
 
-def run_with_shared_memory(size, values, tmp_path):
-    """`farm run` where /dev/shm holds so much."""
+def run_with_shared_memory(size, values, tmp_path, before="true"):
+    """`farm run` where /dev/shm holds so much. `before`: a shell's command."""
     path = tmp_path / "config.json"  # JSON is YAML
     path.write_text(json.dumps(values))
-    mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" -m farm run "$1"'
+    mount = f'{before} && mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" -m farm run "$1"'
     command = ["unshare", "--mount", "sh", "-c", mount, sys.executable, str(path)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
@@ -129,6 +129,23 @@ def test_little_shared_memory_is_enough(source, undisturbed, tmp_path, size, kin
     done = run_with_shared_memory(size, config(source, tmp_path / "run", workers={"kind": kind}), tmp_path)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "run") == undisturbed
+
+
+def test_one_cpu_and_a_gigabyte(memory_limit, source, undisturbed, tmp_path):
+    """A small container with Docker's default of shared memory: `auto` plans what there is room for, and says so."""
+    (memory_limit / "memory.limit_in_bytes").write_text(str(1 << 30))
+    cpu = min(os.sched_getaffinity(0))
+    before = f"echo $$ > {memory_limit}/cgroup.procs && taskset -p -c {cpu} $$ > /dev/null"
+    values = config(source, tmp_path / "run", workers={"count": "auto"})
+    done = run_with_shared_memory("64m", values, tmp_path, before)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "run") == undisturbed
+    assert len({row["worker"] for part in parts(tmp_path / "run") for row in part.to_pylist()}) == 1
+    assert " MiB of memory, less than one worker is reckoned with" in done.stderr
+
+
+def parts(run_dir):
+    return [pq.read_table(part) for part in RunStore.view(run_dir).parts()]
 
 
 def test_too_little_shared_memory_is_one_line(source, tmp_path):
