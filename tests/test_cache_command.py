@@ -83,7 +83,7 @@ def test_clear_has_the_names_of_list_in_the_order_of_list(home, capsys):
     for number, (kind, label) in enumerate([("mapped", "b"), ("backends", "a"), ("backends", "c"), ("mapped", "d")]):
         made(home, kind, label, days=number + 1)
     assert main(["cache", "list"]) == 0
-    listed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:-1]]
+    listed = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith(KINDS)]
     assert [kind for kind, _ in listed] == ["backends", "backends", "mapped", "mapped", "weights"]
     assert main(["cache", "clear", "mapped", "backends", "weights"]) == 0
     removed = [line.replace(",", "").split()[1:3] for line in capsys.readouterr().out.splitlines()[:-1]]
