@@ -43,10 +43,11 @@ class Section(BaseModel):
 
 
 class SourceConfig(Section):
-    """Where the images are. `path`: a folder, a glob, a list file (.txt), a dataset YAML, or `-` for standard input."""
+    """Where the images are. `path`: a folder, a glob, a list file, a dataset YAML, or `-` for standard input."""
 
     path: str = Field(
-        min_length=1, description="folder, glob, list file (.txt), Ultralytics dataset YAML, or - for standard input"
+        min_length=1,
+        description="folder, glob, list file (.txt, .csv), Ultralytics dataset YAML, or - for standard input",
     )
     recursive: bool = Field(True, description="look into sub-folders too")
     split: str = Field("train", description="which split of a dataset YAML to label")
