@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from farm.errors import ConfigError
 from farm.filenames import here
@@ -28,6 +38,12 @@ def _no_switch(value: Any) -> Any:
     return value
 
 
+def _any_bytes(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """A name whose bytes are no UTF-8 is held with surrogates, which pydantic takes for no text."""
+    return value if isinstance(value, str) and not value.isascii() else handler(value)
+
+
+FileName = Annotated[str, WrapValidator(_any_bytes)]
 Positive = Annotated[int, BeforeValidator(_no_switch), Field(gt=0)]
 Share = Annotated[float, BeforeValidator(_no_switch), Field(ge=0, le=1)]
 Seconds = Annotated[float, BeforeValidator(_no_switch), Field(gt=0)]
@@ -45,13 +61,13 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """Where the images are. `path`: a folder, a glob, a list file, a dataset YAML, or `-` for standard input."""
 
-    path: str = Field(
+    path: FileName = Field(
         min_length=1,
         description="folder, glob, list file (.txt, .csv), Ultralytics dataset YAML, or - for standard input",
     )
     recursive: bool = Field(True, description="look into sub-folders too")
     split: str = Field("train", description="which split of a dataset YAML to label")
-    exclude: str | list[str] = Field(
+    exclude: Annotated[str | list[FileName], WrapValidator(_any_bytes)] = Field(
         [], description="patterns of files and folders to leave out, as in a .gitignore, relative to the source's root"
     )
 
@@ -59,7 +75,7 @@ class SourceConfig(Section):
 class ModelConfig(Section):
     """What labels the images, and the arguments that change labels; names and defaults as in `yolo predict`."""
 
-    weights: str | None = Field(
+    weights: Annotated[str | None, WrapValidator(_any_bytes)] = Field(
         None, min_length=1, description="anything YOLO() loads: .pt, .onnx, an OpenVINO folder, a model YAML"
     )
     factory: str | None = Field(
@@ -167,7 +183,7 @@ class CommitConfig(Section):
 class OutputConfig(Section):
     """Where results go."""
 
-    dir: str = Field(
+    dir: FileName = Field(
         min_length=1, description="the run directory, or a URL (s3://bucket/run); labelling into it again continues"
     )
     exports: list[Literal["yolo"]] = Field(["yolo"], description="formats written at the end")
@@ -336,14 +352,15 @@ def _annotation(names: Sequence[str]) -> Any:
 
 
 def _parse(text: str, annotation: Any) -> Any:
-    """The value of an override: text where the key takes only text, YAML otherwise."""
+    """The value of an override: text where the key takes only text, or text or a list; YAML otherwise."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     if set(options) <= {str, type(None)}:
         return None if type(None) in options and text in ("null", "~") else text
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+    return value if str not in options or isinstance(value, list) else text
 
 
 def _explain(error: ValidationError, origin: str | None, places: Mapping[tuple[str, ...], str]) -> Iterator[str]:
