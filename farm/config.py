@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from farm import config_file, factories
 from farm.config_types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
@@ -29,7 +38,13 @@ def expanded(value: Any) -> Any:
     return os.path.expanduser(os.fspath(value)) if isinstance(value, (str, os.PathLike)) else value
 
 
-UserPath = Annotated[str, BeforeValidator(expanded)]
+def _any_bytes(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """A name whose bytes are no UTF-8 is held with surrogates, which pydantic takes for no text."""
+    return value if isinstance(value, str) and not value.isascii() else handler(value)
+
+
+FileName = Annotated[str, WrapValidator(_any_bytes)]
+UserPath = Annotated[FileName, BeforeValidator(expanded)]
 Auto = Literal["auto"]
 
 STDIN = "-"
@@ -42,14 +57,15 @@ class Section(BaseModel):
 
 
 class SourceConfig(Section):
-    """Where the images are. `path`: a folder, a glob, a list file (.txt), a dataset YAML, or `-` for standard input."""
+    """Where the images are. `path`: a folder, a glob, a list file, a dataset YAML, or `-` for standard input."""
 
     path: UserPath = Field(
-        min_length=1, description="folder, glob, list file (.txt), Ultralytics dataset YAML, or - for standard input"
+        min_length=1,
+        description="folder, glob, list file (.txt, .csv), Ultralytics dataset YAML, or - for standard input",
     )
     recursive: Switch = Field(True, description="look into sub-folders too")
     split: str = Field("train", description="which split of a dataset YAML to label")
-    exclude: str | list[str] = Field(
+    exclude: Annotated[str | list[FileName], WrapValidator(_any_bytes)] = Field(
         [], description="patterns of files and folders to leave out, as in a .gitignore, relative to the source's root"
     )
 
@@ -57,7 +73,7 @@ class SourceConfig(Section):
 class ModelConfig(Section):
     """What labels the images, and the arguments that change labels; names and defaults as in `yolo predict`."""
 
-    weights: Annotated[str | None, BeforeValidator(expanded)] = Field(
+    weights: Annotated[str | None, WrapValidator(_any_bytes), BeforeValidator(expanded)] = Field(
         None, min_length=1, description="anything YOLO() loads: .pt, .onnx, an OpenVINO folder, a model YAML"
     )
     factory: str | None = Field(
@@ -346,14 +362,15 @@ def _annotation(names: Sequence[str]) -> Any:
 
 
 def _parse(text: str, annotation: Any) -> Any:
-    """The value of an override: text where the key takes only text, YAML otherwise."""
+    """The value of an override: text where the key takes only text, or text or a list; YAML otherwise."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     if set(options) <= {str, type(None)}:
         return None if type(None) in options and text in ("null", "~") else text
     try:
-        return config_file.parse(text)
+        value = config_file.parse(text)
     except (yaml.YAMLError, RecursionError):
         return text
+    return value if str not in options or isinstance(value, list) else text
 
 
 def _explain(error: ValidationError, origin: str | None, places: Mapping[tuple[str, ...], str]) -> Iterator[str]:

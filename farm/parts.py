@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from farm import storage
 from farm.errors import PartError, TornPartError, UnreadablePartError
+from farm.filenames import to_bytes
 from farm.schema import SCHEMA_VERSION
 
 READ_ROWS = 65_536
@@ -56,7 +57,7 @@ def part_batches(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile
         yield from file.iter_batches(batch_size=READ_ROWS, columns=list(columns) if columns else None)
 
 
-def _place(path: Path) -> Path | pa.BufferReader:
+def _place(path: Path) -> Path | pa.BufferReader | pa.OSFile:
     if storage.is_remote(path):
         try:
             return pa.BufferReader(storage.read(path))
@@ -64,7 +65,9 @@ def _place(path: Path) -> Path | pa.BufferReader:
             raise _unreadable(path, error) from None
     if os.path.isdir(path):
         raise PartError(f"part {path.name} is a folder, which farm did not make; move it out of {path.parent}")
-    return path
+    if str(path).isascii():
+        return path
+    return pa.OSFile(to_bytes(str(path)))  # pyarrow takes every name for UTF-8
 
 
 @contextlib.contextmanager

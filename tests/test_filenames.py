@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import farm
 from farm import filenames
+from farm.config import load
+from farm.errors import ConfigError
 from farm.keys import item_key, path_key
 from farm.schema import path_columns, path_of
-from tests.faults.harness import ROOT, pictures
+from tests.faults.harness import ROOT, config, pictures
 
 NAMES = (b"d\xc3\xbcne.png", b"nbsp-\xc3\xa0", b"latin1-\xe9.png", b"plain.png", b"\xe6\x97\xa5.png")
 LATIN1 = "en_US.ISO-8859-1"
@@ -52,9 +55,36 @@ def test_a_name_that_the_locale_has_no_bytes_for_still_has_a_key(held_as):
 
 
 def test_names_in_a_config_only(held_as):
-    config = {"source": {"path": b"d\xc3\xbc".decode(held_as, "surrogateescape"), "split": "train"}, "output": None}
-    kept = filenames.with_names(config, [("source", "path"), ("output", "dir"), ("model", "weights")], filenames.kept)
+    values = {"source": {"path": b"d\xc3\xbc".decode(held_as, "surrogateescape"), "split": "train"}, "output": None}
+    kept = filenames.with_names(values, [("source", "path"), ("output", "dir"), ("model", "weights")], filenames.kept)
     assert kept == {"source": {"path": "dü", "split": "train"}, "output": None}
+
+
+def test_paths_in_a_config_file_are_its_bytes(held_as, tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "source: düne\nmodel: {weights: mödel.pt, prompts: [Tür]}\noutput: öut\n", encoding="utf-8"
+    )
+    found = load(tmp_path / "c.yaml")
+    assert filenames.to_bytes(found.source.path).endswith(b"/d\xc3\xbcne")
+    assert filenames.to_bytes(found.output.dir).endswith(b"/\xc3\xb6ut") and found.model.prompts == ["Tür"]
+
+
+def test_names_that_are_no_utf8_may_stand_in_a_config():
+    name = os.fsdecode(b"/tmp/latin1-\xe9")
+    found = load(None, [f"source={name}", f"model={name}.pt", f"output={name}", f"source.exclude={name}"])
+    found = found.model_dump(mode="json")
+    assert (found["source"]["path"], found["source"]["exclude"], found["output"]["dir"]) == (name, name, name)
+    assert found["model"]["weights"] == f"{name}.pt"
+    with pytest.raises(ConfigError, match="empty"):
+        load(None, ["source=", "model=x.pt", "output=o"])
+
+
+def test_a_run_directory_whose_name_is_no_utf8(tmp_path):
+    run_dir = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run-\xe9"))
+    source = pictures(Path(os.fsdecode(os.fsencode(tmp_path) + b"/images-\xe9")), 2)
+    values = config(source, run_dir, workers={"kind": "thread", "count": 1}, output={"exports": ["yolo"]})
+    assert farm.run(values).ok == 2 and farm.run(values).skipped == 2
+    assert len(os.listdir(run_dir / "labels")) == 2
 
 
 SESSIONS = """
@@ -88,7 +118,7 @@ def environment(locale: str, folder: Path) -> dict[str, str]:
 def session(locale: str, folder: Path, source: bytes) -> list:
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
     variables |= {"PYTHONPATH": str(ROOT), **environment(locale, folder)}
-    command = [sys.executable, "-c", SESSIONS, source, os.fsencode(folder / "run")]
+    command = [sys.executable, "-c", SESSIONS, source, os.fsencode(folder) + b"/r\xc3\xbcn"]
     done = subprocess.run(command, capture_output=True, env=variables, cwd=folder)
     assert not done.returncode, done.stderr.decode()[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -108,11 +138,11 @@ def test_a_run_goes_on_in_another_locale(tmp_path, first, second):
     assert before[0] != after[0], "two locales"
     assert before[1:4] == [5, 0, 0] and after[1:4] == [5, 5, 0]
     assert before[4] == after[4] and [row[0] for row in after[4] if "d" in row[0]] == ["düne.png"]
-    labels = os.listdir(os.fsencode(tmp_path / "run" / "labels"))
+    labels = os.listdir(os.fsencode(tmp_path / "rün" / "labels"))
     assert sorted(labels) == sorted(
         raw.removesuffix(b".png") + b".txt" if raw.endswith(b".png") else b"x" + raw + b".txt" for raw in NAMES
     )
-    assert os.readlink(os.fsencode(tmp_path / "run" / "images")) == source
-    lines = (tmp_path / "run" / "images.txt").read_bytes().splitlines()
-    assert b"./images/d\xc3\xbcne.png" in lines and "source_root" in (tmp_path / "run" / "run.json").read_text()
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["source_root"].endswith("/süd")
+    assert os.readlink(os.fsencode(tmp_path / "rün" / "images")) == source
+    lines = (tmp_path / "rün" / "images.txt").read_bytes().splitlines()
+    assert b"./images/d\xc3\xbcne.png" in lines and "source_root" in (tmp_path / "rün" / "run.json").read_text()
+    assert json.loads((tmp_path / "rün" / "run.json").read_text())["source_root"].endswith("/süd")

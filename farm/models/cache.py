@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from farm import filesystem, storage
+from farm.filenames import to_bytes
 
 ROOT = "~/.cache/farm"
 MAPPED, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; the last holds plain files
@@ -78,7 +79,7 @@ def content_digest(path: Path) -> str:
         with open(path, "rb") as data:
             return hashlib.file_digest(data, "sha256").hexdigest()
     for file in files_in(path):
-        digest.update(str(file.relative_to(path)).encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(to_bytes(str(file.relative_to(path))) + b"\0")
         with open(file, "rb") as data:
             while chunk := data.read(1 << 20):
                 digest.update(chunk)

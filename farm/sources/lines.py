@@ -60,17 +60,17 @@ class Lines:
         if not stripped:
             return
         if isinstance(error, ValueError) or is_gone(error):
-            for text in dict.fromkeys((path, stripped)):
-                for folder in self._folders:
-                    file = os.path.join(folder, text)
-                    if (status := _look(file)) is None:
-                        continue
-                    named = self._named(file) if folder != self._root else text
-                    if stat.S_ISDIR(status.st_mode):
-                        yield from self._below(file, named)
-                    elif self._wanted(named):
-                        yield Entry(named, status.st_size, status.st_mtime_ns)
-                    return
+            places = [(text, folder) for text in dict.fromkeys((path, stripped)) for folder in self._folders]
+            for text, folder in places[1:]:  # the first has been looked at
+                file = os.path.join(folder, text)
+                if (status := _look(file)) is None:
+                    continue
+                named = self._named(file) if folder != self._root else text
+                if stat.S_ISDIR(status.st_mode):
+                    yield from self._below(file, named)
+                elif self._wanted(named):
+                    yield Entry(named, status.st_size, status.st_mtime_ns)
+                return
             if "*" in stripped and (found := self._matching(stripped)) is not None:
                 yield from found
                 return

@@ -45,6 +45,7 @@ class ListFileSource(Source):
         self._path = path
         self._cwd = working_directory()
         self._is_csv = path.lower().endswith(CSV)
+        self._has_lines = False
         self._lines = Lines(self, recursive, self._cwd)
         self._open().close()
 
@@ -55,11 +56,12 @@ class ListFileSource(Source):
     def entries(self) -> Iterator[Entry]:
         with self._open() as file:
             for line in self._read(file):
+                self._has_lines = True
                 yield from self._lines.entries(line)
 
     def count(self) -> int | None:
         """Of lines. Where one of them is a folder or a pattern, only listing tells, and so where some are excluded."""
-        if not self.choice.is_open:
+        if not self.choice.is_open or not os.path.isfile(self._path):  # a pipe: what is read of it is gone
             return None
         number = 0
         with self._open() as file:
@@ -70,11 +72,8 @@ class ListFileSource(Source):
         return number
 
     def nothing_found(self) -> str:
-        return (
-            f"{self.name} lists no image: it has no line that is not blank"
-            if not self.count()
-            else (f"{self.name} lists no image that is wanted")
-        )
+        lines = "none of its lines names one that is wanted" if self._has_lines else "it has no line that is not blank"
+        return f"{self.name} lists no image: {lines}"
 
     def _read(self, file: BinaryIO) -> Iterator[bytes]:
         lines = split_paths(file.read, self.name)

@@ -73,6 +73,8 @@ def test_a_string_a_list_and_several_patterns(tree):
     assert config.exclude == "**/*_mask.jpg" and open_source(config).count() == len(TREE) - 2
     config = load(None, [f"source={tree}", "source.exclude=[thumbs, 20*]", "model=x.pt", "output=o"]).source
     assert config.exclude == ["thumbs", "20*"] and open_source(config).count() == 4
+    config = load(None, [f"source={tree}", "source.exclude=2019", "model=x.pt", "output=o"]).source
+    assert config.exclude == "2019" and open_source(config).count() == len(TREE) - 4
 
 
 @pytest.mark.parametrize("pattern", ["", "/", ".", "!a.jpg", "../a", "[z-a].jpg"])
