@@ -23,7 +23,9 @@ Where to look:
     threads                           workers and the collector in threads of one process
     endings fork_server               what ended a child, in words; a fork server that survives a refused fork
     decoders allowance outbox         a worker's decoding threads, the memory for their images, its results
-    library results spool             `Farm`: a farm inside another program
+    library streams results           `Farm`: a farm inside another program, the order and form of what it gives
+    spool refusals                    items that are no files, and what is no image
+    forks daemonic interrupts         programs that fork, that are daemonic, that are interrupted
     tune                              short runs that find the fastest plan
     driver labeller keeper            a run on a cluster: who hands out blocks, and who labels one; blocks, suspects
     engines/ api exports/ report/ cli from a config to labels on disk and words on a terminal
