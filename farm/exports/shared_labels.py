@@ -78,9 +78,9 @@ def among(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _contested(batches: Batches, root: str) -> np.ndarray:
     """Hashes of labels that more than one image has, sorted."""
-    hashes = [name_hashes(labels) for _, labels in _labelled(batches, root)]
-    values, counts = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]), return_counts=True)
-    return values[counts > 1]
+    hashes = np.concatenate([np.empty(0, np.uint64), *(name_hashes(labels) for _, labels in _labelled(batches, root))])
+    hashes.sort()  # where they lie: np.unique would copy them several times
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
 
 def _sharing(batches: Batches, root: str, contested: np.ndarray) -> pa.Table:

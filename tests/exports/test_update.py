@@ -233,6 +233,26 @@ def test_session_after_session_it_is_what_all_would_be(sessions, skipped, always
     assert_as_all(run, run.export())
 
 
+def test_classifications_are_updated_too(tmp_path, always_little):
+    """They have neither a list nor a data.yaml."""
+    run = Run(tmp_path / "run")
+
+    def commit(session, **found):
+        rows = make_rows([f"{name}.jpg" for name in found], "classify", boxes=[], probs=list(found.values()))
+        PartWriter(run.folder / "parts", session).commit([rows], part_metadata("classify", NAMES, "digest"))
+        store = RunStore.view(run.folder)
+        request = ExportRequest(run.folder, "/source", "classify", NAMES, False, parts=store.stamps(), anew=False)
+        return exports.load("yolo")(request, store.batches)
+
+    commit(1, x=[0.125, 0.5, 0.25], y=[1.0, 0.0, 0.0])
+    before = run.labels()["y.txt"].stat()
+    report = commit(2, x=[0.5, 0.25, 0.125], z=[0.0, 1.0, 0.0])
+    assert (report.files, report.images) == (3, 3)
+    assert run.labels()["x.txt"].read_text().splitlines()[0] == "0.50 cat"
+    assert run.labels()["y.txt"].stat() == before
+    assert sorted(os.listdir(run.folder)) == [".yolo-export", "labels", "parts"]
+
+
 class Dead(BaseException):
     """As SIGKILL: nothing that is done with files happens any more."""
 
