@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from farm import exports
+from farm.errors import OutputError
 from farm.exports import record, update
 from farm.exports.base import ExportRequest
 from farm.schema import STATUS_FAILED, STATUS_OK, part_metadata, path_columns
@@ -233,6 +234,18 @@ def test_session_after_session_it_is_what_all_would_be(sessions, skipped, always
     assert_as_all(run, run.export())
 
 
+def test_a_record_does_not_make_labels_farms(run):
+    run.commit("x.jpg")
+    run.export()
+    shutil.rmtree(run.folder / "labels")
+    (run.folder / "data.yaml").unlink()
+    (run.folder / "labels").mkdir()
+    (run.folder / "labels" / "truth.txt").touch()
+    with pytest.raises(OutputError, match=r"labels and images\.txt that farm did not write"):
+        run.export()
+    assert os.listdir(run.folder / "labels") == ["truth.txt"]
+
+
 def test_classifications_are_updated_too(tmp_path, always_little):
     """They have neither a list nor a data.yaml."""
     run = Run(tmp_path / "run")
@@ -250,6 +263,8 @@ def test_classifications_are_updated_too(tmp_path, always_little):
     assert (report.files, report.images) == (3, 3)
     assert run.labels()["x.txt"].read_text().splitlines()[0] == "0.50 cat"
     assert run.labels()["y.txt"].stat() == before
+    run.labels()["y.txt"].unlink()
+    assert commit(3, w=[1.0, 0.0, 0.0]).files == 4
     assert sorted(os.listdir(run.folder)) == [".yolo-export", "labels", "parts"]
 
 
