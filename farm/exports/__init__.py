@@ -1,11 +1,16 @@
 """Exports: projections of a run's parts into other formats. One module each, imported when it is asked for.
 
-yolo.py            labels/**/*.txt and what makes the run directory a dataset
+yolo.py              labels/**/*.txt and what makes the run directory a dataset
 claim.py             one export at a time, and never over files that are not farm's
+record.py            what an export has written, and from what, so that the next one need not do it again
+update.py            labels of a few new rows, written into an export that is there
+writing.py           what writing all and writing a few have in common
 shared_labels.py     images that would share a label file, and which of them keeps it
 label_lines.py       rows of a batch as the lines Ultralytics would have written
-label_tree.py        a tree of small files that appears whole, in place of the old one
+label_tree.py        a tree of small files that appears whole, in place of the old one, or changes file by file
 dataset_files.py     images link, images.txt, data.yaml
+refusals.py          how many images Ultralytics will leave out of the dataset
+ultralytics_rules.py   and by which rules
 listing.py           every file below a folder, one at a time
 """
 

@@ -8,6 +8,7 @@ are written before labels/ appears. The lock is the folder's own: `farm export` 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -69,4 +70,13 @@ def _is_ours(folder: Path) -> bool:
         with open(folder / "data.yaml", "rb") as file:
             return file.read(len(HEAD)) == HEAD.encode()
     except FileNotFoundError:
-        return (folder / MARK).exists()
+        return _marked(folder)
+
+
+def _marked(folder: Path) -> bool:
+    """Does the mark stand for a data.yaml? It is empty, or the record of an export that makes none (record.py)."""
+    try:
+        said = (folder / MARK).read_bytes()
+        return not said or json.loads(said)["around"].get("data.yaml") is None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return False

@@ -84,9 +84,9 @@ def among(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _contested(labelled: Labelled) -> np.ndarray:
     """Hashes of labels that more than one image has, sorted."""
-    hashes = [name_hashes(labels) for _, labels in labelled()]
-    values, counts = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]), return_counts=True)
-    return values[counts > 1]
+    hashes = np.concatenate([np.empty(0, np.uint64), *(name_hashes(labels) for _, labels in labelled())])
+    hashes.sort()  # where they lie: np.unique would copy them several times
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
 
 def _sharing(labelled: Labelled, contested: np.ndarray) -> pa.Table:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from farm import exports
+from farm.errors import OutputError
 from farm.exports import record, update
 from farm.exports.base import ExportRequest
 from farm.schema import STATUS_FAILED, STATUS_OK, part_metadata, path_columns
@@ -231,6 +232,40 @@ def test_session_after_session_it_is_what_all_would_be(sessions, skipped, always
         if number not in skipped:
             assert_as_all(run, run.export())
     assert_as_all(run, run.export())
+
+
+def test_a_record_does_not_make_labels_farms(run):
+    run.commit("x.jpg")
+    run.export()
+    shutil.rmtree(run.folder / "labels")
+    (run.folder / "data.yaml").unlink()
+    (run.folder / "labels").mkdir()
+    (run.folder / "labels" / "truth.txt").touch()
+    with pytest.raises(OutputError, match=r"labels and images\.txt that farm did not write"):
+        run.export()
+    assert os.listdir(run.folder / "labels") == ["truth.txt"]
+
+
+def test_classifications_are_updated_too(tmp_path, always_little):
+    """They have neither a list nor a data.yaml."""
+    run = Run(tmp_path / "run")
+
+    def commit(session, **found):
+        rows = make_rows([f"{name}.jpg" for name in found], "classify", boxes=[], probs=list(found.values()))
+        PartWriter(run.folder / "parts", session).commit([rows], part_metadata("classify", NAMES, "digest"))
+        store = RunStore.view(run.folder)
+        request = ExportRequest(run.folder, "/source", "classify", NAMES, False, parts=store.stamps(), anew=False)
+        return exports.load("yolo")(request, store.batches)
+
+    commit(1, x=[0.125, 0.5, 0.25], y=[1.0, 0.0, 0.0])
+    before = run.labels()["y.txt"].stat()
+    report = commit(2, x=[0.5, 0.25, 0.125], z=[0.0, 1.0, 0.0])
+    assert (report.files, report.images) == (3, 3)
+    assert run.labels()["x.txt"].read_text().splitlines()[0] == "0.50 cat"
+    assert run.labels()["y.txt"].stat() == before
+    run.labels()["y.txt"].unlink()
+    assert commit(3, w=[1.0, 0.0, 0.0]).files == 4
+    assert sorted(os.listdir(run.folder)) == [".yolo-export", "labels", "parts"]
 
 
 class Dead(BaseException):

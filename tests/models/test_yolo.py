@@ -175,6 +175,7 @@ def test_detections_that_leave_the_device_in_one_copy_are_the_same(paths, weight
     from farm.models.yolo import on_host
 
     model = load_model(ModelConfig(weights=weights, imgsz=160, conf=1e-7, max_det=20), "cpu", 1)
+    assert model.kpt_shape == ((17, 3) if "pose" in weights else None)
     images = [decode(path, 10**9, model.channels)[:320, :320] for path in paths]
     batch = [model.prepare(image, image.shape[:2]) for image in images]
     shapes = [image.shape[:2] for image in images]

@@ -106,7 +106,7 @@ def test_a_label_path_costs_a_few_bytes(tmp_path):
     few, many = 4_000, 36_000
     small, large = committed(tmp_path / "few", few), committed(tmp_path / "many", many)
     peak_of(small)  # what is imported and remembered once
-    assert (peak_of(large) - peak_of(small)) / (many - few) < 50
+    assert (peak_of(large) - peak_of(small)) / (many - few) < 40
 
 
 def test_problems_without_number_are_counted_not_kept(tmp_path):
