@@ -25,7 +25,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-STDIN, STDOUT, STDERR = 0, 1, 2
+STDOUT, STDERR = 1, 2
 NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 ENCODING = "utf-8"  # of streams that were closed
 PATIENCE_S = 1.0  # with a terminal that stands still (Ctrl-S), before what is said to it is lost; the work waits for it
@@ -110,10 +110,8 @@ def unfailing() -> Iterator[Unfailing | None]:
 
     A stream that a program has put in their place is left alone, and None given for it.
     """
-    before = sys.stdin, sys.stdout, sys.stderr
+    before = sys.stdout, sys.stderr
     closed = reserve()
-    if STDIN in closed:
-        sys.stdin = open(STDIN, encoding=ENCODING, closefd=False)  # noqa: SIM115
     output = _replace(STDOUT, None, closed)
     _replace(STDERR, PATIENCE_S, closed)
     try:
@@ -122,7 +120,7 @@ def unfailing() -> Iterator[Unfailing | None]:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # AttributeError: None
                 stream.flush()
-        sys.stdin, sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = before
 
 
 def make_unfailing() -> None:
