@@ -25,7 +25,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-STDIN, STDOUT, STDERR = 0, 1, 2
+STDOUT, STDERR = 1, 2
 NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 ENCODING = "utf-8"  # of streams that were closed
 PATIENCE_S = 1.0  # with a terminal that stands still (Ctrl-S), before what is said to it is lost; the work waits for it
@@ -95,11 +95,12 @@ class Unfailing(io.RawIOBase):
 
 def reserve() -> set[int]:
     """Open standard streams that are closed on /dev/null. Returns which were. Children inherit them."""
-    closed = set()
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:  # the lowest that is free
-        os.set_inheritable(descriptor, True)
-        closed.add(descriptor)
-    os.close(descriptor)
+    closed: set[int] = set()
+    with contextlib.suppress(OSError):  # no descriptor left, or no /dev: then they stay as they are
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:  # the lowest that is free
+            os.set_inheritable(descriptor, True)
+            closed.add(descriptor)
+        os.close(descriptor)
     return closed
 
 
@@ -109,10 +110,8 @@ def unfailing() -> Iterator[Unfailing | None]:
 
     A stream that a program has put in their place is left alone, and None given for it.
     """
-    before = sys.stdin, sys.stdout, sys.stderr
+    before = sys.stdout, sys.stderr
     closed = reserve()
-    if sys.stdin is None:
-        sys.stdin = open(STDIN, encoding=ENCODING, closefd=False)  # noqa: SIM115
     output = _replace(STDOUT, None, closed)
     _replace(STDERR, PATIENCE_S, closed)
     try:
@@ -121,7 +120,7 @@ def unfailing() -> Iterator[Unfailing | None]:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # AttributeError: None
                 stream.flush()
-        sys.stdin, sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = before
 
 
 def make_unfailing() -> None:
@@ -162,8 +161,11 @@ def _replace(descriptor: int, patience_s: float | None, closed: set[int]) -> Unf
     before: TextIO | None = getattr(sys, NAMES[descriptor])
     if before is None and descriptor not in closed:
         return None
-    if before is not None and _number(before) != descriptor:
-        return None
+    if before is not None:
+        if _number(before) != descriptor:
+            return None
+        with contextlib.suppress(OSError, ValueError):  # what was said before comes first
+            before.flush()
     error = OSError(errno.EBADF, os.strerror(errno.EBADF)) if descriptor in closed else None
     raw = Unfailing(descriptor, patience_s, error)
     buffered = descriptor == STDOUT and not raw.isatty()
@@ -188,5 +190,4 @@ def _hand_over(before: TextIO | None, now: TextIO) -> None:
     for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
         for handler in getattr(logger, "handlers", ()):
             if isinstance(handler, logging.StreamHandler) and handler.stream is before:
-                with contextlib.suppress(OSError, ValueError):  # it flushes the old one
-                    handler.setStream(now)
+                handler.stream = now  # `setStream` would flush the old one, which may fail

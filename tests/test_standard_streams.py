@@ -107,7 +107,11 @@ def shell(line, tmp_path, **environ):
         ("farm schema | true", 1, ""),
         (f"farm run nowhere.yaml 2>{FULL}", 2, ""),
         ("farm verify nowhere >&- 2>&- <&-", 1, ""),
-        ("farm run source=- output=a model.factory=farm.models.fake:make <&-", 2, "farm: "),
+        (
+            "farm run source=- output=a model.factory=farm.models.fake:make <&-",
+            2,
+            "farm: source - is standard input, which is not available here",
+        ),
     ],
 )
 def test_a_command_that_is_not_heard_exits_as_it_should(line, code, heard, tmp_path):

@@ -33,7 +33,7 @@ def execute(args: argparse.Namespace) -> int:
     from farm.sources.base import in_sight
 
     exports.refuse_foreign(config.output.dir, config.output.exports)
-    prepared = engines.load(config.engine).prepare(config, sys.stdin.buffer)
+    prepared = engines.load(config.engine).prepare(config, getattr(sys.stdin, "buffer", None))
     console = Console(soft_wrap=True)
     resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
     console.print(resolved, markup=False, highlight=False)

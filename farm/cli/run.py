@@ -30,7 +30,7 @@ def execute(args: argparse.Namespace) -> int:
     from farm.sources import named
 
     title = f"labelling {named(config.source.path)} into {config.output.dir}"
-    return label(title, lambda hooks: run(config, hooks=hooks, stdin=sys.stdin.buffer))
+    return label(title, lambda hooks: run(config, hooks=hooks, stdin=getattr(sys.stdin, "buffer", None)))
 
 
 def label(title: str, work: Callable[[Hooks], Summary]) -> int:

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from farm.report.lines import prose_lines
+from farm.report.lines import GAP, prose_lines
 from farm.report.pace import OVER_S, Pace
 from farm.report.tasks import found
 from farm.report.text import counted, duration, printable, rate
@@ -26,6 +26,8 @@ REDRAW_S = 0.25
 PLAIN_S = 10.0
 WORKERS_SHOWN = 16
 PIN_CHARS = 32
+HEADS = ("worker", "pin", "state", "images", "images/s", "restarts")  # of the workers' table
+LEFT_OUT = ("pin", "restarts", "images/s")  # where the terminal is narrow, the first first
 NOT_WORKING = frozenset({"starting", "restarting", "dead", "stopped"})
 STATE_STYLES = {"dead": "red", "restarting": "red", "starting": "yellow", "idle": "dim", "stopped": "dim"}
 
@@ -103,7 +105,7 @@ class LiveView(View):
 
     def render(self, snapshot: Snapshot) -> RenderableType:
         parts = [Text(printable(self._title), style="bold", no_wrap=True, overflow="ellipsis"), self._bar(snapshot)]
-        parts += [self._counts(snapshot), _workers(snapshot.workers)]
+        parts += [self._counts(snapshot), _workers(snapshot.workers, self._live.console.width)]
         if snapshot.note:
             parts.append(Text(printable(snapshot.note), style="yellow", no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
@@ -111,17 +113,17 @@ class LiveView(View):
     def _bar(self, snapshot: Snapshot) -> RenderableType:
         """Work that earlier runs did counts as done; the time left knows only this session's rate."""
         done = snapshot.progress
+        total = f"/{snapshot.total:,}" if snapshot.total is not None else ""
+        cells = [f"{done:,}{total}", self.rate(), self.left(snapshot) or duration(snapshot.elapsed_s)]
+        if len("  ".join(cells)) > self._live.console.width:
+            del cells[1]
         line = Table.grid(padding=(0, 2), expand=True)
         line.add_column(ratio=1)
-        for _ in range(3):
+        bar = ProgressBar(total=snapshot.total or None, completed=done, pulse=snapshot.total is None)
+        shown = [cell for cell in cells if cell]
+        for _ in shown:
             line.add_column(justify="right", no_wrap=True)
-        total = f"/{snapshot.total:,}" if snapshot.total is not None else ""
-        line.add_row(
-            ProgressBar(total=snapshot.total or None, completed=done, pulse=snapshot.total is None),
-            f"{done:,}{total}",
-            self.rate(),
-            self.left(snapshot) or duration(snapshot.elapsed_s),
-        )
+        line.add_row(bar, *shown)
         return line
 
     def _counts(self, snapshot: Snapshot) -> Text:
@@ -143,25 +145,35 @@ class LiveView(View):
         return text
 
 
-def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("worker", justify="right", no_wrap=True)
-    table.add_column("pin", max_width=PIN_CHARS)  # the only column that gives way where the terminal is narrow
-    table.add_column("state", no_wrap=True)
-    for name in ("images", "images/s", "restarts"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for worker in workers[:WORKERS_SHOWN]:
-        restarts = Text(str(worker.restarts), style="red" if worker.restarts else "dim")
-        state = Text(worker.state, style=STATE_STYLES.get(worker.state, ""))
-        pin = Text(worker.pin, no_wrap=True, overflow="ellipsis")
-        table.add_row(str(worker.worker), pin, state, f"{worker.images:,}", rate(worker.images_per_s), restarts)
+def _workers(workers: tuple[WorkerSnapshot, ...], width: int) -> RenderableType:
+    """A row a worker. Where the terminal is narrow, columns are left out before a head is cut."""
+    rows = [_row(worker) for worker in workers[:WORKERS_SHOWN]]
     rest = workers[WORKERS_SHOWN:]
     if rest:
         busy = sum(worker.state not in NOT_WORKING for worker in rest)
         sums = (sum(worker.images for worker in rest), sum(worker.images_per_s for worker in rest))
-        restarts = Text(str(sum(worker.restarts for worker in rest)))
-        table.add_row(f"+{len(rest)}", "", f"{busy} working", f"{sums[0]:,}", rate(sums[1]), restarts)
+        cells = (f"+{len(rest)}", "", f"{busy} working", f"{sums[0]:,}", rate(sums[1]))
+        rows.append([*map(Text, cells), Text(str(sum(worker.restarts for worker in rest)))])
+    widths = {name: max(len(name), *map(len, cells)) for name, *cells in zip(HEADS, *rows, strict=True)} if rows else {}
+    widths["pin"] = len("pin")  # the only column that gives way
+    shown = list(HEADS)
+    for name in LEFT_OUT:
+        if sum(widths.get(head, 0) + len(GAP) for head in shown) - len(GAP) > width:
+            shown.remove(name)
+    table = Table(box=None, padding=(0, len(GAP), 0, 0), header_style="dim", pad_edge=False)
+    for name in shown:
+        words = name in ("pin", "state")
+        table.add_column(name, justify="left" if words else "right", max_width=PIN_CHARS, no_wrap=name != "pin")
+    for row in rows:
+        table.add_row(*(cell for name, cell in zip(HEADS, row, strict=True) if name in shown))
     return table
+
+
+def _row(worker: WorkerSnapshot) -> list[Text]:
+    restarts = Text(str(worker.restarts), style="red" if worker.restarts else "dim")
+    state = Text(worker.state, style=STATE_STYLES.get(worker.state, ""))
+    pin = Text(worker.pin, no_wrap=True, overflow="ellipsis")
+    return [Text(str(worker.worker)), pin, state, Text(f"{worker.images:,}"), Text(rate(worker.images_per_s)), restarts]
 
 
 class PlainView(View):

@@ -85,6 +85,15 @@ def test_nothing_wraps(width):
     assert ("883,780 committed" in lines[2]) == (width == 120)
 
 
+@pytest.mark.parametrize("width", [28, 40, 47, 60])
+def test_a_narrow_terminal_cuts_no_head(width):
+    view = LiveView(Console(file=io.StringIO(), width=width), "labelling")
+    lines = shown(view.render(snapshot(workers=20)), width).splitlines()
+    assert set(lines[3].split()) <= {"worker", "pin", "state", "images", "images/s", "restarts"}
+    assert "1,500/2,000" in lines[1] and max(map(len, lines)) <= width
+    assert all("…" not in line for line in lines[3:])
+
+
 def test_what_is_shown_while_it_runs_is_escaped():
     view = LiveView(Console(file=io.StringIO(), width=80), "labelling [red]a\x1b[2J")
     crew = (WorkerSnapshot(0, "[red]cpu", "idle", 1, 1.0, 0),)
