@@ -28,7 +28,7 @@ from multiprocessing import util
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NoReturn, Self, get_args
 
 import pyarrow as pa
 
@@ -206,6 +206,9 @@ class Farm:
         self._prepared.executable.release()
         self._scratch.close()
         self._at_end.cancel()
+
+    def __reduce__(self) -> NoReturn:
+        raise WorkerError("a Farm is not sent to another process: its workers are this one's; make one there")
 
     # Work
 

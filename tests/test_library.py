@@ -5,6 +5,7 @@ import errno
 import io
 import itertools
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -644,6 +645,11 @@ def test_a_farm_whose_folder_is_gone_says_so(tmp_path):
         with pytest.raises(FarmError, match="cannot be written"):
             farm.submit("b.jpg")
         os.unlink(farm._folder)
+
+
+def test_a_farm_is_not_pickled(farm):
+    with pytest.raises(WorkerError, match=r"not sent to another process: .* make one there"):
+        pickle.dumps(farm)
 
 
 def test_a_closed_farm_takes_nothing():
