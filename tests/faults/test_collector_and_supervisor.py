@@ -9,8 +9,9 @@ import time
 import pytest
 
 import farm
+from farm.endings import OomKills
 from farm.errors import CollectorError
-from farm.roster import CollectorProcess
+from farm.roster import ChildProcess, CollectorProcess
 from tests.faults.harness import Saboteur, config, group_members, pictures, rows, segments, start, wait_for
 
 IMAGES = 250
@@ -171,7 +172,7 @@ def test_a_collector_is_buried_whatever_it_says_last(ending):
     ours, theirs = context.Pipe()
     process = context.Process(target=time.sleep, args=(60,))
     process.start()
-    collector, pid = CollectorProcess(process, ours), process.pid
+    collector, pid = CollectorProcess(ChildProcess(process, OomKills()), ours), process.pid
     theirs.send("unheard of")
 
     def hear(message):
