@@ -31,7 +31,7 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
-from farm import segments
+from farm import segments, shortage
 from farm.config import FarmConfig, validate
 from farm.engines import local, settling
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
@@ -338,8 +338,10 @@ class Farm:
     def _start(self) -> None:
         if current_process().daemon and self._config.workers.kind == "process":
             raise WorkerError("a daemonic process cannot start workers; start it with daemon=False")
-        self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
+        with shortage.named():
+            thread.start()
+        self._thread = thread
 
     def _supervise(self) -> None:
         """The supervisor's thread, until the farm is closed or cannot go on."""

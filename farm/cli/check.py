@@ -43,6 +43,8 @@ def execute(args: argparse.Namespace) -> int:
         console.print(f"{name:17}{json.dumps(value)}, {origin}", markup=False, highlight=False)
     console.print(f"source root      {prepared.source.root}", markup=False, highlight=False)
     console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
+    for text in prepared.notes:
+        console.print(f"note             {text}", markup=False, highlight=False)
     return 0
 
 
