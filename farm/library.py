@@ -32,7 +32,7 @@ from typing import Any, Literal, NoReturn, Self, get_args
 
 import pyarrow as pa
 
-from farm import interrupts, segments
+from farm import interrupts, segments, shortage
 from farm.config import FarmConfig, validate
 from farm.engines import local, settling
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
@@ -332,9 +332,10 @@ class Farm:
         return False
 
     def _start(self) -> None:
-        with interrupts.held():  # a thread that was made is one that has begun
-            self._thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
-            self._thread.start()
+        thread = threading.Thread(target=self._supervise, name="farm-supervisor", daemon=True)
+        with interrupts.held(), shortage.named():  # a thread that was made is one that has begun
+            thread.start()
+            self._thread = thread
 
     def _supervise(self) -> None:
         """The supervisor's thread, until the farm is closed or cannot go on."""

@@ -134,11 +134,11 @@ def serve(
         decoders = Decoders(spec.placement.decoders).start()
     except Exception as error:
         raise init_failed(spec, to_supervisor, error) from None
-    own_bytes = psutil.Process().memory_full_info().uss
     kpt_shape = getattr(model, "kpt_shape", None)
     try:
-        to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes, kpt_shape))
-        with decoders:
+        with decoders:  # until the end, however early it comes
+            own_bytes = psutil.Process().memory_full_info().uss
+            to_supervisor.send(Ready(spec.uid, model.task, dict(model.names), own_bytes, kpt_shape))
             Worker(spec, model, batch, leases, pulse, to_supervisor, to_collector).run(decoders)
     except (BrokenPipeError, ConnectionResetError):
         raise SystemExit(1) from None  # the collector is gone, and the supervisor replaces both; or it is gone itself

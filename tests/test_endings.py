@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from farm import cgroups, child
 from farm.child import EXIT_NO_MEMORY
 from farm.endings import OomKills, describe_exit
 
@@ -35,3 +36,13 @@ def test_a_kill_for_want_of_memory_explains_what_dies_with_it():
     assert kills.has_struck(101.0)
     assert kills.has_struck(103.0), "another worker, whose death is noticed a little later"
     assert not kills.has_struck(200.0)
+
+
+@pytest.mark.parametrize(("limited", "before", "after"), [(True, "0", "500"), (True, "800", "1000"), (False, "0", "0")])
+def test_a_worker_goes_first_where_all_that_can_be_killed_is_the_farms(tmp_path, monkeypatch, limited, before, after):
+    score = tmp_path / "oom_score_adj"
+    score.write_text(before)
+    monkeypatch.setattr(child, "OOM_SCORE", score)
+    monkeypatch.setattr(cgroups, "memory_limit", lambda: cgroups.Limit(1 << 30, score) if limited else None)
+    child.offer_to_oom_killer()
+    assert score.read_text() == after
