@@ -140,7 +140,7 @@ def test_where_nothing_can_be_kept_weights_are_loaded_plainly(weights, cache, mo
     expected = columns(load(weights))
     cache.unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(mapped.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        patched.setattr(mapped.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0, total=1))
         assert columns(load(weights)) == expected
     with monkeypatch.context() as patched:
         patched.setattr(kept.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
