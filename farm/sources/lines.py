@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from farm.errors import SourceError
 from farm.filenames import from_bytes, here, kept
@@ -79,24 +79,28 @@ class Lines:
 
     def _below(self, folder: str, named: str) -> Iterator[Entry]:
         """The images of a folder that a line names."""
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            self._listed.cannot_list(folder, error)
+            return
+        source = self._part(DirectorySource(folder, self._recursive, self._listed.name))
+        prefix = named.rstrip("/") + "/"
+        below = self._normal(prefix)
+        source.choose(self._listed.choice.below("" if below == os.curdir else f"{below}/"))
         empty = True
-        source = self._opened(lambda: DirectorySource(folder, self._recursive, self._listed.name))
-        if source is not None:
-            prefix = named.rstrip("/") + "/"
-            below = self._normal(prefix)
-            source.choose(self._listed.choice.below("" if below == os.curdir else f"{below}/"))
-            for entry in source.entries():
-                empty = False
-                yield entry._replace(path=prefix + entry.path)
+        for entry in source.entries():
+            empty = False
+            yield entry._replace(path=prefix + entry.path)
         if empty:
             self._listed.note(f"{self._listed.name} names the folder {kept(named)!r}, which holds no image")
 
     def _matching(self, pattern: str) -> Iterator[Entry] | None:
         """The files that match, in the first folder where there are any; None where there are none."""
         for folder in self._folders:
-            whole = os.path.join(folder, pattern)
-            source = self._opened(lambda whole=whole: GlobSource(whole, self._listed.name))  # type: ignore[misc]
-            if source is None:
+            try:
+                source = self._part(GlobSource(os.path.join(folder, pattern), self._listed.name))
+            except SourceError:  # the folder that its wildcards stand in is not there: the line fails like any other
                 continue
             entries = source.entries()
             if (first := next(entries, None)) is not None:
@@ -111,13 +115,8 @@ class Lines:
                 yield entry._replace(path=path)
             entry = next(others, None)
 
-    def _opened(self, make: Callable[[], Source]) -> Source | None:
+    def _part(self, source: Source) -> Source:
         """A source whose problems are the list's."""
-        try:
-            source = make()
-        except SourceError as error:
-            self._listed.note(str(error))
-            return None
         source.problems, source.unlisted = self._listed.problems, self._listed.unlisted
         source.left_out = self._listed.left_out
         return source

@@ -100,6 +100,26 @@ def test_a_csv_is_read_as_ultralytics_reads_it(place, table):
     ]
 
 
+def test_what_is_found_elsewhere_is_no_problem_and_a_closed_folder_is_one(place, monkeypatch):
+    (place / "other").mkdir()
+    (place / "other" / "a.jpg").touch()
+    file = place / "lists" / "list.txt"
+    file.write_text("other/*.jpg\nother\n")
+    source = open_source(SourceConfig(path=str(file)))
+    assert len(list(source.entries())) == 2 and source.problems == [] and source.is_complete
+    scandir = os.scandir
+
+    def closed(folder):
+        if str(folder).endswith("other"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    file.write_text("other\n")
+    assert list(source.entries()) == [] and not source.is_complete
+    assert source.problems == [f"folder '{place}/other' cannot be listed: Permission denied"]
+
+
 def test_a_csv_that_is_none_says_so(place):
     with pytest.raises(Exception, match=r"line 1 is none of a \.csv: field larger"):
         listed(place, "x" * 200_000, "list.csv")

@@ -12,7 +12,7 @@ import pytest
 
 from farm.config import SourceConfig
 from farm.errors import SourceError
-from farm.sources import first_entry_or_raise, open_source
+from farm.sources import first_entry_or_raise, named, open_source
 from farm.sources.dataset import DatasetSource
 from farm.sources.directory import DirectorySource
 from farm.sources.globbing import GlobSource
@@ -51,6 +51,10 @@ def test_kinds(root, monkeypatch, path, kind, relative):
     assert os.path.isabs(source.root)
     (entry,) = first_entry_or_raise(source)
     assert os.path.isfile(os.path.join(source.root, entry.path)) and source.count() == 1
+
+
+def test_names_in_titles():
+    assert named("-") == "what standard input lists" and named("/data") == "/data"
 
 
 def test_stdin():
