@@ -6,6 +6,7 @@ never read here: the command line hands over what it was given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import types
@@ -326,8 +327,14 @@ def _say_where_the_factory_is(data: dict[str, Any], folders: Iterable[str | Path
     """For the workers, and for whoever tries the failed images again: a run's own config has no file beside it."""
     model = data.get("model")
     if isinstance(model, dict) and isinstance(model.get("factory"), str) and "factory_dir" not in model:
-        folder = factories.folder_for(model["factory"], [os.path.abspath(folder) for folder in folders])
+        folder = factories.folder_for(model["factory"], list(_absolute_folders(folders)))
         data["model"] = {**model, **({"factory_dir": folder} if folder else {})}
+
+
+def _absolute_folders(folders: Iterable[str | Path]) -> Iterator[str]:
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):  # the working directory was removed: nothing lies there
+            yield os.path.abspath(folder)
 
 
 def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> tuple[str, ...]:

@@ -18,7 +18,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 
+LONGEST = (  # minutes each: begun first, so that none of them is waited for alone at the end
+    "engines/test_ray.py", "models/test_backends.py", "test_readme.py", "test_parity.py", "parity/test_checkpoints.py",
+    "parity/test_exports.py", "test_library.py", "engines/test_contract.py", "test_remote.py",
+)  # fmt: skip
+
 SHARED_DATA = Path(os.environ.get("FARM_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {str(Path(__file__).parent / name): at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(str(item.path), len(LONGEST)))  # else in the order there is
 
 
 @pytest.fixture(scope="session")

@@ -126,8 +126,8 @@ def test_a_source_is_the_same_where_most_images_are_as_they_were(found, same):
 def versions(monkeypatch):
     """Versions of packages, as tests set them."""
     said = {}
-    version = local._version
-    monkeypatch.setattr(local, "_version", lambda package: said.get(package) or version(package))
+    version = local.package_version
+    monkeypatch.setattr(local, "package_version", lambda module: said.get(module) or version(module))
     return said
 
 

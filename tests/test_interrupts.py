@@ -98,7 +98,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import farm
-from farm import library, roster, segments, spool, supervisor
+from farm import library, ring, roster, segments, spool, supervisor
 from farm.segments import leftovers, prefix_of
 from tests.test_interrupts import press
 
@@ -145,7 +145,7 @@ def always(made):
 for work, owner, name, first, when in [
     # the first where a loop is, the second while what was made is put away
     (run, roster.WorkerProcess, "kill", press, always), (run, roster.WorkerProcess, "reap", press, always),
-    (run, supervisor.Ring, "close", press, always),
+    (run, ring.Ring, "close", press, always),
     (program, spool.Spool, "close", press, always), (program, supervisor.Supervisor, "interrupt", press, always),
     # the only one, between what was made and the name it gets
     (run, segments, "create", nothing, always), (run, roster.Roster, "launch", nothing, always),

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.ma
 import pytest
 
 from farm import Farm, attach, scratch, segments, storage
@@ -220,7 +221,7 @@ def test_names_in_shared_memory_that_another_has_given_stop_nobody(tmp_path, giv
 def test_a_folder_of_anothers_in_shared_memory_is_no_spool(shared, given):
     name = f"spool-test-{secrets.token_hex(4)}"
     as_user(STRANGER, given(name).mkdir)
-    spool = Spool(name, shared / "fallback")
+    spool = Spool(name, shared / "fallback", 10**6)
     path = Path(spool.place(np.zeros((4, 4, 3), np.uint8), 1)[1])
     assert path.stat().st_uid == path.parent.stat().st_uid == os.geteuid()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -25,11 +25,11 @@ def test_a_node_that_goes_away_costs_time_and_no_row(cluster, tmp_path):
     import ray
 
     node = cluster.add_node(num_cpus=1)
-    source = pictures(tmp_path / "images", 200)
+    source = pictures(tmp_path / "images", 300)
     hosts = []
 
     def look(snapshot):
-        if snapshot.committed > 40 and not hosts:
+        if snapshot.committed > 40 and len(snapshot.workers) == 2 and not hosts:
             hosts.append(len(snapshot.workers))
             cluster.remove_node(node, allow_graceful=False)
 
@@ -37,7 +37,7 @@ def test_a_node_that_goes_away_costs_time_and_no_row(cluster, tmp_path):
     values |= {"ray": cluster.address, "workers": {"devices": "cpu"}}
     summary = farm.run(values, hooks=Hooks(on_snapshot=look))
     assert hosts == [2], "both nodes were at work"
-    assert (summary.ok, summary.failed) == (200, 0)
+    assert (summary.ok, summary.failed) == (300, 0)
     assert not ray.is_initialized(), "farm leaves a cluster that it did not start"
     farm.run(config(source, tmp_path / "local", "local"))
     assert sound(tmp_path / "run") == rows(tmp_path / "local")

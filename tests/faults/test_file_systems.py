@@ -52,7 +52,7 @@ def test_a_run_goes_on_and_says_once_what_is_missing(tmp_path, lacks, said):
 def test_two_runs_without_locks(tmp_path):
     """The second is told who is at work; when that was killed, it continues at once, and no row is there twice."""
     source = pictures(tmp_path / "source", 60)
-    values = config(source, tmp_path / "run", {"sleep_ms": 30}, workers={"count": 1})
+    values = config(source, tmp_path / "run", {"sleep_ms": 100}, workers={"count": 1})
     first = begin(values, tmp_path, "flock=ENOLCK")
     assert wait_for(lambda: list((tmp_path / "run" / "parts").glob("0*")), 60)
     second = begin(values, tmp_path, "flock=ENOLCK")

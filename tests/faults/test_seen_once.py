@@ -22,7 +22,7 @@ def test_failed_rows_that_a_dead_collector_has_not_shown_are_shown_once(tmp_path
             saboteur.strike("collector")
 
     values = config(
-        pictures(tmp_path / "source", 20, poisoned=BAD), tmp_path / "run", {"raise_on": POISON},
+        pictures(tmp_path / "source", 20, poisoned=BAD), tmp_path / "run", {"raise_on": POISON, "sleep_ms": 20},
         workers={"count": 1}, limits={"attempts": 1, "max_failed": most},
     )  # fmt: skip
     saboteur, look = Saboteur(act), lambda batch: seen.update(batch["path"].to_pylist())
