@@ -36,12 +36,16 @@ def execute(args: argparse.Namespace) -> int:
 
     _check_writable(args.write)
     console, progress = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
-    tuning = tune(
-        config,
-        args.seconds,
-        heard=lambda trial: progress.print(_line(trial), style="dim", highlight=False),
-        note=lambda text: progress.print(text, style="dim", markup=False, highlight=False),
-    )
+    said: set[str] = set()
+
+    def note(text: str) -> None:
+        """Every trial is a run, and has the same to say of this machine."""
+        if text not in said:
+            said.add(text)
+            progress.print(text, style="dim", markup=False, highlight=False)
+
+    heard = lambda trial: progress.print(_line(trial), style="dim", highlight=False)  # noqa: E731
+    tuning = tune(config, args.seconds, heard, note)
     console.print(_table(tuning.trials, tuning.best))
     for line in [*offers(tuning), *_write(args.write, tuning, args.seconds)]:
         console.print(line, markup=False, highlight=False)
