@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from farm.report.lines import GAP, command_lines, prose_lines
-from farm.report.tasks import CLASSIFY, things
+from farm.report.tasks import CLASSIFY
 from farm.report.text import counted, in_seconds, printable, rate
 from farm.sources.choice import in_words
 from farm.summary import Failure, Summary
@@ -72,7 +72,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.task == CLASSIFY:
         yield "top-1 classes", f"{summary.classes:,}"
     else:
-        yield things(summary.task), f"{summary.detections:,}"
+        yield "detections", f"{summary.detections:,}"
     if summary.labelling_s:
         yield "images/s", rate(summary.images_per_s)
     yield "time", _time(summary)

@@ -11,11 +11,6 @@ FOUND = {
 CLASSIFY = "classify"
 
 
-def things(task: str | None) -> str:
-    """What `detections` of a summary are, as the head of a line."""
-    return FOUND.get(task or "", FOUND["detect"])[1]
-
-
 def found(count: int, task: str | None) -> str:
     """`12 masks`. Nothing of classification, which finds no things in an image."""
     if task == CLASSIFY:

@@ -163,14 +163,14 @@ def test_a_terminal_that_cannot_move_its_cursor_is_a_log(monkeypatch):
 
 @pytest.mark.parametrize(
     ("task", "line"),
-    [("detect", "detections  1,234"), ("segment", "masks  1,234"), ("pose", "poses  1,234"),
-     ("obb", "oriented boxes  1,234"), ("classify", "top-1 classes  9"), (None, "detections  1,234")],
+    [("detect", "detections  1,234"), ("pose", "detections  1,234"), ("classify", "top-1 classes  9"),
+     (None, "detections  1,234")],
 )  # fmt: skip
-def test_what_was_found_is_called_as_its_task_calls_it(task, line):
+def test_a_classification_finds_classes_and_all_else_detections(task, line):
     console = Console(file=io.StringIO(), width=80)
     print_summary(console, summary(task=task, detections=1234, classes=9), "")
     assert line.split() in [words.split() for words in console.file.getvalue().splitlines()]
-    assert ("detections" in console.file.getvalue()) == (task in ("detect", None))
+    assert ("detections" in console.file.getvalue()) == (task != "classify")
 
 
 def test_the_time_says_what_the_rate_is_of():
