@@ -16,6 +16,8 @@ import pytest
 
 import farm
 from farm.api import Hooks
+from farm.config import validate
+from farm.engines.local import Record, prepare
 from farm.errors import FarmError, ModelError, RunMismatchError, SourceError
 from farm.segments import leftovers, prefix_of
 from farm.store import RunStore
@@ -329,3 +331,13 @@ def test_permissions_do_not_matter_to_root(images, tmp_path):
     secret.chmod(0)
     assert not stat.S_IMODE(secret.stat().st_mode)
     assert farm.run(config(images, tmp_path / "run")).ok == 13
+
+
+def test_what_a_run_without_any_work_said_of_its_model_holds_for_no_other(images, tmp_path):
+    """It ended when its model was ready, before the first part."""
+    prepared = prepare(validate(config(images, tmp_path / "run")))
+    (tmp_path / "run/parts").mkdir(parents=True)
+    said = {"task": "pose", "names": {"0": "person"}, "kpt_shape": [17, 3], "fingerprint": {}}
+    (tmp_path / "run/run.json").write_text(json.dumps(said))
+    record = Record(RunStore.view(tmp_path / "run"), prepared)
+    assert (record.task, record.names) == (None, {})

@@ -233,7 +233,7 @@ class Record:
             "created": date,
             "names": {},
             "task": None,
-            **store.describe(),
+            **_of_work(store),
             "farm": VERSION,
             "config": with_names(prepared.config.model_dump(mode="json", exclude={"accept"}), PATH_KEYS, kept),
             "fingerprint": prepared.fingerprint,
@@ -261,6 +261,13 @@ class Record:
         """The first worker is ready: what the class ids mean."""
         self._data |= {"task": task, "names": {str(i): name for i, name in names.items()}, "kpt_shape": kpt_shape}
         self.begin()
+
+
+def _of_work(store: RunStore) -> dict[str, Any]:
+    """run.json, if the directory holds any work. A run that ended before it labelled anything binds nobody: the next
+    one's model may have another task and other names. Raises DamagedRunError all the same."""
+    described = store.describe()
+    return described if store.parts() else {}
 
 
 def _with_weights(config: FarmConfig) -> tuple[Resolved, str]:
