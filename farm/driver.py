@@ -15,6 +15,7 @@ given to the others when the pipeline has done the rest. The run ends where all 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -239,7 +240,10 @@ class Driver:
         """Actors whose worker cannot start say so in the folder of blocks, and take none."""
         self._looked_s = now
         if len(self._at_work) < len(self._job.placements):
-            for worker, (host, error) in self._blocks.given_up().items():
+            found: dict[int, tuple[str, FarmError]] = {}
+            with contextlib.suppress(OSError):  # an outage of a remote run directory; the next time
+                found = self._blocks.given_up()
+            for worker, (host, error) in found.items():
                 if worker not in self._lost_before:
                     self._lose(worker, host, error)
         if self._is_nobody_left(now):

@@ -154,6 +154,20 @@ def test_an_actor_that_takes_no_block_is_known_by_what_it_wrote(drive, tmp_path)
         driver.run()
 
 
+def test_an_outage_while_lost_actors_are_looked_for_ends_nothing(drive, monkeypatch):
+    """As of a bucket: it is asked again."""
+    driver, asked = drive(FakePipeline()), []
+
+    def given_up():
+        asked.append(1)
+        raise OSError(5, "SlowDown")
+
+    monkeypatch.setattr(driver._blocks, "given_up", given_up)
+    monkeypatch.setattr("farm.driver.LOST_CHECK_S", 0.0)
+    assert driver.run().committed == 100
+    assert asked
+
+
 def test_too_many_failures_end_the_run(drive):
     def failing(number, items):
         error = {"stage": "decode", "type": "Bad", "message": "bad"}
