@@ -22,10 +22,12 @@ from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
 from farm.exports.shared_labels import PATHS, Losers, among, labelled_paths, name_hashes
 from farm.exports.writing import Rows, Writing
-from farm.filesystem import folds_case
+from farm.filesystem import NO_REPLACE, folds_case
 from farm.store import session_of
 
 LITTLE = 4  # a file costs more to change than to write, and each new row two hashes: beyond a quarter all is written
+
+ANEW_ERRORS = NAME_ERRORS | MAYBE_NAME_ERRORS | NO_REPLACE  # a whole new tree takes no name that another file has
 
 
 class CannotUpdate(Exception):
@@ -117,7 +119,7 @@ def _write(writing: Writing, new: Collection[str], losers: Losers, tree: LabelCh
                 if text:
                     tree.write(label, text)
             except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno not in NAME_ERRORS | MAYBE_NAME_ERRORS:
+                if isinstance(error, OSError) and error.errno not in ANEW_ERRORS:
                     raise
                 raise CannotUpdate from error
         yield name_hashes([label for label, text in zip(mine.labels, texts, strict=True) if text])

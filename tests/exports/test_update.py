@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from farm import exports
+from farm import exports, filesystem
 from farm.errors import OutputError
 from farm.exports import record, update
 from farm.exports.base import ExportRequest
@@ -266,6 +266,24 @@ def test_classifications_are_updated_too(tmp_path, always_little):
     run.labels()["y.txt"].unlink()
     assert commit(3, w=[1.0, 0.0, 0.0]).files == 4
     assert sorted(os.listdir(run.folder)) == [".yolo-export", "labels", "parts"]
+
+
+@pytest.mark.parametrize("number", sorted(filesystem.NO_REPLACE))
+def test_where_no_file_takes_the_name_of_another_all_is_written(run, always_little, monkeypatch, number):
+    run.commit("a/x.jpg", "y.jpg")
+    run.export()
+    run.commit({"a/x.jpg": [ELSEWHERE]})
+    replace = os.replace
+
+    def lacking(old, new):
+        if os.path.lexists(new):
+            raise OSError(number, os.strerror(number))
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lacking)
+        report = run.export()
+    assert_as_all(run, report)
 
 
 class Dead(BaseException):
