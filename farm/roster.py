@@ -409,13 +409,6 @@ def environment_set(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _wherever() -> Iterator[None]:
-    """Processes start without a working directory, and where sockets have no rights."""
-    with somewhere(), own_sockets():
-        yield
-
-
-@contextlib.contextmanager
 def _no_main() -> Iterator[None]:
     """Children do not run the caller's script again: it may have no `if __name__ == "__main__"`, and they need none.
 
