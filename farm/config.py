@@ -32,6 +32,7 @@ from farm.errors import ConfigError
 from farm.filenames import here
 from farm.misspelt import meant
 from farm.storage import is_url, local_path
+from farm.surroundings import in_working_directory
 
 
 def expanded(value: Any) -> Any:
@@ -262,6 +263,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
     data: dict[str, Any] = {}
     places: dict[tuple[str, ...], str] = {}
     if path is not None:
+        in_working_directory(str(path))  # raises where a relative one has nothing to belong to
         data, lines = config_file.read(Path(path))
         places = {keys: f"{path}:{line}" for keys, line in lines.items()}
         data = _resolve_paths(data, Path(path).resolve().parent)
@@ -285,7 +287,7 @@ def _override(
 ) -> dict[tuple[str, ...], str]:
     """Set them in `data`, one after the other; returns where each key was set then."""
     for override in overrides:
-        names = _apply_override(data, override, Path(cwd).resolve())
+        names = _apply_override(data, override, cwd)
         places = {keys: place for keys, place in places.items() if keys[: len(names)] != names}
         for n in range(1, len(names)):
             places.setdefault(names[:n], f"override {override!r}")
@@ -316,18 +318,22 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
     return data
 
 
-def _absolute(value: str, base: Path, may_be_name: bool) -> str:
+def _absolute(value: str, base: str | Path, may_be_name: bool) -> str:
+    """Asks for the working directory only where that is the base of a relative path: it may have been removed."""
     if not value:
         return value  # an unset variable must not become the folder one is in
-    full = os.path.join(base, expanded(local_path(value)))
-    return value if may_be_name and os.sep not in value and not os.path.exists(full) else full
+    place = expanded(local_path(value))
+    if may_be_name and os.sep not in value and not os.path.exists(os.path.join(base, place)):
+        return value
+    return place if os.path.isabs(place) else os.path.join(Path(in_working_directory(str(base))).resolve(), place)
 
 
 def _say_where_the_factory_is(data: dict[str, Any], folders: Iterable[str | Path]) -> None:
     """For the workers, and for whoever tries the failed images again: a run's own config has no file beside it."""
     model = data.get("model")
     if isinstance(model, dict) and isinstance(model.get("factory"), str) and "factory_dir" not in model:
-        folder = factories.folder_for(model["factory"], list(_absolute_folders(folders)))
+        places = list(_absolute_folders(folders))
+        folder = factories.folder_for(model["factory"], places) if places else None
         data["model"] = {**model, **({"factory_dir": folder} if folder else {})}
 
 
@@ -337,7 +343,7 @@ def _absolute_folders(folders: Iterable[str | Path]) -> Iterator[str]:
             yield os.path.abspath(folder)
 
 
-def _apply_override(data: dict[str, Any], override: str, cwd: Path) -> tuple[str, ...]:
+def _apply_override(data: dict[str, Any], override: str, cwd: str | Path) -> tuple[str, ...]:
     """Set one `section.key=value` in `data`; returns the key as names."""
     key, separator, text = override.partition("=")
     if not separator or not key:

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import yaml
 
 import farm
 from farm import Farm
@@ -47,6 +48,24 @@ def test_a_run_and_a_farm_of_absolute_paths_need_none(folder, tmp_path):
     assert farm.run(config(source, tmp_path / "run", workers={"count": 1})).ok == 2
     with Farm(model={"factory": "farm.models.fake:make"}, workers=1) as labeller:
         assert labeller.submit(source / "00000.png").result(60).status == "ok"
+
+
+def test_commands_with_absolute_paths_need_none(folder, tmp_path, capsys):
+    source = pictures(tmp_path / "source", 2)
+    values = {"source": str(source), "model": {"factory": "farm.models.fake:make"}, "output": str(tmp_path / "run")}
+    (tmp_path / "farm.yaml").write_text(yaml.safe_dump({**values, "workers": {"count": 1, "kind": "thread"}}))
+    folder.rmdir()
+    other = tmp_path / "other"
+    for command in (
+        ["check", f"{tmp_path}/farm.yaml"],
+        ["run", f"{tmp_path}/farm.yaml", "commit.images=1", f"output={other}"],
+        ["verify", f"{other}"],
+        ["export", f"{other}", "--to", f"{tmp_path}/labels"],
+    ):
+        assert main(command) == 0, capsys.readouterr().err
+    for command in (["check", "farm.yaml"], ["tune", f"{tmp_path}/farm.yaml"]):
+        assert main(command) == 2
+        assert "farm: the working directory is gone" in capsys.readouterr().err
 
 
 def test_one_that_goes_under_a_run_stops_no_restart(folder, tmp_path):

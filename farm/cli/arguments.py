@@ -26,7 +26,6 @@ def load_config(args: argparse.Namespace) -> FarmConfig:
     """The config that the command line names. Raises ConfigError."""
     from farm.config import load
     from farm.errors import ConfigError
-    from farm.surroundings import working_directory
 
     files = [word for word in args.config if "=" not in word or os.path.isfile(word)]
     overrides = [word for word in args.config if word not in files]
@@ -34,7 +33,7 @@ def load_config(args: argparse.Namespace) -> FarmConfig:
         raise ConfigError(f"one config file at a time; given: {', '.join(files)}")
     if not files and not overrides:
         raise ConfigError("nothing to run; give a config file, or source=FOLDER model=yolo26n.pt output=runs/a")
-    return load(files[0] if files else None, overrides, working_directory())
+    return load(files[0] if files else None, overrides)
 
 
 def positive(text: str) -> float:

@@ -55,8 +55,9 @@ def execute(args: argparse.Namespace) -> int:
 def _check_writable(path: Path) -> None:
     """Before the trials, not after them. Raises ConfigError."""
     from farm.errors import ConfigError
+    from farm.surroundings import in_working_directory
 
-    folder = path.absolute().parent
+    folder = Path(in_working_directory(str(path))).parent
     if not folder.is_dir():
         raise ConfigError(f"--write {path}: the folder {folder} does not exist; make it, or give another FILE")
     if path.is_dir():
