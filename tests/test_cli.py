@@ -12,7 +12,7 @@ import pytest
 
 import farm
 from farm.cli import COMMANDS, main
-from farm.models import backends
+from farm.models import backends, cache
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "ultralytics", "pyarrow", "pydantic", "numpy", "rich", "cv2")
@@ -77,6 +77,15 @@ def test_check_prints_what_auto_becomes(tmp_path, capsys, monkeypatch, words, he
     args = [f"source={tmp_path / 'images'}", f"model={tmp_path / 'm.pt'}", f"output={tmp_path / 'run'}"]
     assert main(["check", *args, "workers.devices=cpu", *words]) == 0
     assert f"backend          {said}\n" in capsys.readouterr().out
+
+
+def test_check_says_that_nothing_can_be_kept(tmp_path, capsys, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "m.pt").write_bytes(b"weights")
+    monkeypatch.setattr(cache, "refusal", lambda: "there is no cache")
+    args = [f"source={tmp_path / 'images'}", f"model={tmp_path / 'm.pt'}", f"output={tmp_path / 'run'}"]
+    assert main(["check", *args, "workers.devices=cpu"]) == 0
+    assert "note             there is no cache\n" in capsys.readouterr().out
 
 
 def test_check_knows_what_a_run_was_begun_with(tmp_path, capsys):

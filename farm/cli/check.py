@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
     if config.source.path != STDIN:
         console.print(f"images           {in_sight(prepared.source)}", markup=False, highlight=False)
     console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
-    for text in prepared.notes:
+    for text in settling.notes(prepared):
         console.print(f"note             {text}", markup=False, highlight=False)
     begun = _begun(config)
     if refusal := settling.refusal(prepared, begun) if begun else "":

@@ -47,7 +47,7 @@ def settle(
     """
     entries = entries or first_entry_or_raise(prepared.source)
     fingerprint = store.fingerprint()
-    for text in (*prepared.notes, *_without_cache(prepared)):
+    for text in notes(prepared):
         note(text)
     model = _as_known(prepared, fingerprint.get(BACKEND))
     first = list(itertools.islice(entries, _looked_into(prepared, model)))
@@ -72,6 +72,11 @@ def settle(
             prepared.executable.release()
             raise
     return prepared, itertools.chain(first, entries)
+
+
+def notes(prepared: Prepared) -> tuple[str, ...]:
+    """What a run is told before anything is labelled: what is otherwise than it was asked for, and what it lacks."""
+    return *prepared.notes, *_without_cache(prepared)
 
 
 def _without_cache(prepared: Prepared) -> list[str]:
