@@ -17,7 +17,6 @@ import stat
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from farm.exports.base import ExportReport, ExportRequest, Stamp
 from farm.exports.claim import MARK
 from farm.exports.listing import files_below
 from farm.storage import write_whole
+from farm.version import VERSION
 
 FORMAT = 1  # of the record, and of what labels look like: another number, and all are written anew
 CHECKSUM_BITS = 128
@@ -107,7 +107,7 @@ def options_of(request: ExportRequest, linked: bool) -> dict[str, Any]:
     """All but the rows that decides what is written. `linked`: through our link `images`."""
     return {
         "format": FORMAT,
-        "farm": _version(),
+        "farm": VERSION,
         "source_root": request.source_root,
         "task": request.task,
         "names": {str(number): name for number, name in request.names.items()},
@@ -165,10 +165,4 @@ def _stamp(path: Path) -> list[int] | None:
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(path)
         return [found.st_size, found.st_mtime_ns]
-    return None
-
-
-def _version() -> str | None:
-    with contextlib.suppress(PackageNotFoundError):
-        return version("yolo-farm")
     return None

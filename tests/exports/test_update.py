@@ -268,6 +268,16 @@ def test_classifications_are_updated_too(tmp_path, always_little):
     assert sorted(os.listdir(run.folder)) == [".yolo-export", "labels", "parts"]
 
 
+def test_another_farm_writes_everything(run, monkeypatch):
+    """Also where none is installed, as in a checkout."""
+    run.commit("x.jpg")
+    run.export()
+    before = stamps(run)
+    monkeypatch.setattr(record, "VERSION", "another")
+    run.export()
+    assert not set(stamps(run).values()) & set(before.values())
+
+
 @pytest.mark.parametrize("number", sorted(filesystem.NO_REPLACE))
 def test_where_no_file_takes_the_name_of_another_all_is_written(run, always_little, monkeypatch, number):
     run.commit("a/x.jpg", "y.jpg")
