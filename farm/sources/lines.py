@@ -85,7 +85,7 @@ class Lines:
             self._listed.cannot_list(folder, error)
             return
         source = self._part(DirectorySource(folder, self._recursive, self._listed.name))
-        prefix = named.rstrip("/") + "/"
+        prefix = _plain(f"{named}/")
         below = self._normal(prefix)
         source.choose(self._listed.choice.below("" if below == os.curdir else f"{below}/"))
         empty = True
@@ -123,6 +123,7 @@ class Lines:
 
     def _named(self, file: str) -> str:
         """A file by its path below the root, where it lies there, else by its whole path."""
+        file = _plain(file)
         return self._relative(file) if file.startswith(self._root.rstrip("/") + "/") else file
 
     def _normal(self, path: str) -> str:
@@ -138,6 +139,12 @@ class Lines:
             return True
         self._listed.left_out.excluded()
         return False
+
+
+def _plain(path: str) -> str:
+    """Without what means nothing in it (`./`, `//`), so that an image has one name however a line says it."""
+    parts = [part for part in path.split("/")[:-1] if part not in ("", os.curdir)]
+    return "".join(["/" * path.startswith("/"), *(f"{part}/" for part in parts), path.rpartition("/")[2]])
 
 
 def _look(file: str) -> os.stat_result | None:

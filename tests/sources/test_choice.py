@@ -60,9 +60,9 @@ def test_every_kind_of_source_leaves_out_the_same(tree, pattern):
     (tree / "list.txt").write_text("".join(f"{name}\n" for name in TREE))
     assert listed(tree / "list.txt", pattern) == wanted
     (tree / "list.txt").write_text(".\n")
-    assert [os.path.normpath(path) for path in listed(tree / "list.txt", pattern)] == wanted
+    assert listed(tree / "list.txt", pattern) == wanted
     (tree / "list.txt").write_text(f"./2019\n{tree}/2020/\n*.jpg\nthumbs\n")
-    assert [os.path.normpath(path.removeprefix(f"{tree}/")) for path in listed(tree / "list.txt", pattern)] == wanted
+    assert sorted(path.removeprefix(f"{tree}/") for path in listed(tree / "list.txt", pattern)) == wanted
     (tree / "data.yaml").write_text("train: ['2019', '2020', thumbs, '*.jpg']\n")
     assert listed(tree / "data.yaml", pattern) == wanted
 

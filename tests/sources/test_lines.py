@@ -149,3 +149,14 @@ def test_one_look_at_a_line_that_is_right(place, monkeypatch):
     source = open_source(SourceConfig(path=str(file)))
     looks.clear()
     assert len(list(source.entries())) == len(looks) == 100
+
+
+@pytest.mark.parametrize("lines", ["./sub\nsub//\nsub/.\n", "./lists/sub/x.jpg\nlists//sub/x.jpg\n", ".\nsub\n"])
+def test_an_image_has_one_name_however_a_line_says_where_it_lies(place, lines):
+    """Another would be another row."""
+    (place / "lists/sub").mkdir()
+    (place / "lists/sub/x.jpg").touch()
+    (place / "lists/own.jpg").unlink()
+    (place / "lists/list.txt").write_text(lines)
+    source = open_source(SourceConfig(path=str(place / "lists/list.txt")))
+    assert [entry.path for entry in source.entries()] == ["sub/x.jpg"] * len(lines.split())
