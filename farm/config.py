@@ -83,7 +83,7 @@ class ModelConfig(Section):
         json_schema_extra={"pattern": FACTORY},
         description="package.module:function that makes a model of your own, in the worker",
     )
-    factory_dir: str | None = Field(
+    factory_dir: Annotated[str | None, WrapValidator(_any_bytes), BeforeValidator(expanded)] = Field(
         None, min_length=1, description="folder that its module lies in; null: beside the config file, or Python's path"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
@@ -187,7 +187,7 @@ class OutputConfig(Section):
     save_conf: Switch = Field(
         False, description="sixth column with the confidence; Ultralytics rejects it in training labels"
     )
-    clip: bool = Field(
+    clip: Switch = Field(
         False, description="move corners of oriented boxes into the image; Ultralytics drops images with boxes outside"
     )
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from farm.config import FarmConfig, load, validate
+from farm.config import PATH_KEYS, FarmConfig, load, validate
 from farm.config_schema import json_schema
 from farm.errors import ConfigError
 
@@ -215,3 +215,24 @@ def test_a_number_is_a_finite_one(tmp_path, key, value):
 def test_a_switch_is_no_number(tmp_path, key):
     path = write(tmp_path, "source: /a\nmodel: m.pt\noutput: /o\n")
     assert "must be a number, not true or false" in complaint(path, [f"{key}=true"])
+
+
+@pytest.mark.parametrize("section", ["source", "model", "workers", "limits", "commit", "output", "ray"])
+def test_every_switch_takes_nothing_but_true_and_false(section):
+    """As the JSON Schema says."""
+    fields = FarmConfig.model_fields[section].annotation.model_fields
+    needed = {"source": {"path": "a"}, "model": {"weights": "m.pt"}, "output": {"dir": "b"}}
+    for name in (name for name, field in fields.items() if field.annotation in (bool, bool | None)):
+        values = {**needed, section: {**needed.get(section, {}), name: "yes"}}
+        with pytest.raises(ConfigError, match=f"`{section}.{name}`"):
+            validate(values)
+
+
+def test_every_path_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    needed = {"source": {"path": "~/a"}, "model": {"factory": "a:b", "factory_dir": "~/c"}, "output": {"dir": "~/d"}}
+    for model in (needed["model"], {"weights": "~/m.pt"}):
+        found = validate({**needed, "model": model}).model_dump()
+        given = [found[section][key] for section, key in PATH_KEYS if found[section][key] is not None]
+        assert len(given) == 3
+        assert all(path.startswith("/home/me/") for path in given)
