@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import farm
 from farm import filenames
 from farm.config import load
+from farm.engines import settling
 from farm.errors import ConfigError
 from farm.keys import item_key, path_key
 from farm.schema import path_columns, path_of
@@ -67,6 +69,14 @@ def test_paths_in_a_config_file_are_its_bytes(held_as, tmp_path):
     found = load(tmp_path / "c.yaml")
     assert filenames.to_bytes(found.source.path).endswith(b"/d\xc3\xbcne")
     assert filenames.to_bytes(found.output.dir).endswith(b"/\xc3\xb6ut") and found.model.prompts == ["Tür"]
+
+
+def test_a_source_that_has_not_moved_is_not_looked_for(held_as, monkeypatch):
+    """That reads the parts of the run."""
+    monkeypatch.setattr(settling, "look", lambda store, root: pytest.fail("it is where it was"))
+    root = b"/d\xc3\xbc".decode(held_as, "surrogateescape")
+    prepared = SimpleNamespace(config=SimpleNamespace(accept=[]), source=SimpleNamespace(root=root))
+    assert settling._accepted(prepared, None, {"source root": "/d\xfc"}) == (frozenset(), "")
 
 
 def test_names_that_are_no_utf8_may_stand_in_a_config():

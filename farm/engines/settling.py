@@ -18,6 +18,7 @@ from farm.config import STDIN, ModelConfig
 from farm.continuation import BACKEND, CONVERSION, SOURCE, SOURCE_ROOT
 from farm.engines.local import Prepared, backend_of
 from farm.errors import ModelError, RunMismatchError, WeightsChangedError
+from farm.filenames import kept
 from farm.models import backends, cache, conversions
 from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.moved_source import look
@@ -89,7 +90,7 @@ def _accepted(prepared: Prepared, store: RunStore, before: Mapping[str, Any]) ->
     """What may differ from `before`, by the config, or because the source was found again at another place; what was
     found there, in words."""
     accepted, root = frozenset(prepared.config.accept), prepared.source.root
-    if not before or before.get(SOURCE_ROOT) == root or SOURCE in accepted:
+    if not before or before.get(SOURCE_ROOT) == kept(root) or SOURCE in accepted:
         return accepted, ""
     found = look(store, root)
     return (accepted | {SOURCE}) if found.is_the_same else accepted, found.in_words()
