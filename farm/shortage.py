@@ -138,14 +138,17 @@ def memory_limit(root: Path = ROOT) -> str:
 
 @contextlib.contextmanager
 def named() -> Iterator[None]:
-    """What is raised where the system refuses a process, a thread, a descriptor or memory is a WorkerError in words."""
+    """What is raised where the system refuses a process, a thread, a descriptor or memory is a WorkerError in words.
+
+    Its cause is kept: it may be code of the program's own that was refused something.
+    """
     try:
         yield
     except (OSError, RuntimeError, MemoryError, ImportError) as error:
         words = in_words(error)
         if words is None:
             raise
-        raise WorkerError(words) from None
+        raise WorkerError(words) from error
 
 
 def _workers_need(count: int) -> str:

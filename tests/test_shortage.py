@@ -129,3 +129,11 @@ def test_memory_that_a_model_is_refused_has_one_name_in_rows(error):
     assert kind == "MemoryError"
     assert message.startswith("not enough memory for this image: ")
     assert is_out_of_memory(error), "a batch gets smaller by it"
+
+
+def test_the_cause_of_what_is_named_is_kept():
+    """A program's own code says EAGAIN of other things."""
+    own = BlockingIOError(errno.EAGAIN, "my queue is full")
+    with pytest.raises(WorkerError) as caught, shortage.named():
+        raise own
+    assert caught.value.__cause__ is own
