@@ -8,7 +8,6 @@ Where none is told, it is what Python finds anyhow, then what lies in the workin
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import ModelError
+from farm.surroundings import working_directory_if_any
 
 OWN = "farm"  # which is here already, wherever a checkout of it lies
 SCRIPT = "__main__"
@@ -74,12 +74,7 @@ def find(factory: str, folder: str | None) -> Callable[..., Any]:
 
 def _tried(folder: str | None) -> Iterator[str]:
     """Folders beside those of Python's path, in their order."""
-    if folder:
-        yield folder
-    try:
-        yield os.getcwd()
-    except OSError:  # it was removed
-        return
+    yield from filter(None, (folder, working_directory_if_any()))
 
 
 def _not_found(factory: str, module: str, folder: str | None) -> str:

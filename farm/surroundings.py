@@ -19,6 +19,14 @@ def working_directory() -> str:
         ) from None
 
 
+def working_directory_if_any() -> str | None:
+    """For who looks there for what is nowhere else."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 def in_working_directory(path: str) -> str:
     """The path, absolute: not normalised, for `link/..` is not where the link stands. Raises as `working_directory`."""
     return path if os.path.isabs(path) else os.path.join(working_directory(), path)

@@ -8,7 +8,9 @@ import yaml
 import farm
 from farm import Farm
 from farm.cli import main
+from farm.config import SourceConfig
 from farm.errors import ConfigError
+from farm.sources import open_source
 from farm.surroundings import in_working_directory, somewhere
 from tests.faults.harness import Saboteur, config, pictures
 
@@ -66,6 +68,15 @@ def test_commands_with_absolute_paths_need_none(folder, tmp_path, capsys):
     for command in (["check", "farm.yaml"], ["tune", f"{tmp_path}/farm.yaml"]):
         assert main(command) == 2
         assert "farm: the working directory is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["list.txt", "data.yaml"])
+def test_a_list_of_images_beside_it_needs_none(folder, tmp_path, name):
+    source = pictures(tmp_path / "source", 2)
+    (source / "list.txt").write_text("00000.png\n00001.png\n")
+    (source / "data.yaml").write_text("train: .\n")
+    folder.rmdir()
+    assert len(list(open_source(SourceConfig(path=str(source / name))).entries())) == 2
 
 
 def test_one_that_goes_under_a_run_stops_no_restart(folder, tmp_path):

@@ -21,7 +21,7 @@ from farm.filenames import here
 from farm.sources.base import Entry, Source
 from farm.sources.choice import Choice
 from farm.sources.sampling import in_turn
-from farm.surroundings import in_working_directory
+from farm.surroundings import working_directory_if_any
 
 SPLITS = ("train", "val", "validation", "test", "minival")
 STAND_INS = 0xF700  # characters of private use, for bytes that are no UTF-8 while a YAML is parsed
@@ -146,7 +146,8 @@ def _root(data: Mapping[str, Any], path: str) -> str:
     if not isinstance(given, str):
         raise SourceError(f"source {path}: `path` must be the dataset's folder, not {given!r}")
     given_names = _spellings(given)
-    candidates = [place for name in given_names for place in (os.path.join(folder, name), in_working_directory(name))]
+    here_too = working_directory_if_any() or folder
+    candidates = [os.path.join(place, name) for name in given_names for place in (folder, here_too)]
     for candidate in candidates:
         if os.path.isdir(candidate):
             return candidate

@@ -28,7 +28,7 @@ from farm.filenames import from_bytes, to_bytes
 from farm.sources.base import CHUNK_ITEMS, Entry, Source
 from farm.sources.lines import Lines
 from farm.sources.sampling import lines_all_over, spread
-from farm.surroundings import working_directory
+from farm.surroundings import working_directory, working_directory_if_any
 
 CSV = ".csv"
 CSV_HEADER = "source"  # as Ultralytics writes it
@@ -43,7 +43,7 @@ class ListFileSource(Source):
         """`recursive`: of folders that are listed."""
         super().__init__(name or path, os.path.dirname(path), may_repeat=True)
         self._path = path
-        self._cwd = working_directory()
+        self._cwd = working_directory_if_any()
         self._is_csv = path.lower().endswith(CSV)
         self._has_lines = False
         self._lines = Lines(self, recursive, self._cwd)
