@@ -9,7 +9,7 @@ import farm
 from farm import Farm
 from farm.cli import main
 from farm.config import SourceConfig
-from farm.errors import ConfigError
+from farm.errors import ConfigError, ModelError
 from farm.sources import open_source
 from farm.surroundings import in_working_directory, somewhere
 from tests.faults.harness import Saboteur, config, pictures
@@ -68,6 +68,13 @@ def test_commands_with_absolute_paths_need_none(folder, tmp_path, capsys):
     for command in (["check", "farm.yaml"], ["tune", f"{tmp_path}/farm.yaml"]):
         assert main(command) == 2
         assert "farm: the working directory is gone" in capsys.readouterr().err
+
+
+def test_a_factory_that_is_nowhere_is_named_without_one(folder, tmp_path):
+    source = pictures(tmp_path / "source", 1)
+    folder.rmdir()
+    with pytest.raises(ModelError, match="there is no module nowhere"):
+        farm.run({"source": str(source), "model": {"factory": "nowhere:make"}, "output": str(tmp_path / "run")})
 
 
 @pytest.mark.parametrize("name", ["list.txt", "data.yaml"])
