@@ -102,8 +102,9 @@ def main() -> None:
     args = arguments.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         rows = measure(Path(folder) / "run", args.images)
+    place = f" --folder {args.folder}" if args.folder else ""
     waiting = f"{os.getloadavg()[1]:.0f} processes wanted the {os.cpu_count()} CPUs"
-    notes = [f"{args.images:,} images, {waiting}; `python -m benchmarks.export --images {args.images}`"]
+    notes = [f"{args.images:,} images, {waiting}; `python -m benchmarks.export --images {args.images}{place}`"]
     report("Export of a run that is started again", ["export", "s", "s of CPU"], rows, notes, args.save)
 
 
