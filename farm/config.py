@@ -325,7 +325,14 @@ def _absolute(value: str, base: str | Path, may_be_name: bool) -> str:
     place = expanded(local_path(value))
     if may_be_name and os.sep not in value and not os.path.exists(os.path.join(base, place)):
         return value
-    return place if os.path.isabs(place) else os.path.join(Path(in_working_directory(str(base))).resolve(), place)
+    return place if os.path.isabs(place) else _below(Path(in_working_directory(str(base))).resolve(), place)
+
+
+def _below(base: Path, place: str) -> str:
+    """`../images` of a folder that has no links in its name is beside it, whatever becomes of the folder's own name."""
+    while place == os.pardir or place.startswith(f"{os.pardir}{os.sep}"):
+        base, place = base.parent, place[len(os.pardir) :].lstrip(os.sep)
+    return os.path.join(base, place) if place else str(base)
 
 
 def _say_where_the_factory_is(data: dict[str, Any], folders: Iterable[str | Path]) -> None:

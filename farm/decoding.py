@@ -150,8 +150,13 @@ def _array(data: bytes, channels: int) -> Pixels:
         return image
     if has in (1, 2):  # grey, with alpha or without
         return np.repeat(image[..., :1], channels, axis=2)
-    if channels == 1 and has > 4:
-        raise DecodeError("decode", "TooManyChannels", f"an array of {has} channels has no grey; the model takes one")
+    if has > 4:
+        shown = ", ".join(map(str, shape))
+        hint = "; write array.transpose(1, 2, 0)" if shape[0] in (1, 3, 4) else ""
+        words = (
+            f"an array of shape ({shown}) has {has} channels, height and width come first; the model takes {channels}"
+        )
+        raise DecodeError("decode", "TooManyChannels", words + hint)
     if channels == 1:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if has == 4 else cv2.COLOR_BGR2GRAY)[..., None]
     return np.ascontiguousarray(image[..., :3])

@@ -43,7 +43,10 @@ def damaged(path: str, what: str) -> DamagedRunError:
 def config_of(described: Mapping[str, Any], path: str) -> tuple[dict[str, Any], str]:
     """The config that the run was made with, and its source's root. Raises OutputError where it does not say."""
     if not described:
-        raise OutputError(f"{path} is not there, so that nobody knows the config of the run; run it again instead")
+        raise OutputError(
+            f"{path} is not there, so that nobody knows the config of the run; put a copy of it back, or label into "
+            f"another output.dir"
+        )
     for name in ("config", "source_root"):
         if name not in described:
             raise damaged(path, f"it has no {name!r}")

@@ -128,4 +128,5 @@ def first_classes(probs: pa.ListArray) -> set[int]:
 
 def _wording(message: str, path: str) -> str:
     """A message without what is its image's alone."""
-    return VARIABLE.sub("", message.replace(path, "") if path else message)
+    name = re.compile(rf"(?<!\w){re.escape(path)}(?!\w)") if path else None
+    return VARIABLE.sub("", name.sub("", message) if name and path in message else message)

@@ -97,7 +97,7 @@ def test_check_knows_what_a_run_was_begun_with(tmp_path, capsys):
     assert main(["check", *args, "workers.devices=cpu"]) == 0
     assert "as the run was begun" not in capsys.readouterr().out, "it ended before it labelled anything"
     (tmp_path / "run" / "parts" / "0001-000001.parquet").touch()
-    assert main(["check", *args, "workers.devices=cpu"]) == 0
+    assert main(["check", *args, "workers.devices=cpu"]) == 2
     assert "backend          onnxruntime, as the run was begun\n" in capsys.readouterr().out
 
 

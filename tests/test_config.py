@@ -236,3 +236,13 @@ def test_every_path_may_begin_with_the_home_folder(monkeypatch):
         given = [found[section][key] for section, key in PATH_KEYS if found[section][key] is not None]
         assert len(given) == 3
         assert all(path.startswith("/home/me/") for path in given)
+
+
+def test_what_lies_beside_the_folder_of_a_config_is_named_without_it(tmp_path):
+    """That folder may get another name; what is behind a link is not beside it."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "c.yaml").write_text("source: ../images\nmodel: ../../m.pt\noutput: link/../run\n")
+    found = load(tmp_path / "configs" / "c.yaml")
+    assert found.source.path == str(tmp_path / "images")
+    assert found.model.weights == str(tmp_path.parent / "m.pt")
+    assert found.output.dir == str(tmp_path / "configs" / "link/../run")

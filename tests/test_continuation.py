@@ -225,7 +225,7 @@ def test_check_says_what_a_run_would_refuse(tmp_path, versions, capsys):
     assert main(["check", str(tmp_path / "config.yaml")]) == 0
     assert "a run refuses" not in capsys.readouterr().out
     versions["torch"] = "9.9"
-    assert main(["check", str(tmp_path / "config.yaml")]) == 0
+    assert main(["check", str(tmp_path / "config.yaml")]) == 2
     assert re.search(r"a run refuses    .*torch version was .*, now '9.9'", capsys.readouterr().out)
     assert main(["check", str(tmp_path / "config.yaml"), "accept=[versions]"]) == 0
     assert "a run refuses" not in capsys.readouterr().out

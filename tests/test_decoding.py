@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence, features
 
-from farm.decoding import decode, decode_bytes, header_pixels, read_bytes
+from farm.decoding import ARRAY_SUFFIX, decode, decode_bytes, header_pixels, read_bytes
 from farm.errors import DecodeError
 
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when ultralytics is imported: a zero-byte .heic asks for pip
@@ -531,3 +531,26 @@ def test_threads_share_nothing():
 
 def test_all_frames_were_written():
     assert len(list(ImageSequence.Iterator(Image.open(io.BytesIO(IMAGES["animated.gif"]))))) == 3
+
+
+def handed_over(array):
+    shape = np.array([array.ndim, *array.shape], "<i8").tobytes()
+    return decode_bytes(shape + array.tobytes(), f"x{ARRAY_SUFFIX}", MAX_PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((3, 48, 64), r"shape \(3, 48, 64\) has 64 channels.*write array.transpose\(1, 2, 0\)"),
+        ((48, 64, 6), "has 6 channels"),
+    ],
+)
+def test_an_array_whose_channels_lie_elsewhere_is_no_image(shape, says):
+    """As torch has them: taken for pixels, nothing would be found in any."""
+    with pytest.raises(DecodeError, match=says):
+        handed_over(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 1), (48, 64, 3), (48, 64, 4)])
+def test_arrays_of_grey_and_of_colour(shape):
+    assert handed_over(np.zeros(shape, np.uint8)).shape == (48, 64, 3)

@@ -30,6 +30,12 @@ def test_what_is_an_images_alone_makes_no_kind():
     assert (found.count, found.message) == (20, messages[0])
 
 
+def test_a_name_is_left_out_of_a_message_as_a_word_only():
+    words = "No such file or directory below the list"
+    (found,) = failures([("read", "FileNotFoundError", words)] * 2, ["file.jpg", "il"])
+    assert (found.count, found.message) == (2, words)
+
+
 def test_kinds_are_bounded_and_none_is_lost():
     letters = [chr(97 + n % 26) * (1 + n // 26) for n in range(2000)]
     found = failures([("predict", "RuntimeError", text) for text in letters])

@@ -232,6 +232,8 @@ def test_a_winner_of_little_time_does_not_replace_another(tmp_path):
     assert "# 5 s were too short to try model.backend=onnxruntime" in path.read_text()
     assert "farm run" in said[-1]
     assert load(path).workers.count == 1
+    _write(path, tuned(tmp_path, untried=("workers.batch=4",), backend="torch"), 60)
+    assert "workers.batch=4" in path.read_text(), "the other had too little time, too"
     path.write_text("# Tuned by farm, with all the time there was\n")
     said = _write(path, tuned(tmp_path, untried=("model.backend=onnxruntime",)), 5)
     assert "is kept as it was" in said[-1]

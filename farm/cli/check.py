@@ -29,6 +29,7 @@ def execute(args: argparse.Namespace) -> int:
     from farm import engines, exports
     from farm.config import STDIN
     from farm.engines import settling
+    from farm.errors import EXIT_DONE, EXIT_USAGE
     from farm.report.lines import table_lines
     from farm.sources.base import in_sight
 
@@ -54,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
     begun = _begun(config)
     if refusal := settling.refusal(prepared, begun) if begun else "":
         console.print(f"a run refuses    {refusal}", markup=False, highlight=False)
-    return 0
+    return EXIT_USAGE if refusal else EXIT_DONE
 
 
 def _begun_with(config: FarmConfig) -> str | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from farm.tune import Tuning
 
 HEAD = "# Tuned by farm"
+TOO_SHORT = "were too short to try"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,7 @@ def execute(args: argparse.Namespace) -> int:
     config = load_config(args)
     from rich.console import Console
 
+    from farm.report.lines import prose_lines
     from farm.tune import tune
 
     _check_writable(args.write)
@@ -42,13 +44,15 @@ def execute(args: argparse.Namespace) -> int:
         """Every trial is a run, and has the same to say of this machine."""
         if text not in said:
             said.add(text)
-            progress.print(text, style="dim", markup=False, highlight=False)
+            for line in prose_lines(text, progress.width):
+                progress.print(line, style="dim", markup=False, highlight=False)
 
     heard = lambda trial: progress.print(_line(trial), style="dim", highlight=False)  # noqa: E731
     tuning = tune(config, args.seconds, heard, note)
     console.print(_table(tuning.trials, tuning.best))
-    for line in [*offers(tuning), *_write(args.write, tuning, args.seconds)]:
-        console.print(line, markup=False, highlight=False)
+    for text in [*offers(tuning), *_write(args.write, tuning, args.seconds)]:
+        for line in prose_lines(text, console.width):
+            console.print(line, markup=False, highlight=False)
     return 0
 
 
@@ -69,7 +73,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _write(path: Path, tuning: Tuning, seconds: float) -> list[str]:
-    """Write the winner; what to tell the user. What was found in more time than this is kept."""
+    """Write the winner; what to tell the user. It replaces none that had all the time it needed, if it had not."""
     import yaml
 
     from farm.errors import OutputError
@@ -78,10 +82,10 @@ def _write(path: Path, tuning: Tuning, seconds: float) -> list[str]:
     said = []
     if tuning.untried:
         said = [
-            f"{seconds:g} s were too short to try {', '.join(tuning.untried)}; "
+            f"{seconds:g} s {TOO_SHORT} {', '.join(tuning.untried)}; "
             f"give more, for example --seconds {MORE * seconds:g}"
         ]
-        if path.exists():
+        if path.exists() and TOO_SHORT not in path.read_text(encoding="utf-8", errors="replace"):
             return [*said, f"{path} is kept as it was; give another --write FILE to have this winner"]
     config, output = _with_free_output(tuning.config, tuning.best)
     text = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
@@ -90,7 +94,7 @@ def _write(path: Path, tuning: Tuning, seconds: float) -> list[str]:
         path.write_text("\n# ".join(head) + f"\n{text}", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another --write FILE") from None
-    return [*said, *output, f"written to {path}; to label everything with it: farm run {path}"]
+    return [*said, *output, f"written to {path}; to label everything with it:", f"farm run {path}"]
 
 
 def _with_free_output(config: FarmConfig, best: Trial) -> tuple[FarmConfig, list[str]]:

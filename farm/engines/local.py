@@ -32,7 +32,7 @@ from farm.errors import ModelError
 from farm.filenames import kept, with_names
 from farm.keys import KeySet
 from farm.models import backends
-from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve
+from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve, untrained
 from farm.models.conversions import Executable
 from farm.models.packages import package_version
 from farm.models.unchanged import unchanged
@@ -148,7 +148,7 @@ def prepare(
     placements = plan(machine, config.workers)
     executable = Executable(str(config.model.weights), backend_of(config.model, placements[0].device, many=False))
     implied = frozenset(f"{MODEL}{name}" for name in resolved.implied)
-    notes = (*resolved.notes, *filter(None, [shortfall(machine, config.workers)]))
+    notes = (*resolved.notes, *filter(None, [untrained(config.model), shortfall(machine, config.workers)]))
     return Prepared(config, source, placements, digest, executable, resolved.origins, implied, notes)
 
 

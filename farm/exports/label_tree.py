@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import posixpath
 import re
@@ -20,6 +21,7 @@ from farm.exports.record import Contents
 
 TEMPORARY = ".tmp-"
 REPLACED = ".old-"
+EDITED = ".edited-"
 NAME_ERRORS = frozenset(  # what a file system says of a name that it does not take
     (errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ, errno.ENOTEMPTY)
 )
@@ -37,6 +39,13 @@ class Replacement:
         self._old = final.with_name(f"{final.name}{REPLACED}{os.getpid()}")
         self._sweep()
         self.path.mkdir()
+
+    def set_aside(self) -> Path:
+        """The old tree, which somebody has worked on, gets a name of its own and stays."""
+        names = (self._final.with_name(f"{self._final.name}{EDITED}{number}") for number in itertools.count(1))
+        free = next(name for name in names if not os.path.lexists(name))
+        os.rename(self._final, free)
+        return free
 
     def swap(self) -> None:
         """The new tree takes the old one's name; the old one is deleted."""
@@ -115,6 +124,10 @@ class LabelTree:
         except OSError:
             return False
         return True
+
+    def set_aside(self) -> Path:
+        """See `Replacement.set_aside`; before `swap`."""
+        return self._replacement.set_aside()
 
     def swap(self) -> None:
         """The new tree takes the old one's place."""

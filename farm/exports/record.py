@@ -89,6 +89,17 @@ class Record:
         except OSError:
             return False
 
+    def labels_were_edited(self, folder: Path) -> bool:
+        """Are there labels, and others than were written?"""
+        labels = folder / LABELS
+        try:
+            if not stat.S_ISDIR(os.lstat(labels).st_mode):
+                return True
+            found = contents_of(labels)
+        except OSError:
+            return False
+        return found.files > 0 and found.said() != self.labels
+
     def newer(self, parts: Mapping[str, Stamp]) -> set[str] | None:
         """Parts that the export did not know; None where one that it knew is gone or another."""
         if any(parts.get(name) != tuple(stamp) for name, stamp in self.parts.items()):

@@ -12,6 +12,7 @@ import contextlib
 import functools
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -48,15 +49,17 @@ def _export(request: ExportRequest, batches: Batches) -> ExportReport:
     if request.parts is None:
         return _write_all(Writing(request, batches, linked))
     batches = functools.partial(_of, batches, frozenset(request.parts))
-    earlier = None if request.anew else record.read(request.folder)
-    if earlier is not None and earlier.vouches_for(request.folder, record.options_of(request, linked)):
+    earlier = record.read(request.folder)
+    if earlier is None:
+        return _write_all(Writing(request, batches, linked))
+    if not request.anew and earlier.vouches_for(request.folder, record.options_of(request, linked)):
         new = earlier.newer(request.parts)
         if new is not None and not new:
             return earlier.report(request.folder)
         if new and is_little(request, earlier, new):
             with contextlib.suppress(CannotUpdate):
                 return update(Writing(request, batches, linked), earlier, new)
-    return _write_all(Writing(request, batches, linked))
+    return _write_all(Writing(request, batches, linked), earlier.labels_were_edited(request.folder))
 
 
 def _of(
@@ -66,8 +69,8 @@ def _of(
     return batches(columns, parts if only is None else only)
 
 
-def _write_all(writing: Writing) -> ExportReport:
-    """A new tree of labels in place of the old one."""
+def _write_all(writing: Writing, were_edited: bool = False) -> ExportReport:
+    """A new tree of labels in place of the old one, which is kept beside it where somebody has worked on it."""
     request, folder = writing.request, writing.folder
     tree = LabelTree(folder / "labels")
     losers = writing.losers(tree.folds_case())
@@ -80,9 +83,17 @@ def _write_all(writing: Writing) -> ExportReport:
             mark(folder)
         else:
             write_data_yaml(folder, request.names, writing.kpt_shape, request.save_conf)
+        aside = tree.set_aside() if were_edited else None
         tree.swap()
         writing.publish_list(listed)
-    return writing.report(tree.contents)
+    report = writing.report(tree.contents)
+    if aside is None:
+        return report
+    kept = (
+        f"labels were edited, added or deleted since they were written: now they are again what the parts give, and "
+        f"{aside} keeps them as they were; work on a copy (farm export --to)"
+    )
+    return replace(report, warnings=(*report.warnings, kept))
 
 
 def _write(writing: Writing, rows: Rows, tree: LabelTree, listed: ImageList | None) -> None:

@@ -47,6 +47,13 @@ class Resolved:
     notes: tuple[str, ...] = ()
 
 
+def untrained(model: ModelConfig) -> str:
+    """What is to be said of a model that is only described; nothing of one that has weights."""
+    if not (model.weights or "").endswith((".yaml", ".yml")):
+        return ""
+    return f"{model.weights} describes a model and has no weights: its labels are those of an untrained network"
+
+
 def resolve(model: ModelConfig) -> Resolved:
     """The config of a model whose weights are here. Raises ModelError for a file that is no model of Ultralytics', and
     for classes that it does not have.

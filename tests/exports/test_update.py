@@ -78,7 +78,8 @@ def assert_as_all(run, report, **options):
     everything = run.export(anew=True, folder=other, **options)
     assert seen(run.folder) == seen(other)
     assert (report.files, report.images) == (everything.files, everything.images)
-    assert list(map(without_example, report.warnings)) == list(map(without_example, everything.warnings))
+    warnings = [words for words in report.warnings if ".edited-" not in words]  # of what somebody did to the old ones
+    assert list(map(without_example, warnings)) == list(map(without_example, everything.warnings))
 
 
 def without_example(warning):
@@ -168,6 +169,24 @@ def test_what_somebody_changed_is_written_again(run, meddle, new, always_little)
     if new:
         run.commit("new.jpg")
     assert_as_all(run, run.export())
+
+
+def test_labels_that_somebody_has_corrected_are_kept_beside_the_new_ones(run):
+    """Labels are what the parts give; but a day of corrections is not thrown away for it."""
+    run.commit("a/x.jpg", "y.jpg")
+    first = run.export()
+    mine = BOX_LINE.replace("1", "2", 1)
+    run.labels()["a/x.txt"].write_text(mine)
+    (run.folder / "labels" / "README.md").write_text("corrected on Tuesday")
+    for number in (1, 2):
+        report = run.export()
+        kept = run.folder / f"labels.edited-{number}"
+        assert report.warnings[-1].count(str(kept)) == 1
+        assert (kept / "a/x.txt").read_text() == mine
+        assert run.labels()["a/x.txt"].read_text() != mine and not (run.folder / "labels" / "README.md").exists()
+        assert run.export() == first, "said once"
+        run.labels()["a/x.txt"].write_text(mine)
+    assert (run.folder / "labels.edited-1" / "README.md").read_text() == "corrected on Tuesday"
 
 
 @pytest.mark.parametrize("options", [{"save_conf": True}, {"names": {0: "renamed", 1: "dog", 2: "two words"}}])
@@ -265,7 +284,7 @@ def test_classifications_are_updated_too(tmp_path, always_little):
     assert run.labels()["y.txt"].stat() == before
     run.labels()["y.txt"].unlink()
     assert commit(3, w=[1.0, 0.0, 0.0]).files == 4
-    assert sorted(os.listdir(run.folder)) == [".yolo-export", "labels", "parts"]
+    assert sorted(os.listdir(run.folder)) == [".yolo-export", "labels", "labels.edited-1", "parts"]
 
 
 def test_another_farm_writes_everything(run, monkeypatch):
