@@ -13,7 +13,7 @@
 
 PYTHON ?= python3
 # More than the cores of a small machine: much of what tests do is to wait.
-JOBS ?= 4
+JOBS ?= 3
 ENV = $$($(PYTHON) .ci/environment.py)
 RUN = set -e; env="$(ENV)"; export PYTHONPATH="$(CURDIR)"; export PATH="$$env/bin:$$PATH";
 

@@ -25,7 +25,7 @@ from farm.sources import open_source
 from tests.engines.harness import config, sound
 from tests.faults.harness import POISON, ROOT, pictures, wait_for
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)  # Ray takes its time to start where others are at work
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_place_that_stumbles_costs_no_image_and_one_that_stays_away_ends_the_r
     values |= {"model": {"factory": "tests.faults.stumbling:make", "args": args}}
 
     def stumble(after, seconds):
-        if wait_for(lambda: len(list(parts.glob("*.parquet"))) > after, 60):
+        if wait_for(lambda: len(list(parts.glob("*.parquet"))) > after, 200):
             flag.write_text(str(errno.ESTALE))
             time.sleep(seconds)
 

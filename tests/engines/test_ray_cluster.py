@@ -9,7 +9,7 @@ from farm.api import Hooks
 from tests.engines.harness import config, rows, sound
 from tests.faults.harness import pictures
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
