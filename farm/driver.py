@@ -32,6 +32,7 @@ from farm.earlier import Earlier
 from farm.errors import FarmError, TooManyFailures
 from farm.labeller import Receipt
 from farm.lister import VANISHED, Lister
+from farm.lost_actors import LostActors
 from farm.messages import Item
 from farm.restarts import RestartPolicy
 from farm.schema import STATUS_GONE, failed_batch, from_ipc, part_metadata
@@ -47,7 +48,6 @@ PIPELINE_TRIES = 3  # in a row, without one block labelled between
 MESSAGE_CHARS = 300  # of what the cluster says; some of it carries whole tracebacks
 PATIENCE_S = 60.0  # without a result from any actor, before it is said
 LOST_CHECK_S = 2.0  # between looks for actors whose worker cannot start
-LOST_PATIENCE_S = 300.0  # with the rest of the actors, where none has labelled anything and some have given up
 JOIN_S = 30.0  # for the pipeline to end after it was given up
 
 
@@ -98,10 +98,8 @@ class Driver:
         self._vanished: tuple[Item, ...] = ()
         self._out: dict[int, int] = {}
         self._refused: set[int] = set()
-        self._lost: dict[int, FarmError] = {}  # of the pipeline that is running
-        self._lost_before: set[int] = set()
-        self._at_work: set[int] = set()
-        self._lost_s = self._looked_s = 0.0
+        self._lost = LostActors(len(job.placements))
+        self._looked_s = 0.0
         self._size = min(FIRST_ITEMS * max(1, job.placements[0].batch), job.config.commit.images)
         self._listing = True
         self._listed: int | None = 0
@@ -188,8 +186,7 @@ class Driver:
         try:
             self._due_s = time.monotonic() + self._policy.died("cluster's pipeline", cause)
         except FarmError as error:
-            lost = next(iter(self._lost.values()), error)
-            self._fail(error if news.error else lost)
+            self._fail(error if news.error else self._lost.first_error or error)
 
     def _fail(self, error: FarmError) -> None:
         """The run ends with this error, after what is begun."""
@@ -203,7 +200,7 @@ class Driver:
             self._lose(receipt.worker, receipt.host, receipt.error)
             return
         size = self._out.pop(receipt.number, 0)
-        self._at_work.add(receipt.worker)
+        self._lost.works(receipt.worker)
         if not receipt.items:
             return
         self._policy.labelled()
@@ -227,11 +224,10 @@ class Driver:
 
     def _lose(self, worker: int, host: str, error: FarmError) -> None:
         """Go on without this actor; where no other is left, its error is the run's."""
-        if worker in self._lost or self._stopping:
+        now = time.monotonic()
+        if self._stopping or not self._lost.gives_up(worker, error, now):
             return
-        self._lost[worker], self._lost_s = error, time.monotonic()
-        self._at_work.discard(worker)
-        if self._is_nobody_left(self._lost_s):
+        if self._lost.is_nobody_left(now, self._last_s):
             self._fail(error)
         else:
             self._on_note(f"going on without worker {worker} on {host}: {error}")
@@ -239,21 +235,15 @@ class Driver:
     def _look_for_lost(self, now: float) -> None:
         """Actors whose worker cannot start say so in the folder of blocks, and take none."""
         self._looked_s = now
-        if len(self._at_work) < len(self._job.placements):
+        if not self._lost.all_work:
             found: dict[int, tuple[str, FarmError]] = {}
             with contextlib.suppress(OSError):  # an outage of a remote run directory; the next time
                 found = self._blocks.given_up()
             for worker, (host, error) in found.items():
-                if worker not in self._lost_before:
+                if not self._lost.is_of_before(worker):
                     self._lose(worker, host, error)
-        if self._is_nobody_left(now):
-            self._fail(next(iter(self._lost.values())))
-
-    def _is_nobody_left(self, now: float) -> bool:
-        """Have all actors given up, or some, while nothing is heard of the rest?"""
-        quiet = now - max(self._lost_s, self._last_s) > LOST_PATIENCE_S
-        every = len(self._lost) >= len(self._job.placements)
-        return bool(self._lost) and ((every and (quiet or not self._at_work)) or (quiet and not self._at_work))
+        if self._lost.first_error and self._lost.is_nobody_left(now, self._last_s):
+            self._fail(self._lost.first_error)
 
     def _describe(self, receipt: Receipt) -> None:
         """The first receipt says what parts are about."""
@@ -336,9 +326,8 @@ class Driver:
         first = min(self._out)
         done = frozenset(range(first, self._blocks.count + 1)) - self._out.keys()
         todo = Todo(first, done)
-        self._lost_before |= self._lost.keys()
-        for earlier in (self._refused, self._lost, self._at_work):
-            earlier.clear()
+        self._refused.clear()
+        self._lost.begin()
         self._started_s = time.monotonic()
         self._thread = threading.Thread(target=self._pump, args=(todo,), name="farm-pipeline", daemon=True)
         self._thread.start()

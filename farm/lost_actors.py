@@ -1,0 +1,58 @@
+"""Which actors of a cluster's pipeline have given up, and whether any is left to go on with. Pure: no I/O, no clock.
+
+Kept by the driver. An actor has one number as long as it lives; those of a pipeline that is started again have others.
+"""
+
+from __future__ import annotations
+
+from farm.errors import FarmError
+
+PATIENCE_S = 300.0  # with the rest of the actors, where none has labelled anything and some have given up
+
+
+class LostActors:
+    """Of a pipeline of `count` actors. Times are of one clock."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._lost: dict[int, FarmError] = {}
+        self._before: set[int] = set()
+        self._at_work: set[int] = set()
+        self._lost_s = 0.0
+
+    def begin(self) -> None:
+        """The pipeline starts, or starts again."""
+        self._before |= self._lost.keys()
+        self._lost.clear()
+        self._at_work.clear()
+
+    def works(self, worker: int) -> None:
+        """It has labelled a block."""
+        self._at_work.add(worker)
+
+    def gives_up(self, worker: int, error: FarmError, now_s: float) -> bool:
+        """It cannot label, for this reason. False where that is known."""
+        if worker in self._lost:
+            return False
+        self._lost[worker], self._lost_s = error, now_s
+        self._at_work.discard(worker)
+        return True
+
+    def is_of_before(self, worker: int) -> bool:
+        """Did it give up in a pipeline that has ended?"""
+        return worker in self._before
+
+    @property
+    def all_work(self) -> bool:
+        return len(self._at_work) >= self._count
+
+    @property
+    def first_error(self) -> FarmError | None:
+        """Why the first of them gave up; None where none has."""
+        return next(iter(self._lost.values()), None)
+
+    def is_nobody_left(self, now_s: float, heard_s: float) -> bool:
+        """Have all given up, or some, while nothing is heard of the rest? `heard_s`: when the last block was done."""
+        quiet = now_s - max(self._lost_s, heard_s) > PATIENCE_S
+        every = len(self._lost) >= self._count
+        return bool(self._lost) and ((every and (quiet or not self._at_work)) or (quiet and not self._at_work))
