@@ -1,7 +1,7 @@
 """The JSON Schema of the config, for editors: made from farm.config, and the same verdict on every document.
 
 A section that may be a bare string has one schema for both, whose rules for mappings say nothing of text: so a mistake
-inside it is told by its key. (Of alternatives an editor says no more than that none fits.)
+inside it is told by its key. (Of alternatives an editor says no more than that none fits.) Runs in the calling process.
 """
 
 from __future__ import annotations
