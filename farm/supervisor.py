@@ -221,6 +221,7 @@ class Supervisor:
                 self._open()
             while not self._done():
                 self._turn()
+            self._show(time.monotonic())  # the last shows how it ended, however short the run was
             if self._fatal:
                 raise self._fatal
             return self._outcome()

@@ -105,6 +105,14 @@ def test_running_again_labels_only_what_is_new(images, tmp_path):
     assert summary.ok == 13
 
 
+def test_the_last_snapshot_shows_how_the_run_ended_however_short_it_was(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("farm.supervisor.SHOW_S", 3600)  # no other falls due
+    seen = []
+    summary = farm.run(config(images, tmp_path / "run"), hooks=Hooks(on_snapshot=seen.append))
+    (last,) = seen
+    assert (last.ok, last.failed, last.committed, last.total) == (summary.ok, 0, 12, 12)
+
+
 def test_a_changed_image_is_labelled_again_and_its_row_replaced(images, tmp_path):
     farm.run(config(images, tmp_path / "run"))
     picture(images / "0" / "00.png", width=99)

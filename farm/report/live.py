@@ -1,6 +1,6 @@
 """The run while it goes on: a bar and a row per worker on a terminal, a plain line every ten seconds elsewhere.
 
-The supervisor calls `update` about ten times a second; a view draws as seldom as it sees fit.
+The supervisor calls `update` about ten times a second, and once as a run ends; a view draws as seldom as it sees fit.
 """
 
 from __future__ import annotations
