@@ -33,7 +33,7 @@ def test_no_more_than_the_limit_at_once():
     assert 60 <= most <= 100
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_one_that_is_too_large_goes_alone():
     allowance = Allowance(10)
     entered = []
@@ -46,7 +46,7 @@ def test_one_that_is_too_large_goes_alone():
     assert entered
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_full_backlog_lets_only_the_awaited_image_in():
     backlog, entered = Backlog(100), []
 

@@ -135,7 +135,7 @@ def test_it_ends_when_the_farm_is_killed(source, tmp_path):
     began = time.monotonic()
     missed, _ = follower.end()
     assert missed == 0 and len(follower.rows()) < 300
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     run.wait()  # until here it was a zombie
     with pytest.raises(NotRunningError, match="no farm is at work there"):
         farm.attach(tmp_path / "run")

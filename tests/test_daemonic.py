@@ -75,7 +75,7 @@ def test_a_child_of_multiprocessing_has_a_farm_and_ends(tmp_path, text, lines):
     )  # fmt: skip
     out, err = process.communicate(timeout=100)
     assert out.splitlines() == lines, err
-    assert wait_for(lambda: not group_members(process.pid), 5)
+    assert wait_for(lambda: not group_members(process.pid), 30)
 
 
 def test_what_a_process_knows_of_itself_is_as_before(monkeypatch):

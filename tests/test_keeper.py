@@ -45,7 +45,7 @@ def keep(tmp_path):
     yield start
     for keeper in kept:
         keeper.close()
-    assert wait_for(lambda: not leftovers(prefix_of(tmp_path)), 5)  # queues let go of theirs in threads
+    assert wait_for(lambda: not leftovers(prefix_of(tmp_path)), 30)  # queues let go of theirs in threads
 
 
 def items(folder, count, poisoned=()):

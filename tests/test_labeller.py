@@ -106,7 +106,7 @@ def test_an_actor_whose_worker_cannot_start_says_so_and_takes_no_block(run, tmp_
     one = labeller(str(tmp_path / "none.pt"))
     waiting = threading.Thread(target=one.join, daemon=True)
     waiting.start()
-    assert wait_for(lambda: folder.given_up(), 10)
+    assert wait_for(lambda: folder.given_up(), 30)
     ((number, (_, error)),) = folder.given_up().items()
     assert (number, type(error)) == (0, ModelError)
     assert "none.pt do not exist on" in str(error)

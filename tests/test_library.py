@@ -141,7 +141,7 @@ def test_cancelled_images_leave_the_spool():
         for future in futures:
             assert future.cancelled() or future.result(30)
         farm.submit("b.jpg").result(30)
-        assert wait_for(lambda: not farm._pending, 10)
+        assert wait_for(lambda: not farm._pending, 30)
         assert farm._spool._held == 0
         assert not any(farm._spool._folders[0].iterdir())
 
@@ -689,7 +689,7 @@ def test_leaving_early_stops_everything():
             prefix = farm._supervisor._prefix
             assert leftovers(prefix)
             break
-    assert wait_for(lambda: not remains(farm), 5)
+    assert wait_for(lambda: not remains(farm), 30)
     assert not leftovers(prefix)
     assert not Path(farm._folder).exists()
     with pytest.raises(FarmError, match="closed"):
@@ -701,7 +701,7 @@ def test_an_exception_in_the_block_stops_everything():
         for _ in farm.map(paths(10**9)):
             farm.pids = list(farm.processes().values())
             raise ZeroDivisionError
-    assert wait_for(lambda: not remains(farm), 5)
+    assert wait_for(lambda: not remains(farm), 30)
 
 
 def test_a_generator_that_raises_is_the_callers_own():
@@ -732,7 +732,7 @@ def test_a_script_without_a_guard_for_main(tmp_path):
     process = script(tmp_path, HEAD + "print(sum(1 for _ in farm_.map(f'{n}.jpg' for n in range(20))))\n")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out.strip(), err) == (0, "20", "")
-    assert wait_for(lambda: not group_members(process.pid), 5), "it never closed its farm, and yet nothing stays"
+    assert wait_for(lambda: not group_members(process.pid), 30), "it never closed its farm, and yet nothing stays"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -742,7 +742,7 @@ def test_a_consumer_that_dies_leaves_nothing(tmp_path, number):
     assert process.stdout.readline().strip() == "go"
     os.kill(process.pid, number)
     process.communicate(timeout=30)
-    assert wait_for(lambda: not group_members(process.pid), 6)
+    assert wait_for(lambda: not group_members(process.pid), 30)
 
 
 LABELS = f"""

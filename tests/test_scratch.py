@@ -84,7 +84,7 @@ def test_a_fork_keeps_no_folder_and_removes_none(place):
     os.close(reading)
     folder = Path(process.stdout.readline().strip())
     process.wait(30)
-    assert wait_for(lambda: sweep() or not folder.exists(), 10), "its child still lives"
+    assert wait_for(lambda: sweep() or not folder.exists(), 30), "its child still lives"
     os.close(writing)
 
 
@@ -136,7 +136,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_does_not_remove(place, tmp_pa
     assert wait_for(lambda: list((tmp_path / "run" / "parts").glob("0*")), 60)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert wait_for(lambda: not group_members(process.pid), 10)
+    assert wait_for(lambda: not group_members(process.pid), 30)
     left = {path.name for path in place.iterdir()}
     assert not [name for name in left if name.startswith("pymp-")]
     (tmp_path / "run" / ".run.json.4711").write_text("of an earlier version")

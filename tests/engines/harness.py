@@ -52,5 +52,5 @@ def one_broken(flag: str, **options: Any) -> FakeModel:
     mine = str(os.getppid())
     with contextlib.suppress(FileExistsError), open(flag, "x") as file:
         file.write(mine)
-    wait_for(lambda: Path(flag).read_text() != "", 5)
+    wait_for(lambda: Path(flag).read_text() != "", 30)
     return FakeModel(fail_init="the device is on fire" if Path(flag).read_text() == mine else "", **options)

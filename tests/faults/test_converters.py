@@ -64,7 +64,7 @@ def test_a_converter_dies_with_a_run_that_is_killed_and_what_it_left_is_taken_aw
     assert wait_for(lambda: list(backends.glob("*/.making-*/best.pt")), 60), "it has begun"
     (left,) = backends.glob("*/.making-*")
     run.kill()
-    assert wait_for(lambda: is_gone(converter), 10)
+    assert wait_for(lambda: is_gone(converter), 30)
     assert not list(backends.glob("**/*.onnx")), "it did not go on to its end"
     again = command()
     converter_of(again)

@@ -38,11 +38,11 @@ def turns(work):
     """Descriptors after the first turn, when what belongs to the process as a whole is there, and after all."""
     others = threads()  # that hang for ever, in another test's model
     work(0)
-    assert wait_for(lambda: threads() <= others, 10)
+    assert wait_for(lambda: threads() <= others, 30)
     before = names()
     for turn in range(1, TURNS):
         work(turn)
-    assert wait_for(lambda: threads() <= others, 10)
+    assert wait_for(lambda: threads() <= others, 30)
     return before, names()
 
 

@@ -34,10 +34,10 @@ def group(tmp_path):
     except OSError as error:
         pytest.skip(f"no group of processes can be made here: {error}")
     yield made
-    left = not wait_for(lambda: not (made / "cgroup.procs").read_text(), 10)
+    left = not wait_for(lambda: not (made / "cgroup.procs").read_text(), 30)
     for pid in (made / "cgroup.procs").read_text().split():
         os.kill(int(pid), 9)
-    assert wait_for(lambda: not (made / "cgroup.procs").read_text(), 10)
+    assert wait_for(lambda: not (made / "cgroup.procs").read_text(), 30)
     made.rmdir()
     assert not left
 

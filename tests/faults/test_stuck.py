@@ -88,7 +88,7 @@ def keep(tmp_path):
     yield start
     for keeper in kept:
         keeper.close()
-    assert wait_for(lambda: not leftovers(prefix_of(tmp_path)), 5)
+    assert wait_for(lambda: not leftovers(prefix_of(tmp_path)), 30)
 
 
 def label(keeper, folder, count, poisoned=()):

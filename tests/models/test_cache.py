@@ -207,4 +207,4 @@ def test_a_lease_lasts_until_it_is_released(entry):
     lease.release()
     lease.release()
     with contextlib.closing(open(entry.folder / "used")):
-        assert wait_for(lambda: take(entry.folder / "used") is not None, 1)
+        assert wait_for(lambda: take(entry.folder / "used") is not None, 10)

@@ -216,7 +216,7 @@ def paths_of(entries):
     return [entry.path for entry in entries]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("looked_at", [0, 2])
 def test_a_chunk_is_what_has_arrived(pipe, looked_at):
     """A line that stands alone is handed on alone; lines that came together go together, and none waits for others."""
@@ -235,7 +235,7 @@ def test_a_chunk_is_what_has_arrived(pipe, looked_at):
     assert source.chunk(entries) == []
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_a_chunk_is_no_larger_than_others(pipe):
     source, writer = pipe
     feeder = threading.Thread(
@@ -251,7 +251,7 @@ def test_a_chunk_is_no_larger_than_others(pipe):
     assert len(chunks) < 100, "not a chunk a line"
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_find_print0_that_arrives_byte_by_byte(pipe):
     """Each byte is written when the one before has been read."""
     source, writer = pipe
@@ -275,7 +275,7 @@ def unread(stream):
     return int.from_bytes(fcntl.ioctl(stream, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_a_pipe_that_another_program_has_made_non_blocking_is_waited_for(pipe):
     """Nothing there yet is not the end: the rest of the list would be skipped without a word."""
     source, writer = pipe
