@@ -1,6 +1,6 @@
 """Too few processes, threads or descriptors, or too little memory: which limit it is, and what to set.
 
-Used by whoever starts something, before (`check_processes`, `ensure_descriptors`) and when it was refused all the same
+Used by whoever starts something, before (`check_workers`) and when it was refused all the same
 (`named`, `in_words`): others of the same user, or of the same container, take from the same limits at any time.
 """
 
@@ -42,6 +42,12 @@ def processes_needed(workers: int, decoders: int, kind: str) -> int:
     if kind == "process":
         return OF_COLLECTOR + workers * (OF_WORKER + decoders)
     return OF_COLLECTOR_THREAD + workers * (OF_WORKER_THREAD + decoders)
+
+
+def check_workers(workers: int, decoders: int, kind: str, root: Path = ROOT) -> None:
+    """Raises WorkerError where so many workers cannot be started, or their supervisor not open what it needs."""
+    check_processes(workers, decoders, kind, root)
+    ensure_descriptors(workers)
 
 
 def check_processes(workers: int, decoders: int, kind: str, root: Path = ROOT) -> None:

@@ -84,9 +84,23 @@ class RunStore:
         except OSError as error:
             if lock is not None:
                 lock.release()
-            reason = in_words(error, path)
-            raise OutputError(f"output.dir {path} cannot be written: {reason}; choose another folder") from None
+            raise OutputError(_cannot_be_written(path, error)) from None
         return store
+
+    @staticmethod
+    def refusal(path: str | Path) -> str:
+        """Why `open` would refuse it, as far as that shows without writing; nothing where it would not.
+
+        Raises OutputError where the file system is unknown or its package is missing.
+        """
+        path = storage.folder_of(path)
+        if storage.is_remote(path):
+            return ""
+        nearest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+        for folder in (nearest, path / "parts") if nearest == path else (nearest,):
+            if os.path.lexists(folder) and (number := _forbids_writing(folder)):
+                return _cannot_be_written(path, OSError(number, os.strerror(number), str(folder)))
+        return ""
 
     @classmethod
     def view(cls, path: str | Path) -> RunStore:
@@ -454,6 +468,19 @@ def part_number(name: str, session: int) -> int:
     """The number of a part of this session; 0 for another session's."""
     match = PART_NAME.match(name)
     return int(match[2]) if match and int(match[1]) == session else 0
+
+
+def _forbids_writing(folder: Path) -> int:
+    """The number of the error with which it would be refused to make something there; 0 where it would not."""
+    if not folder.is_dir():
+        return errno.ENOTDIR
+    if os.access(folder, os.W_OK | os.X_OK):
+        return 0
+    return errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+
+
+def _cannot_be_written(path: Path, error: OSError) -> str:
+    return f"output.dir {path} cannot be written: {in_words(error, path)}; choose another folder"
 
 
 def _paths_of(batch: pa.RecordBatch) -> Iterator[str]:

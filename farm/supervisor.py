@@ -245,8 +245,7 @@ class Supervisor:
         """Called with the first item that is to be labelled: where all is done already, nothing is started."""
         self._started = True
         workers, first = len(self._job.placements), self._job.placements[0]
-        shortage.check_processes(workers, first.decoders, self._job.config.workers.kind)
-        shortage.ensure_descriptors(workers)
+        shortage.check_workers(workers, first.decoders, self._job.config.workers.kind)
         if self._collector is None:
             self._start_collector()
         for worker in range(len(self._job.placements)):

@@ -231,6 +231,22 @@ def test_check_says_what_a_run_would_refuse(tmp_path, versions, capsys):
     assert "a run refuses" not in capsys.readouterr().out
 
 
+def test_check_says_that_nothing_can_be_written_or_started(tmp_path, capsys, monkeypatch):
+    from farm.cli import main
+
+    pictures(tmp_path / "source", 2)
+    (tmp_path / "file").write_text("in the way")
+    values = config(tmp_path / "source", tmp_path / "file" / "run", workers={"count": 2})
+    (tmp_path / "config.yaml").write_text(json.dumps(values))
+    monkeypatch.setattr("farm.shortage.processes_left", lambda root: 8)
+    assert main(["check", str(tmp_path / "config.yaml")]) == 2
+    written, started = re.findall(r"a run refuses    (.*)", capsys.readouterr().out)
+    assert written.startswith(f"output.dir {tmp_path}/file/run cannot be written: Not a directory: {tmp_path}/file;")
+    assert re.match(r"2 workers need at least \d+ processes and threads, and 8 more may be started", started)
+    assert main(["check", str(tmp_path / "config.yaml"), f"output.dir={tmp_path}/run", "workers.count=1"]) == 0
+    assert not (tmp_path / "run").exists(), "it looks, and makes nothing"
+
+
 def test_a_retry_whose_source_has_moved_says_how_to_go_on(tmp_path):
     (pictures(tmp_path / "source", 2) / "00009.png").write_text("no image")
     assert run(tmp_path).failed == 1

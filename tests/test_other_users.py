@@ -169,8 +169,9 @@ def test_the_file_that_a_group_may_not_write_is_named(shared):
     as_user(STRANGER, lambda: RunStore.open(run_dir).close())
 
     def refused():
-        with pytest.raises(OutputError, match=rf"denied: {run_dir} is user .*'s .*umask 002"):
+        with pytest.raises(OutputError, match=rf"denied: {run_dir} is user .*'s .*umask 002") as refusal:
             RunStore.open(run_dir)
+        assert RunStore.refusal(run_dir) == str(refusal.value), "and it can be known without writing"
 
     as_user(VICTIM, refused)
 

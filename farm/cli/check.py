@@ -12,6 +12,7 @@ from farm.cli.arguments import add_config, load_config
 
 if TYPE_CHECKING:
     from farm.config import FarmConfig
+    from farm.engines.local import Prepared
     from farm.store import RunStore
 
 
@@ -52,10 +53,28 @@ def execute(args: argparse.Namespace) -> int:
     console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
     for text in settling.notes(prepared):
         console.print(f"note             {text}", markup=False, highlight=False)
-    begun = _begun(config)
-    if refusal := settling.refusal(prepared, begun) if begun else "":
+    refusals = _refusals(prepared)
+    for refusal in refusals:
         console.print(f"a run refuses    {refusal}", markup=False, highlight=False)
-    return EXIT_USAGE if refusal else EXIT_DONE
+    return EXIT_USAGE if refusals else EXIT_DONE
+
+
+def _refusals(prepared: Prepared) -> list[str]:
+    """Why a run would not start here and now, as far as that shows without writing anything."""
+    from farm import shortage
+    from farm.engines import settling
+    from farm.errors import WorkerError
+    from farm.store import RunStore
+
+    config, begun = prepared.config, _begun(prepared.config)
+    found = [settling.refusal(prepared, begun) if begun else "", RunStore.refusal(config.output.dir)]
+    if config.engine == "local":
+        try:
+            first = prepared.placements[0]
+            shortage.check_workers(len(prepared.placements), first.decoders, config.workers.kind)
+        except WorkerError as error:
+            found.append(str(error))
+    return [refusal for refusal in found if refusal]
 
 
 def _begun_with(config: FarmConfig) -> str | None:
