@@ -20,12 +20,14 @@ from farm.errors import WorkerError
 
 OF_COLLECTOR = 4  # with its process, a thread that watches, the thread that sends to it; and the fork server
 OF_COLLECTOR_THREAD = 2  # itself, and the thread that sends to it
+OF_LISTER = 1  # of the supervisor, before it starts anything else
 OF_WORKER = 3  # its process, a thread that watches, the thread that sends to it; its decoders come on top
 OF_WORKER_THREAD = 2  # itself and its beat
 FEWEST_PROCESSES = 6  # for any command: the view, the lister, the threads of pyarrow
 COUNTED_BELOW = 1 << 13  # a limit on a user's processes that is higher is not reached by farm, and counting takes time
 CAPABLE = 1 << 24 | 1 << 21  # CAP_SYS_RESOURCE and CAP_SYS_ADMIN: RLIMIT_NPROC does not hold for them
 DESCRIPTORS_OF_WORKER = 6  # in the supervisor: a queue, two channels, a sentinel
+DESCRIPTORS_BEFORE = (8, 12)  # of a run whose workers are threads, and processes: lock, wake-up, shared memory, lister
 DESCRIPTORS_ASIDE = 16  # the collector, the source, a part that is read
 DESCRIPTORS_MORE = 1024  # when a limit is raised it is not raised to the last one
 PROCESSES = (errno.EAGAIN,)
@@ -44,16 +46,22 @@ def processes_needed(workers: int, decoders: int, kind: str) -> int:
     return OF_COLLECTOR_THREAD + workers * (OF_WORKER_THREAD + decoders)
 
 
-def check_workers(workers: int, decoders: int, kind: str, root: Path = ROOT) -> None:
-    """Raises WorkerError where so many workers cannot be started, or their supervisor not open what it needs."""
-    check_processes(workers, decoders, kind, root)
-    ensure_descriptors(workers)
+def check_workers(workers: int, decoders: int, kind: str, begun: bool = True, root: Path = ROOT) -> None:
+    """Raises WorkerError where so many workers cannot be started, or their supervisor not open what it needs.
+
+    `begun`: this process is that supervisor, and has opened and started what it has before its workers.
+    """
+    check_processes(workers, decoders, kind, root, 0 if begun else OF_LISTER)
+    ensure_descriptors(workers, 0 if begun else DESCRIPTORS_BEFORE[kind == "process"])
 
 
-def check_processes(workers: int, decoders: int, kind: str, root: Path = ROOT) -> None:
-    """Raises WorkerError where so many workers cannot be started."""
+def check_processes(workers: int, decoders: int, kind: str, root: Path = ROOT, first: int = 0) -> None:
+    """Raises WorkerError where so many workers cannot be started, after so many `first`."""
     left, needed = processes_left(root), processes_needed(workers, decoders, kind)
-    if left is None or left >= needed:
+    if left is None:
+        return
+    left = max(0, left - first)
+    if left >= needed:
         return
     fitting = max((n for n in range(workers) if processes_needed(n, decoders, kind) <= left), default=0)
     threads = processes_needed(1, decoders, "thread") <= left and kind == "process"
@@ -91,13 +99,13 @@ def process_limit(root: Path = ROOT) -> str:
     return "the limit is the machine's, or one that cannot be seen from here (ulimit -u, pids.max)"
 
 
-def ensure_descriptors(workers: int) -> None:
+def ensure_descriptors(workers: int, first: int = 0) -> None:
     """Raise the soft limit on open files where workers need more. Raises WorkerError where the hard one is too low.
 
-    Children inherit it.
+    Children inherit it. `first`: what will be opened before them.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _open_descriptors() + DESCRIPTORS_ASIDE + workers * DESCRIPTORS_OF_WORKER
+    needed = _open_descriptors() + first + DESCRIPTORS_ASIDE + workers * DESCRIPTORS_OF_WORKER
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -89,11 +90,11 @@ class RunStore:
 
     @staticmethod
     def refusal(path: str | Path) -> str:
-        """Why `open` would refuse it, as far as that shows without writing; nothing where it would not.
-
-        Raises OutputError where the file system is unknown or its package is missing.
-        """
-        path = storage.folder_of(path)
+        """Why `open` would refuse it, as far as that shows without writing; nothing where it would not."""
+        try:
+            path = storage.folder_of(path)
+        except OutputError as error:
+            return str(error)
         if storage.is_remote(path):
             return ""
         nearest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
@@ -472,11 +473,14 @@ def part_number(name: str, session: int) -> int:
 
 def _forbids_writing(folder: Path) -> int:
     """The number of the error with which it would be refused to make something there; 0 where it would not."""
-    if not folder.is_dir():
-        return errno.ENOTDIR
-    if os.access(folder, os.W_OK | os.X_OK):
-        return 0
-    return errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+    try:
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
+            return errno.ENOTDIR
+        if os.access(folder, os.W_OK | os.X_OK):
+            return 0
+        return errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+    except OSError as error:  # a link to nothing, or through a folder that this user may not search
+        return error.errno or errno.EACCES
 
 
 def _cannot_be_written(path: Path, error: OSError) -> str:

@@ -219,16 +219,26 @@ class Supervisor:
         try:
             with interrupts.held():
                 self._open()
-            while not self._done():
-                self._turn()
-            self._show(time.monotonic())  # the last shows how it ended, however short the run was
-            if self._fatal:
-                raise self._fatal
-            return self._outcome()
+            try:
+                return self._label()
+            except FarmError:
+                with contextlib.suppress(Exception):  # of a hook: it is the run's own error that counts
+                    self._show(time.monotonic())
+                raise
         finally:
             if os.getpid() == self._pid:  # and no fork that a caller's function made and did not end
                 with interrupts.held() as interrupted:
                     self._close(lambda: interrupted() or len(self._signals) >= KILL_NOW)
+
+    def _label(self) -> Outcome:
+        """From the first turn to the last snapshot, which shows how the run ended, however short it was."""
+        while not self._done():
+            self._turn()
+        if self._fatal:
+            raise self._fatal
+        interrupted = self._signals[0] if self._signals else None  # who is told that all is done can interrupt nothing
+        self._show(time.monotonic())
+        return self._outcome(interrupted)
 
     def _open(self) -> None:
         segments.sweep(self._prefix)
@@ -680,12 +690,12 @@ class Supervisor:
 
     # The end
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self, interrupted: int | None) -> Outcome:
         labelling_s = max(0.0, self._last_commit_s - self._ready_s) if self._ready_s else 0.0
         listed = self._listed
         self._stop_children()
         return Outcome(
-            signal=self._signals[0] if self._signals else None,
+            signal=interrupted,
             committed=self._book.committed_count,
             restarts=self._policy.restarts,
             repeated=self._repeated,

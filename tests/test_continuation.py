@@ -238,11 +238,13 @@ def test_check_says_that_nothing_can_be_written_or_started(tmp_path, capsys, mon
     (tmp_path / "file").write_text("in the way")
     values = config(tmp_path / "source", tmp_path / "file" / "run", workers={"count": 2})
     (tmp_path / "config.yaml").write_text(json.dumps(values))
-    monkeypatch.setattr("farm.shortage.processes_left", lambda root: 8)
+    monkeypatch.setattr("farm.shortage.processes_left", lambda root: 9)  # of which the lister is one
     assert main(["check", str(tmp_path / "config.yaml")]) == 2
-    written, started = re.findall(r"a run refuses    (.*)", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    (written,), (started,) = re.findall(r"a run refuses    (.*)", said), re.findall(r"not started      (.*)", said)
     assert written.startswith(f"output.dir {tmp_path}/file/run cannot be written: Not a directory: {tmp_path}/file;")
     assert re.match(r"2 workers need at least \d+ processes and threads, and 8 more may be started", started)
+    assert RunStore.refusal("nosuch://bucket/run").startswith("output.dir nosuch://bucket/run cannot be used")
     assert main(["check", str(tmp_path / "config.yaml"), f"output.dir={tmp_path}/run", "workers.count=1"]) == 0
     assert not (tmp_path / "run").exists(), "it looks, and makes nothing"
 

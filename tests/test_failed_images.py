@@ -64,7 +64,7 @@ def test_a_run_that_committed_before_a_worker_was_ready_has_no_negative_rate():
         _book=SimpleNamespace(committed_count=1, queued=0, in_hand=0, received_count=0), _policy=SimpleNamespace(restarts=0),
         _lister=SimpleNamespace(listing_s=0.0), _stage_s={},
     )  # fmt: skip
-    assert Supervisor._outcome(stopped).labelling_s == 0.0
+    assert Supervisor._outcome(stopped, None).labelling_s == 0.0
 
 
 def test_a_list_of_them_can_be_sorted_and_cut(tmp_path, capsys):

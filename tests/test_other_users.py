@@ -176,6 +176,21 @@ def test_the_file_that_a_group_may_not_write_is_named(shared):
     as_user(VICTIM, refused)
 
 
+def test_a_link_into_a_folder_that_may_not_be_searched_is_refused_in_words(shared):
+    inner = shared / "secret" / "inner"
+    inner.mkdir(parents=True)
+    os.chmod(inner.parent, 0o700)
+    (shared / "link").symlink_to(inner)
+
+    def refused():
+        for name in ("link", "link/run"):
+            with pytest.raises(OutputError, match="Permission denied"):
+                RunStore.open(shared / name)
+            assert "Permission denied" in RunStore.refusal(shared / name)
+
+    as_user(STRANGER, refused)
+
+
 def test_a_lock_that_may_only_be_read_is_one(shared):
     """As earlier versions made it, whatever the umask."""
     run_dir = shared / "run"

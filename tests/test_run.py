@@ -18,7 +18,7 @@ import farm
 from farm.api import Hooks
 from farm.config import validate
 from farm.engines.local import Record, prepare
-from farm.errors import FarmError, ModelError, RunMismatchError, SourceError
+from farm.errors import FarmError, ModelError, RunMismatchError, SourceError, WorkerError
 from farm.segments import leftovers, prefix_of
 from farm.store import RunStore
 
@@ -111,6 +111,29 @@ def test_the_last_snapshot_shows_how_the_run_ended_however_short_it_was(images, 
     summary = farm.run(config(images, tmp_path / "run"), hooks=Hooks(on_snapshot=seen.append))
     (last,) = seen
     assert (last.ok, last.failed, last.committed, last.total) == (summary.ok, 0, 12, 12)
+
+
+def test_the_last_snapshot_is_also_that_of_a_run_that_fails(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("farm.supervisor.SHOW_S", 3600)
+    seen = []
+
+    def look(snapshot):
+        seen.append(snapshot)
+        raise ValueError("of a caller's own, which hides nothing")
+
+    values = config(images, tmp_path / "run", {"factory": FAKE["factory"], "args": {"fail_init": "on fire"}})
+    with pytest.raises(WorkerError, match="on fire"):
+        farm.run(values, hooks=Hooks(on_snapshot=look))
+    assert [snapshot.ok for snapshot in seen] == [0]
+
+
+def test_an_interrupt_after_everything_is_done_interrupts_nothing(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("farm.supervisor.SHOW_S", 3600)
+    running = []
+    hooks = Hooks(on_start=running.append, on_snapshot=lambda snapshot: running[0].interrupt(signal.SIGINT))
+    summary = farm.run(config(images, tmp_path / "run"), hooks=hooks)
+    assert (summary.ok, summary.interrupted, summary.exit_code) == (12, None, 0)
+    assert len(list((tmp_path / "run" / "labels").rglob("*.txt"))) == 12
 
 
 def test_a_changed_image_is_labelled_again_and_its_row_replaced(images, tmp_path):

@@ -49,6 +49,15 @@ def test_enough_processes_are_not_remarked(root):
     shortage.check_processes(4, 1, "process", root(10))
 
 
+def test_what_a_run_has_before_its_workers_is_counted_where_it_has_not_begun(root, monkeypatch):
+    """Four workers are 20 processes and threads, and the lister comes before them."""
+    monkeypatch.setattr(shortage, "ensure_descriptors", lambda workers, first: None)
+    allowed = root(10)
+    shortage.check_workers(4, 1, "process", root=allowed)
+    with pytest.raises(WorkerError, match=r"4 workers need at least 20 .* 19 more .* workers.count=3"):
+        shortage.check_workers(4, 1, "process", begun=False, root=allowed)
+
+
 def test_threads_of_one_user_are_counted(tmp_path, monkeypatch):
     """RLIMIT_NPROC is about the real user id, and about all of its threads."""
     for pid, uid, threads in ((1, 0, 5), (20, 1000, 3), (21, 1000, 4), (22, 10, 7)):

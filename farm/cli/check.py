@@ -53,28 +53,37 @@ def execute(args: argparse.Namespace) -> int:
     console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
     for text in settling.notes(prepared):
         console.print(f"note             {text}", markup=False, highlight=False)
-    refusals = _refusals(prepared)
+    refusals, shortage = _refusals(prepared), _shortage(prepared)
     for refusal in refusals:
         console.print(f"a run refuses    {refusal}", markup=False, highlight=False)
-    return EXIT_USAGE if refusals else EXIT_DONE
+    if shortage:
+        console.print(f"not started      {shortage}", markup=False, highlight=False)
+    return EXIT_USAGE if refusals or shortage else EXIT_DONE
 
 
 def _refusals(prepared: Prepared) -> list[str]:
-    """Why a run would not start here and now, as far as that shows without writing anything."""
-    from farm import shortage
+    """Why a run would not begin in its directory, as far as that shows without writing anything."""
     from farm.engines import settling
-    from farm.errors import WorkerError
     from farm.store import RunStore
 
-    config, begun = prepared.config, _begun(prepared.config)
-    found = [settling.refusal(prepared, begun) if begun else "", RunStore.refusal(config.output.dir)]
-    if config.engine == "local":
-        try:
-            first = prepared.placements[0]
-            shortage.check_workers(len(prepared.placements), first.decoders, config.workers.kind)
-        except WorkerError as error:
-            found.append(str(error))
+    begun = _begun(prepared.config)
+    found = (settling.refusal(prepared, begun) if begun else "", RunStore.refusal(prepared.config.output.dir))
     return [refusal for refusal in found if refusal]
+
+
+def _shortage(prepared: Prepared) -> str:
+    """Why workers would not start on this machine, if there is something for them to do."""
+    from farm import shortage
+    from farm.errors import WorkerError
+
+    if prepared.config.engine != "local":
+        return ""
+    try:
+        workers, decoders = len(prepared.placements), prepared.placements[0].decoders
+        shortage.check_workers(workers, decoders, prepared.config.workers.kind, begun=False)
+    except WorkerError as error:
+        return str(error)
+    return ""
 
 
 def _begun_with(config: FarmConfig) -> str | None:
