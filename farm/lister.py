@@ -36,7 +36,6 @@ class Chunk:
     """
 
     items: tuple[Item, ...]
-    listed: int
     repeated: int
     vanished: bool = False
 
@@ -128,7 +127,7 @@ class Lister:
         portions = self._earlier.vanished(self._known, self._sent, self._source)
         while not self._stop.is_set() and (paths := next(portions, None)) is not None:
             if paths:
-                self._put(Chunk(self._items([item_key(path, *ABSENT) for path in paths], paths), 0, 0, vanished=True))
+                self._put(Chunk(self._items([item_key(path, *ABSENT) for path in paths], paths), 0, vanished=True))
         if not self._stop.is_set():
             self._earlier.end(self._source)
 
@@ -146,7 +145,7 @@ class Lister:
         if self._remembers:
             fresh = self._first_of_their_path(fresh, entries)
         items = self._items([keys[i] for i in fresh], [entries[i].path for i in fresh])
-        return Chunk(items, len(entries), listed - len(fresh))
+        return Chunk(items, listed - len(fresh))
 
     def _first_of_their_path(self, fresh: list[int], entries: list[Entry]) -> list[int]:
         """Those whose paths were not sent to be labelled before; from now on they are."""

@@ -55,4 +55,6 @@ class LostActors:
         """Have all given up, or some, while nothing is heard of the rest? `heard_s`: when the last block was done."""
         quiet = now_s - max(self._lost_s, heard_s) > PATIENCE_S
         every = len(self._lost) >= self._count
-        return bool(self._lost) and ((every and (quiet or not self._at_work)) or (quiet and not self._at_work))
+        if not self._lost:
+            return False
+        return every and quiet if self._at_work else every or quiet

@@ -11,12 +11,9 @@ import math
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from farm import allotment
 from farm.config import WorkersConfig
@@ -111,16 +108,9 @@ def apply(placement: Placement) -> None:
 
     CPUs that were taken away since the plan are left out; none left means unpinned.
     """
-    process = psutil.Process()
-    if not placement.cpus or not hasattr(process, "cpu_affinity"):
-        return  # macOS has no affinity
-    allowed = [cpu for cpu in placement.cpus if cpu in process.cpu_affinity()]
-    if not allowed:
-        return
-    if threading.current_thread() is threading.main_thread():
-        process.cpu_affinity(allowed)
-    else:
-        os.sched_setaffinity(0, allowed)  # this thread alone
+    allowed = set(placement.cpus).intersection(allotment.allowed_cpus())
+    if allowed and hasattr(os, "sched_setaffinity"):  # macOS has no affinity
+        os.sched_setaffinity(0, allowed)  # of this thread; those that it starts inherit it
 
 
 def usable_cores(machine: Machine) -> int:

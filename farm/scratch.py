@@ -28,6 +28,7 @@ from typing import Any
 
 from farm import segments
 from farm.errors import OutputError
+from farm.forks import undone
 from farm.locks import Lock, lock_folder
 from farm.marks import SCRATCH_OWNER
 from farm.marks import SCRATCH_PREFIX as PREFIX
@@ -103,11 +104,9 @@ def own_sockets() -> Iterator[None]:
             if folder is None or os.path.dirname(os.fsdecode(path)) != folder:
                 raise
 
-    os.chmod = as_far_as_it_goes  # type: ignore[assignment]
-    try:
+    with undone(lambda: setattr(os, "chmod", chmod)):
+        os.chmod = as_far_as_it_goes  # type: ignore[assignment]
         yield
-    finally:
-        os.chmod = chmod
 
 
 def sweep() -> None:

@@ -177,18 +177,19 @@ def _left_to_user(root: Path) -> int | None:
 
 
 def _is_exempt(root: Path) -> bool:
+    if os.getuid() == 0:
+        return True
     with contextlib.suppress(OSError, KeyError, ValueError):
-        return os.getuid() == 0 or bool(int(_status(root / "proc/self")["CapEff"], 16) & CAPABLE)
-    return os.getuid() == 0
+        return bool(int(_status(root / "proc/self")["CapEff"], 16) & CAPABLE)
+    return False
 
 
 def _threads_of_user(root: Path) -> int:
     mine, count = str(os.getuid()), 0
-    for name in os.listdir(root / "proc") if (root / "proc").is_dir() else ():
-        if name.isdigit():
-            with contextlib.suppress(OSError, KeyError, ValueError, IndexError):  # it has just ended
-                status = _status(root / "proc" / name)
-                count += int(status["Threads"]) if status["Uid"].split()[0] == mine else 0
+    for process in (root / "proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, KeyError, ValueError, IndexError):  # it has just ended
+            status = _status(process)
+            count += int(status["Threads"]) if status["Uid"].split()[0] == mine else 0
     return count
 
 

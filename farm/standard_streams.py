@@ -143,17 +143,17 @@ def forgiven() -> Iterator[None]:
     """multiprocessing flushes a program's streams before it starts a child: what cannot be written stays in them."""
     from multiprocessing import util  # not for `farm --help`
 
+    from farm.forks import undone
+
     flush = util._flush_std_streams  # type: ignore[attr-defined]
 
     def try_to_flush() -> None:
         with contextlib.suppress(OSError):
             flush()
 
-    util._flush_std_streams = try_to_flush  # type: ignore[attr-defined]
-    try:
+    with undone(lambda: setattr(util, "_flush_std_streams", flush)):
+        util._flush_std_streams = try_to_flush  # type: ignore[attr-defined]
         yield
-    finally:
-        util._flush_std_streams = flush  # type: ignore[attr-defined]
 
 
 def _replace(descriptor: int, patience_s: float | None, closed: set[int]) -> Unfailing | None:

@@ -245,7 +245,7 @@ class Supervisor:
         rows = len(self._job.placements) + 1  # the last: the collector
         kind = self._job.config.workers.kind
         self._ring, self._beats, self._broadcast = run_memory.create(self._prefix, rows, local=kind != "process")
-        self._began_s = self._last_turn_s = self._checked_s = self._shown_s = time.monotonic()
+        self._began_s = self._checked_s = self._shown_s = time.monotonic()
         self._awake = AwakeClock(self._began_s)
         self._collector_stillness = Stillness()
         self._parts = {part.name for part in self._store.parts()}

@@ -41,12 +41,16 @@ def somewhere() -> Iterator[None]:
     try:
         os.getcwd()
     except FileNotFoundError:
+        from farm.forks import undone  # not for `farm --help`
+
         gone = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.chdir(os.sep)
-        try:
-            yield
-        finally:
+
+        def back() -> None:
             os.fchdir(gone)
             os.close(gone)
+
+        with undone(back):
+            os.chdir(os.sep)
+            yield
     else:
         yield

@@ -36,28 +36,28 @@ def execute(args: argparse.Namespace) -> int:
 
     exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, getattr(sys.stdin, "buffer", None))
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
-    console.print(resolved, markup=False, highlight=False)
+    console.print(resolved)
     titles = ("worker", "pin", "device", "threads", "batch", "decoders")
     rows = [[str(getattr(place, title)) for title in titles] for place in prepared.placements]
     numbers = ("worker", "threads", "batch", "decoders")
     print(*table_lines(titles, rows, console.width, numbers, gives_way=["pin"]), "", sep="\n")
-    console.print(f"backend          {settling.in_words(prepared, _begun_with(config))}", markup=False, highlight=False)
+    console.print(f"backend          {settling.in_words(prepared, _begun_with(config))}")
     for name, origin in prepared.origins.items():
         value = getattr(prepared.config.model, name)
-        console.print(f"{name:17}{json.dumps(value)}, {origin}", markup=False, highlight=False)
-    console.print(f"source root      {prepared.source.root}", markup=False, highlight=False)
+        console.print(f"{name:17}{json.dumps(value)}, {origin}")
+    console.print(f"source root      {prepared.source.root}")
     if config.source.path != STDIN:
-        console.print(f"images           {in_sight(prepared.source)}", markup=False, highlight=False)
-    console.print(f"weights digest   {prepared.digest}", markup=False, highlight=False)
+        console.print(f"images           {in_sight(prepared.source)}")
+    console.print(f"weights digest   {prepared.digest}")
     for text in settling.notes(prepared):
-        console.print(f"note             {text}", markup=False, highlight=False)
+        console.print(f"note             {text}")
     refusals, shortage = _refusals(prepared), _shortage(prepared)
     for refusal in refusals:
-        console.print(f"a run refuses    {refusal}", markup=False, highlight=False)
+        console.print(f"a run refuses    {refusal}")
     if shortage:
-        console.print(f"not started      {shortage}", markup=False, highlight=False)
+        console.print(f"not started      {shortage}")
     return EXIT_USAGE if refusals or shortage else EXIT_DONE
 
 
