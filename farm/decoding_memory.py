@@ -16,9 +16,9 @@ COPIES = 2  # of each TIFF page: OpenCV's and ours
 
 def decoding_bytes(data: bytes, name: str, channels: int) -> int:
     """Bytes for the image `data`, in a file called `name`, decoded to `channels`; 0 where the header shows no image."""
-    pixels = header_pixels(data) or 0
     if is_tiff(data):
         return _tiff_bytes(data, name, channels)
+    pixels = header_pixels(data) or 0
     if data[4:8] == b"ftyp":
         return pixels * PILLOW_BYTES
     if data[:4] == b"GIF8":
@@ -31,7 +31,8 @@ def decoding_bytes(data: bytes, name: str, channels: int) -> int:
 
 
 def _tiff_bytes(data: bytes, name: str, channels: int) -> int:
-    """Of a grey model, and under another name, only the first page is decoded; all together where they are stacked."""
+    """One channel, or another name than .tif: the first page is decoded. Three: some pages at a time (tiff.py). Any
+    other number: all pages at once, stacked."""
     sizes = list(pages(data))
     if not sizes:
         return 0

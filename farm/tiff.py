@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-WINDOW_PIXELS = 8 << 20  # decoded together: a page is passed over anew for each window that it comes before
+WINDOW_PIXELS = 8 << 20  # decoded together; fewer take less memory, but OpenCV passes over earlier pages in each window
 ALL_PAGES = 2**31 - 1
 _WIDTH, _HEIGHT, _BITS, _SAMPLES = 256, 257, 258, 277  # tags
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -88,12 +88,12 @@ def first_page(data: bytes, sizes: Sequence[Page]) -> npt.NDArray[Any] | None:
         del found  # before the next window takes memory
         if count < stop - start:
             return first
-        start = stop - 1  # again a page that can be read: at the end of the file there is no other sign of that
+        start = stop - 1  # OpenCV does not tell the end from damage: a window begins with a page that was read
 
 
 def _end_of_window(start: int, sizes: Sequence[Page]) -> int:
     """Behind the last page that is decoded together with page `start`: at least one more than that."""
-    if sum(page.pixels for page in sizes[start:]) <= WINDOW_PIXELS and start == 0:
+    if start == 0 and sum(page.pixels for page in sizes) <= WINDOW_PIXELS:
         return ALL_PAGES
     stop, pixels = start + 2, sum(page.pixels for page in sizes[start : start + 2])
     while stop < len(sizes) and pixels + sizes[stop].pixels <= WINDOW_PIXELS:

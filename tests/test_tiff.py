@@ -118,6 +118,23 @@ def test_the_memory_that_is_asked_for_is_enough(tmp_path: Path, suffix):
     assert asked < 16 * 3 * SIDE * SIDE, "and not much more than that"
 
 
+class Counted(list):
+    """Of which is counted how much of it is looked at."""
+
+    seen = 0
+
+    def __getitem__(self, at):
+        found = super().__getitem__(at)
+        self.seen += len(found) if isinstance(at, slice) else 1
+        return found
+
+
+def test_each_page_is_looked_at_a_few_times_however_many_there_are():
+    sizes = Counted([tiff.Page(5 << 20, 3)] * 1000)
+    assert tiff.window_bytes(sizes) == 30 << 20
+    assert sizes.seen < 10 * len(sizes)
+
+
 def test_what_is_no_image_asks_for_nothing():
     assert (
         decoding_bytes(b"", "x.tif", 3)
