@@ -1,7 +1,7 @@
 """The config: one frozen pydantic tree, loaded from YAML and `section.key=value` overrides, validated once.
 
-Read in the supervisor's process only; the sections that a child needs are passed to it. Environment and argv are
-never read here: the command line hands over what it was given.
+Read in the supervisor's process only; the sections that a child needs are passed to it. argv is never
+read here; of the surroundings only the home folder (`~`) and the working directory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from farm.surroundings import in_working_directory
 
 
 def expanded(value: Any) -> Any:
-    """A path that begins with ~ or ~user as the system has it. Wherever a config gets a path from, this is asked."""
+    """A path that begins with ~ or ~user as the system has it. Every path in a config goes through this."""
     return os.path.expanduser(os.fspath(value)) if isinstance(value, (str, os.PathLike)) else value
 
 
@@ -269,7 +269,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
         data = _resolve_paths(data, Path(path).resolve().parent)
     places = _override(data, overrides, cwd, places)
     folders = [Path(path).resolve().parent, cwd] if path is not None else [cwd]
-    overridden = places.get(FACTORY_KEY, "").startswith("override")
+    overridden = any(text.partition("=")[0] == ".".join(FACTORY_KEY) for text in overrides)
     _say_where_the_factory_is(data, reversed(folders) if overridden else folders)
     return validate(data, str(path) if path is not None else None, places)
 

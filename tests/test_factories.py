@@ -54,6 +54,13 @@ def test_beside_the_file_then_where_one_is(tmp_path):
     assert load(config_in(beside), ["model.factory_dir=bare"], tmp_path).model.factory_dir == str(bare)
 
 
+def test_a_file_may_be_called_override(tmp_path, monkeypatch):
+    here, beside = folder_of(tmp_path), folder_of(tmp_path / "override")
+    config_in(beside)
+    monkeypatch.chdir(here)
+    assert load("override/config.yaml").model.factory_dir == str(beside)
+
+
 def test_a_packages_module_and_what_is_none(tmp_path):
     (tmp_path / "package").mkdir()
     assert factories.folder_with("package:make", [tmp_path]) is None, "a folder of pictures, say"
