@@ -231,6 +231,18 @@ def test_check_says_what_a_run_would_refuse(tmp_path, versions, capsys):
     assert "a run refuses" not in capsys.readouterr().out
 
 
+def test_check_shows_names_as_they_are(tmp_path, capsys):
+    from farm.cli import main
+
+    source = pictures(tmp_path / ":smile: [red]", 1)
+    values = config(source, tmp_path / ":x: run")
+    (tmp_path / "config.yaml").write_text(json.dumps(values))
+    assert main(["check", str(tmp_path / "config.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert f"source root      {source}\n" in said
+    assert f"dir: '{tmp_path}/:x: run'" in said
+
+
 def test_check_says_that_nothing_can_be_written_or_started(tmp_path, capsys, monkeypatch):
     from farm.cli import main
 

@@ -36,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
 
     exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, getattr(sys.stdin, "buffer", None))
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
     resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
     console.print(resolved)
     titles = ("worker", "pin", "device", "threads", "batch", "decoders")

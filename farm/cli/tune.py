@@ -37,7 +37,8 @@ def execute(args: argparse.Namespace) -> int:
     from farm.tune import tune
 
     _check_writable(args.write)
-    console, progress = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
+    progress = Console(stderr=True, soft_wrap=True, emoji=False)
     said: set[str] = set()
 
     def note(text: str) -> None:
