@@ -220,3 +220,34 @@ if __name__ == "__main__":
 """
     out, err = own_farm(tmp_path, text)
     assert out.splitlines() == ["ok True", "0 ok"], err
+
+
+def test_what_a_start_changes_for_a_moment_is_changed_back_in_a_fork_of_another_thread(tmp_path):
+    """The program's chmod, the flush of its streams, and where it stands."""
+    (tmp_path / "gone").mkdir()
+    text = f"""
+import multiprocessing.util as util
+from farm.scratch import own_sockets
+from farm.standard_streams import forgiven
+from farm.surroundings import somewhere
+chmod, flush = os.chmod, util._flush_std_streams
+os.chdir({str(tmp_path / "gone")!r})
+os.rmdir(os.getcwd())
+def child():
+    number = os.fork()
+    if not number:
+        try:
+            where = os.getcwd()
+        except FileNotFoundError:
+            where = "gone"
+        print(os.chmod is chmod, util._flush_std_streams is flush, where, flush=True)
+        os._exit(0)
+    os.waitpid(number, 0)
+with own_sockets(), forgiven(), somewhere():
+    thread = threading.Thread(target=child)
+    thread.start()
+    thread.join()
+print(os.chmod is chmod, util._flush_std_streams is flush)
+"""
+    out, err = own_farm(tmp_path, text)
+    assert out.splitlines() == ["True True gone", "True True"], err
