@@ -2,7 +2,7 @@
 
     owns      the lister, the folder of blocks, a thread that runs the pipeline (an engine's)
     receives  chunks of items    from the lister thread
-              Receipt            from the pipeline, one a block
+              Receipt            from the pipeline: one for each block that is done, and one each time one is refused
     sends     blocks             to the pipeline, as files in the run directory
 
 Which actor labels which block, and what becomes of one that dies, is the pipeline's business. The driver puts so many
@@ -186,6 +186,7 @@ class Driver:
         try:
             self._due_s = time.monotonic() + self._policy.died("cluster's pipeline", cause)
         except FarmError as error:
+            # where blocks were left out because actors refused them, the actors' error says why
             self._fail(error if news.error else self._lost.first_error or error)
 
     def _fail(self, error: FarmError) -> None:
@@ -194,7 +195,7 @@ class Driver:
         self._stop()
 
     def _take(self, receipt: Receipt) -> None:
-        """Count a block that is on disk; settle how large the next ones are."""
+        """Count a block that is on disk, and settle how large the next ones are; or note that an actor refused it."""
         if receipt.error is not None:
             self._refused.add(receipt.number)
             self._lose(receipt.worker, receipt.host, receipt.error)

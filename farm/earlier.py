@@ -53,8 +53,10 @@ class Earlier:
         self._remember({**self._at_begin, **self._before})
 
     def have_rows(self, paths: list[str]) -> list[bool]:
-        """Which of these paths, whose files are not there, an earlier run has committed. Read when it is first asked
-        for others than those that were gone before."""
+        """Which of these paths, whose files are not there, an earlier run has committed.
+
+        The paths in the parts are read only once a path is asked for that is not already known to be gone.
+        """
         known = self._store.gone.contains([item_key(path, *ABSENT) for path in paths])
         if self._paths is None and not all(known):
             self._paths = self._store.path_keys()

@@ -4,7 +4,7 @@ Used in the program's process. Python runs handlers in the main thread, between 
 where the program has no handler of Python's, these blocks change nothing. They nest.
 
     held          for moments: what is made, or put away, is so wholly; a Ctrl-C that comes meanwhile counts afterwards
-    raised_once   for a whole call: KeyboardInterrupt comes once, and ends the call; no second one ends its end
+    raised_once   for a whole call: KeyboardInterrupt comes once, ends the call, and no other cuts its clean-up short
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-ENDING_S = 30.0  # longer takes no end; then Ctrl-C may end that, too
+ENDING_S = 30.0  # a clean-up takes less; after that Ctrl-C is raised again
 
 
 @contextlib.contextmanager

@@ -32,7 +32,8 @@ from farm.summary import WorkerStart
 from farm.suspects import Hand
 from farm.tally import any_ok
 
-HOLD_S, HOLD_LIMIT_S = 1.0, 300.0  # before a block is refused, doubled with each: few are, and they are tried again
+# A refused block is kept this long, twice as long each time, so that actors that work get most blocks
+HOLD_S, HOLD_LIMIT_S = 1.0, 300.0
 HOLD_AT_END_S = 5.0  # where nothing else is left to do
 POLL_S = 0.1
 COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads

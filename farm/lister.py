@@ -1,4 +1,4 @@
-"""The lister: a thread of the supervisor's process that lists the source and says what is still to be labelled.
+"""The lister: a thread of the supervisor or driver that lists the source and says what is still to be labelled.
 
 A thread, because a source may be a network mount or a pipe that keeps one waiting, and the supervisor must not wait.
 It runs a bounded number of chunks ahead, so that ten million paths never sit in memory.
@@ -30,7 +30,7 @@ VANISHED = {"stage": STAGE_LIST, "type": "FileNotFoundError", "message": "delete
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Items to label out of `listed` entries; the others were committed before, or were listed twice.
+    """Items to label. `repeated`: entries that were listed before.
 
     `vanished`: items of an earlier run whose files are gone, and which get rows that say so (VANISHED). They come last.
     """

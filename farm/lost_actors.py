@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from farm.errors import FarmError
 
-PATIENCE_S = 300.0  # with the rest of the actors, where none has labelled anything and some have given up
+PATIENCE_S = 300.0  # with the rest of the actors, where some have given up and the others say nothing
 
 
 class LostActors:
@@ -57,4 +57,6 @@ class LostActors:
         every = len(self._lost) >= self._count
         if not self._lost:
             return False
+        # An actor that Ray started again has a new number: as many may have given up as there are places, while one
+        # works. Only silence tells then.
         return every and quiet if self._at_work else every or quiet

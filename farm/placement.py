@@ -114,7 +114,7 @@ def apply(placement: Placement) -> None:
 
 
 def usable_cores(machine: Machine) -> int:
-    """Physical cores this process may keep busy: its affinity mask, cut by the cgroup's CPU quota."""
+    """Physical cores this process may keep busy: its affinity mask, cut by the CPU quota of cgroups or a job system."""
     return allotment.whole_cpus(len(machine.cores), machine.cpu_quota)
 
 

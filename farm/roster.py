@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+# those that nothing uses: a fork of this program must find none of them half imported
 from multiprocessing import forkserver, popen_forkserver, popen_spawn_posix, queues, spawn, synchronize  # noqa: F401
 from multiprocessing import process as processes
 from multiprocessing.connection import Connection, wait
@@ -46,8 +48,8 @@ PRELOAD = [
     "farm.collector",
     "numpy",
     "pyarrow.parquet",
-    "pandas",
-]  # pyarrow imports it, if it is there
+    "pandas",  # pyarrow imports it, if it is there
+]
 PRELOAD_MODEL = ["cv2", "farm.models.yolo", "farm.models.preload"]
 JOIN_S = 5.0
 POLL_S = 0.1
@@ -69,7 +71,7 @@ class ChildProcess:
         self._process: BaseProcess | None = process
         self._kills = kills
         self._server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # None where none is used
-        # a fork that ends would end it, and wait for it in vain: it is no child of that
+        # at its exit a fork of this process would kill the child and wait for it, though it is not its parent
         keep_from_forks(process, processes._children.discard)  # type: ignore[attr-defined]
         self._exitcode: int | None = None
         self._asking = threading.Lock()
@@ -158,7 +160,10 @@ class WorkerProcess:
         kill(self.process)
 
     def reap(self, patience_s: float = JOIN_S) -> None:
-        """Close what led to a process that is gone, or will be when whatever holds it lets go of it. Twice is once."""
+        """Close what led to a process that is gone, or will be when whatever holds it lets go of it.
+
+        May be called twice.
+        """
         self.process.join(0.0 if self.undying else patience_s)
         self.process.close()
         if self.leases is not None:
@@ -254,7 +259,7 @@ class CollectorProcess:
 class Roster:
     """Starts children with one start method: `forkserver`, with torch imported but not used yet, or `spawn`.
 
-    For the kinds `thread` and `locked` all of them are threads of this process, and no process is started.
+    For the kinds `thread` and `locked` all of them are threads of this process, and no process is started for them.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """The memory that the processes, or threads, of a run share: ring, heartbeats, broadcast. Made by the supervisor.
 
-Processes share it by names in /dev/shm. Threads need no names, so that a run whose workers are threads takes no room
-there and starts nothing: only the broadcast, for programs that follow, has a name, and is left out where it cannot.
+Processes share it by names in /dev/shm. Threads need no names, so a run whose workers are threads needs no room there.
+Only the broadcast, for programs that follow, has a name: for it multiprocessing's resource tracker is started. It is
+left out where it cannot be made.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def keep_sockets() -> None:
 
 @contextlib.contextmanager
 def own_sockets() -> Iterator[None]:
-    """A fork server that is started meanwhile does without rights of its socket, on a file system that has none.
+    """A fork server sets the mode of its socket, which some file systems refuse. Meanwhile that is no error.
 
     The folder around it is this user's alone. Who starts one holds the lock for that (`roster`).
     """

@@ -27,9 +27,10 @@ FEWEST_PROCESSES = 6  # for any command: the view, the lister, the threads of py
 COUNTED_BELOW = 1 << 13  # a limit on a user's processes that is higher is not reached by farm, and counting takes time
 CAPABLE = 1 << 24 | 1 << 21  # CAP_SYS_RESOURCE and CAP_SYS_ADMIN: RLIMIT_NPROC does not hold for them
 DESCRIPTORS_OF_WORKER = 6  # in the supervisor: a queue, two channels, a sentinel
-DESCRIPTORS_BEFORE = (8, 12)  # of a run whose workers are threads, and processes: lock, wake-up, shared memory, lister
+DESCRIPTORS_BEFORE = 12  # of a run, before its workers: lock, wake-up, shared memory, the lister's
+DESCRIPTORS_BEFORE_THREADS = 8
 DESCRIPTORS_ASIDE = 16  # the collector, the source, a part that is read
-DESCRIPTORS_MORE = 1024  # when a limit is raised it is not raised to the last one
+DESCRIPTORS_MORE = 1024  # headroom where a limit is raised: the program opens files of its own
 PROCESSES = (errno.EAGAIN,)
 DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 NO_THREAD = "can't start new thread"
@@ -52,7 +53,8 @@ def check_workers(workers: int, decoders: int, kind: str, begun: bool = True, ro
     `begun`: this process is that supervisor, and has opened and started what it has before its workers.
     """
     check_processes(workers, decoders, kind, root, 0 if begun else OF_LISTER)
-    ensure_descriptors(workers, 0 if begun else DESCRIPTORS_BEFORE[kind == "process"])
+    before = DESCRIPTORS_BEFORE if kind == "process" else DESCRIPTORS_BEFORE_THREADS
+    ensure_descriptors(workers, 0 if begun else before)
 
 
 def check_processes(workers: int, decoders: int, kind: str, root: Path = ROOT, first: int = 0) -> None:

@@ -1,6 +1,7 @@
 """What a run says of itself: `Snapshot` while it goes on, `Summary` at its end. Plain data, no I/O.
 
-The supervisor makes both; the live view, `summary.json` and callers of `farm.run` read them.
+The supervisor, or the driver, makes snapshots, and `farm.api` the summary; the live view, `summary.json` and callers of
+`farm.run` read them.
 """
 
 from __future__ import annotations

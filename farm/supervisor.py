@@ -236,7 +236,7 @@ class Supervisor:
             self._turn()
         if self._fatal:
             raise self._fatal
-        interrupted = self._signals[0] if self._signals else None  # who is told that all is done can interrupt nothing
+        interrupted = self._signals[0] if self._signals else None  # one that comes during the last snapshot is too late
         self._show(time.monotonic())
         return self._outcome(interrupted)
 

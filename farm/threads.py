@@ -1,9 +1,9 @@
 """Workers and the collector as threads of the supervisor's process: the kinds `thread` and `locked`.
 
 `ThreadWorker` and `ThreadCollector` stand where a process stands for the kind `process`; the code of the roles is the
-same, and no process is started. A thread cannot be killed: one that is given up is cut off from the farm, so that
-nothing it does later counts, and ends when it notices. What ends a process here ends the farm; for crashes and memory
-limits there are processes.
+same, and no process is started for them. A thread cannot be killed: one that is given up is cut off from the farm, so
+that nothing it does later counts, and ends when it notices. What ends a process here ends the farm; for crashes and
+memory limits there are processes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ class ModelLoader:
 
 
 class RoleThread:
-    """A role in a thread, with a process's `sentinel`, `exitcode` and `join`. A role says what it does, and its end."""
+    """A role in a thread, with a process's `sentinel`, `exitcode` and `join`.
+
+    Subclasses define `_serve`, `give_up` and `_let_go`.
+    """
 
     def __init__(self, name: str) -> None:
         self.sentinel, self._ended = os.pipe()

@@ -23,6 +23,10 @@ weights.py      the supervisor's side: where weights are, their digest, the envi
 arguments.py    the supervisor's side: what predict would take where the config says nothing
 checkpoint.py   what a .pt says of itself, without torch
 exported.py     what an export says of its size, without a runtime
+classes.py      the supervisor's side: classes by name, as the numbers that weights have for them
+agreement.py    how far two models agree on the same images
+sampled.py      the images on which they are compared
+preload.py      what the fork server imports, once for all workers
 packages.py     what is installed, by the name it is imported by
 foreign.py      checkpoints that hold no model of Ultralytics'
 """

@@ -142,7 +142,7 @@ def _filled(model: ModelConfig, size: Any, origin: str, agnostic: bool | None) -
 
 
 def _with_classes(resolved: Resolved, kept: Any) -> Resolved:
-    """Classes by their numbers. `kept`: names, as the weights keep them; words that the model is given come before."""
+    """Classes by their numbers. `kept`: the names in the weights; `model.prompts`, if given, stand for them."""
     model = resolved.model
     if model.classes is None:
         return resolved

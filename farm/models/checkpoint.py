@@ -30,7 +30,7 @@ MAGIC_WITHIN = 32  # bytes of the file
 PICKLES_BEFORE = 3  # the object: that number, the version of the format, the sizes of the machine's types
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's entry: signature, lengths of name and of extra field
 DESCRIPTION, CONSTANTS = "data.pkl", "constants.pkl"  # in the archive; the second in TorchScript's alone
-MOST_CLASSES = 1 << 20
+MOST_CLASSES = 1 << 20  # a larger number as a key is no class
 ORDERED = "collections.OrderedDict"
 BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, struct.error,
           zlib.error)  # fmt: skip

@@ -20,7 +20,7 @@ import yaml
 
 MOST_BYTES = 16 << 20  # of metadata; the names of 20,000 classes take 1 MiB
 MOST_FIELDS = 1_000_000  # of an ONNX file, in which every operation and every weight is one
-NAMES_CHARS = 1 << 20
+NAMES_CHARS = 1 << 20  # of the names of classes: some twenty thousand of them
 LITERAL_CHARS = 4096  # of an entry that is written as Python has it
 LENGTH_BYTES = 4  # before a TensorRT engine: how long the metadata is
 SCRIPT_ENTRY = "extra/config.txt"

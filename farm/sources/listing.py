@@ -2,10 +2,10 @@
 
 One path per line (`\\n` or `\\r\\n`); what a line stands for is said in lines.py. In a `.csv` each cell is one, without
 a first row that says `source`, as Ultralytics reads it. Or paths are separated by NUL, as `find -print0` writes them,
-and names may hold line breaks. The first read that holds a separator of either kind settles which: if a NUL has come by
-its end, it is NUL. So a path may arrive in as many pieces as it likes. Only where a list arrives in pieces may its
-first name have no line break, since what one ends is handed on at once. Of a file the first 64 KiB at least are looked
-at.
+and names may hold line breaks. The first read that brings a line break or a NUL settles the separator: NUL if one has
+come by its end, else the line break. A path may arrive in several pieces. One limit: if a NUL-separated list arrives in
+pieces, its first name must not hold a line break, since it would be cut there before the first NUL has come. Of a file
+the first 64 KiB at least are looked at.
 
 Blank lines are skipped and a UTF-8 byte-order mark is dropped. Bytes that are not UTF-8 stay as they are.
 

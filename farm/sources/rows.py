@@ -1,4 +1,7 @@
-"""Images that a run could not label, listed again from its own parts: what `farm retry` runs on."""
+"""Images that a run could not label, listed again from its own parts: what `farm retry` runs on.
+
+Runs in the supervisor's process.
+"""
 
 from __future__ import annotations
 
