@@ -158,12 +158,12 @@ def export(
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
     described = store.describe()
-    output = output_of(described)
+    output, schema = output_of(described), store.schema()
     request = ExportRequest(
         folder=folder,
         source_root=here(described.get("source_root") or "/"),
-        task=described.get("task") or task_of(store.schema()) or "detect",
-        names=names_of(store.schema()),
+        task=described.get("task") or task_of(schema) or "detect",
+        names=names_of(schema),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
         clip=bool(output.get("clip")),
         kpt_shape=_kpt_shape(described.get("kpt_shape")),
@@ -184,8 +184,8 @@ def summarise(
     store: RunStore, prepared: Prepared, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
 ) -> Summary:
     """Counts from the parts, which are the only truth; rates from this session."""
-    tally = Tally()
-    for batch in store.batches(counted_columns(store.schema())):
+    tally, schema = Tally(), store.schema()
+    for batch in store.batches(counted_columns(schema)):
         tally.add(batch)
     warnings = [*store.problems, *prepared.source.problems]
     if outcome.repeated:
@@ -209,7 +209,7 @@ def summarise(
         remaining=outcome.remaining,
         left=prepared.source.left,
         labelling_s=outcome.labelling_s,
-        task=task_of(store.schema()),
+        task=task_of(schema),
         classes=len(tally.classes),
         failures=tally.failures(),
         stage_s=outcome.stage_s,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ import pyarrow as pa
 
 from farm import errors, storage
 from farm.errors import FarmError
+from farm.filenames import from_bytes, to_bytes
 from farm.messages import Item
 from farm.schema import KEY_BYTES
 from farm.scratch import Scratch
@@ -152,7 +152,7 @@ def give_up(folder: Path, number: int, host: str, error: FarmError) -> Path:
 def pack(items: Sequence[Item]) -> bytes:
     """Keys and paths as an Arrow stream; paths in bytes, since not every name is UTF-8."""
     columns = [pa.array([item.key for item in items], SCHEMA.field("key").type)]
-    columns.append(pa.array([os.fsencode(item.path) for item in items], pa.binary()))
+    columns.append(pa.array([to_bytes(item.path) for item in items], pa.binary()))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SCHEMA) as writer:
         writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
@@ -163,7 +163,7 @@ def unpack(data: bytes) -> list[tuple[bytes, str]]:
     """(key, path) of `pack`."""
     with pa.ipc.open_stream(data) as reader:
         batch = reader.read_next_batch()
-    return list(zip(batch["key"].to_pylist(), map(os.fsdecode, batch["path"].to_pylist()), strict=True))
+    return list(zip(batch["key"].to_pylist(), map(from_bytes, batch["path"].to_pylist()), strict=True))
 
 
 def block_items(before: int, took_s: float, target_s: float, limit: int) -> int:

@@ -35,12 +35,20 @@ def digests(table: pa.Table) -> np.ndarray:
 
 def repeated(hashes: np.ndarray) -> np.ndarray:
     """bool, one a row: does another row have the same hash?"""
-    ordered = np.sort(hashes)
-    again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    if not len(again):
+    return among(hashes, occurring_again(np.sort(hashes)))
+
+
+def occurring_again(ordered: np.ndarray) -> np.ndarray:
+    """Of sorted hashes those that occur more than once, each once, sorted."""
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def among(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """bool, one a hash: is it one of those `known`, which are sorted?"""
+    if not len(known):
         return np.zeros(len(hashes), bool)
-    found = np.minimum(np.searchsorted(again, hashes), len(again) - 1)
-    return again[found] == hashes
+    found: np.ndarray = known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)] == hashes
+    return found
 
 
 def newest(parts: Sequence[Path], hashes: Sequence[np.ndarray]) -> np.ndarray:
@@ -65,6 +73,11 @@ def newest(parts: Sequence[Path], hashes: Sequence[np.ndarray]) -> np.ndarray:
     last = np.append(paths[order][1:] != paths[order][:-1], True)
     keep[doubtful[order[last]]] = True
     return keep
+
+
+def hashes_of(part: Path) -> np.ndarray:
+    """`quick_hashes` of a part."""
+    return quick_hashes(read_part(part, PATHS))
 
 
 def _names(table: pa.Table) -> list[str | bytes]:

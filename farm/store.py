@@ -34,7 +34,7 @@ from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchErro
 from farm.filesystem import fsync, in_words
 from farm.keys import KeySet
 from farm.marks import RUN_FILE as RUN_FILE
-from farm.newest import PATHS, digests, newest, quick_hashes
+from farm.newest import PATHS, digests, hashes_of, newest
 from farm.parts import open_part, part_batches, read_part
 from farm.resume import Resumed, done_keys, failed_count, has_status, resumed_from, unheard_of
 from farm.schema import STATUS_FAILED, STATUS_GONE, STATUS_OK, path_of
@@ -161,15 +161,16 @@ class RunStore:
         See farm.continuation for what is compared, `implied`, `resolved` and `accepted`. `moved`: what was found where
         the source is now, in words.
         """
-        before = self.fingerprint()
-        if not before:
-            if self.parts():
-                raise RunMismatchError(
-                    f"{self.path} has parts but no run.json that says what they were made with; give another output.dir"
-                )
+        if not self.parts():
             return
+        described = self.describe()
+        before = described.get("fingerprint")
+        if not before:
+            raise RunMismatchError(
+                f"{self.path} has parts but no run.json that says what they were made with; give another output.dir"
+            )
         changed = continuation.differences(before, fingerprint, implied, resolved)
-        wrong = continuation.refused(changed, accepted, self.describe().get(continuation.HISTORY, ()))
+        wrong = continuation.refused(changed, accepted, described.get(continuation.HISTORY, ()))
         if wrong:
             said = continuation.in_words(wrong, moved)
             raise RunMismatchError(f"{self.path} holds work done with other settings: {said}")
@@ -333,7 +334,7 @@ class RunStore:
         counted = self._counted
         if counted[0] != names:
             if hashes is None:
-                hashes = [found for _, found in storage.read_ahead(parts, _hashes_of)]
+                hashes = [found for _, found in storage.read_ahead(parts, hashes_of)]
             counted = self._counted = names, newest(parts, hashes)
         return counted[1]
 
@@ -358,12 +359,12 @@ class RunStore:
 
     def _claim_session(self) -> None:
         """A number that nobody else ever has: two that believe themselves alone never write parts of one name."""
-        claimed = False
-        while not claimed:
-            with contextlib.suppress(FileExistsError):
+        while True:
+            try:
                 storage.create(self.path / f"{CLAIM_PREFIX}{self.session:04d}")
-                claimed = True
-            self.session += not claimed
+                break
+            except FileExistsError:
+                self.session += 1
         for name in storage.names_in(self.path):
             number = name.removeprefix(CLAIM_PREFIX)
             if number != name and number.isdigit() and int(number) < self.session:
@@ -528,10 +529,6 @@ def _backwards(parts: Sequence[Path]) -> Iterator[Path]:
         step *= 1 if len(parts) - place < ONE_BY_ONE else 2
         place -= step
     yield from parts[:1]
-
-
-def _hashes_of(part: Path) -> np.ndarray:
-    return quick_hashes(read_part(part, PATHS))
 
 
 def _sessions(names: Sequence[str]) -> int:

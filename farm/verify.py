@@ -25,12 +25,12 @@ from farm.exports.base import Warnings
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
-from farm.exports.shared_labels import Losers, among, labelled_paths, name_hashes
+from farm.exports.shared_labels import Losers, labelled_paths, name_hashes
 from farm.filenames import here
 from farm.filesystem import folds_case
-from farm.newest import DIGEST, PATHS, digests, quick_hashes, repeated
+from farm.newest import DIGEST, PATHS, among, digests, hashes_of, repeated
 from farm.run_file import output_of
-from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of
+from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of, task_of
 from farm.store import (
     PART_NAME,
     SUMMARY_FILE,
@@ -150,7 +150,7 @@ def _check_rows(store: RunStore) -> Iterator[str]:
     row of a worker, and is no image labelled twice.
     """
     parts = store.parts()
-    hashes = [found for _, found in storage.read_ahead(parts, _hashes_of)]
+    hashes = [found for _, found in storage.read_ahead(parts, hashes_of)]
     again = repeated(np.concatenate([np.empty(0, np.int64), *hashes]))
     if not again.any():
         return
@@ -179,10 +179,6 @@ def _sightings(part: Path, table: pa.Table, chosen: np.ndarray) -> np.ndarray:
     found["failed"] = table["error"].is_valid().to_numpy()
     found["vanished"] = pc.equal(pc.struct_field(table["error"], "stage"), STAGE_LIST).fill_null(False).to_numpy()
     return found
-
-
-def _hashes_of(part: Path) -> np.ndarray:
-    return quick_hashes(read_part(part, PATHS))
 
 
 def _counts(store: RunStore) -> dict[str, int]:
@@ -242,7 +238,7 @@ def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str
     root = here(str(described.get("source_root") or "/"))
     output = output_of(described)
     schema = store.schema()
-    task, names = (schema.metadata or {}).get(b"farm.task", b"detect").decode(), names_of(schema)
+    task, names = task_of(schema) or "detect", names_of(schema)
     labels = store.path / "labels"
     fold = str.casefold if folds_case(labels) else str
     losers = Losers(store.batches, root, Warnings(), fold is str.casefold)

@@ -228,21 +228,23 @@ class Record:
 
     def __init__(self, store: RunStore, prepared: Prepared) -> None:
         self._store = store
+        work = _of_work(store)
         date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self._data: dict[str, Any] = {
             "created": date,
             "names": {},
             "task": None,
-            **_of_work(store),
+            **work,
             "farm": VERSION,
             "config": with_names(prepared.config.model_dump(mode="json", exclude={"accept"}), PATH_KEYS, kept),
             "fingerprint": prepared.fingerprint,
             "source_root": kept(prepared.source.root),
             "host": {"name": socket.gethostname(), "system": platform.platform(), "python": platform.python_version()},
         }
-        changed = continuation.differences(store.fingerprint(), prepared.fingerprint) if store.fingerprint() else []
+        before = work.get("fingerprint")
+        changed = continuation.differences(before, prepared.fingerprint) if before else []
         self._data["task"] = self._data["task"] or task_of(store.schema())  # rows of earlier sessions have one
-        history = self._data.get(HISTORY, [])
+        history = work.get(HISTORY, [])
         self._data[HISTORY] = continuation.history_with(history, changed, frozenset(prepared.config.accept), date)
 
     @property

@@ -7,7 +7,6 @@ are written before labels/ appears. The lock is the folder's own: `farm export` 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from farm import storage
 from farm.errors import OutputError, RunLockedError
+from farm.locks import lock_folder
 from farm.marks import EXPORT_HEAD as HEAD
 from farm.marks import EXPORT_MARK as MARK
 
@@ -28,13 +28,12 @@ def claimed(folder: Path) -> Iterator[None]:
     """Holds the lock. Raises OutputError where files are not farm's, RunLockedError where another export writes."""
     with ExitStack() as held:
         try:
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            held.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunLockedError(f"{folder} is being exported by another process; wait for it") from None
+            lock = lock_folder(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError:  # SMB cannot open a folder, NFS cannot lock one, and some file systems nothing at all
-            held.callback(storage.lock(folder / LOCK).release)
+            lock = storage.lock(folder / LOCK)
+        if lock is None:
+            raise RunLockedError(f"{folder} is being exported by another process; wait for it")
+        held.callback(lock.release)
         _refuse(folder, "move them away, then export again with `farm export`")
         yield
 

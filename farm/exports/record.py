@@ -78,27 +78,18 @@ class Record:
     refused_first: list[str] | None
     unnamed: int
 
-    def vouches_for(self, folder: Path, options: Mapping[str, Any]) -> bool:
-        """Was everything written with these options, and is it all still there as it was?"""
-        if self.options != options:
+    def vouches_for(self, folder: Path, labels: Contents | None, options: Mapping[str, Any]) -> bool:
+        """Was everything written with these options, and is it all still there as it was? `labels`: as they are now."""
+        if self.options != options or labels is None or labels.said() != self.labels:
             return False
         try:
-            labels = folder / LABELS
-            whole = stat.S_ISDIR(os.lstat(labels).st_mode) and contents_of(labels).said() == self.labels
-            return whole and (not self.around or around(folder) == self.around)
+            return not self.around or around(folder) == self.around
         except OSError:
             return False
 
-    def labels_were_edited(self, folder: Path) -> bool:
-        """Are there labels, and others than were written?"""
-        labels = folder / LABELS
-        try:
-            if not stat.S_ISDIR(os.lstat(labels).st_mode):
-                return True
-            found = contents_of(labels)
-        except OSError:
-            return False
-        return found.files > 0 and found.said() != self.labels
+    def were_edited(self, labels: Contents | None) -> bool:
+        """Are there labels, and others than were written? `labels`: as they are now."""
+        return labels is not None and labels.files > 0 and labels.said() != self.labels
 
     def newer(self, parts: Mapping[str, Stamp]) -> set[str] | None:
         """Parts that the export did not know; None where one that it knew is gone or another."""
@@ -137,6 +128,16 @@ def contents_of(folder: Path) -> Contents:
     return found
 
 
+def labels_now(folder: Path) -> Contents | None:
+    """Of labels/, which costs a listing; None where it is not there or cannot be listed. What is no folder counts as
+    one file that no export wrote."""
+    labels = folder / LABELS
+    try:
+        return contents_of(labels) if stat.S_ISDIR(os.lstat(labels).st_mode) else Contents(1)
+    except OSError:
+        return None
+
+
 def around(folder: Path) -> dict[str, Any]:
     """The rest of what an export writes: lists, data.yaml, links."""
     said: dict[str, Any] = {name: _stamp(folder / name) for name in FILES}
@@ -163,7 +164,7 @@ def write(folder: Path, record: Record) -> None:
 
 
 def vouch_for_nothing(folder: Path) -> None:
-    """Before the first label is changed where it lies."""
+    """Before the first label is changed."""
     write_whole(folder / MARK, b"")
 
 

@@ -19,6 +19,7 @@ from farm.exports.base import WARNINGS_SHOWN, Batches, Warnings
 from farm.exports.label_tree import label_path
 from farm.filenames import IS_UTF8, to_bytes
 from farm.keys import KeySet
+from farm.newest import among, occurring_again
 from farm.schema import KEY_BYTES, STATUS_OK, path_of
 
 PATHS = ["status", "path", "path_bytes"]
@@ -43,7 +44,7 @@ class Losers:
         """Which of these images lose."""
         if not len(self._digests):
             return [False] * len(paths)
-        return self._digests.contains([_digest(_bytes(path), KEY_BYTES) for path in paths])
+        return self._digests.contains([_digest(to_bytes(path), KEY_BYTES) for path in paths])
 
     def _judge(self, sharing: pa.Table, warnings: Warnings) -> None:
         """`sharing` is in order of label and path: in each label's group the first wins."""
@@ -71,30 +72,22 @@ def labelled_paths(batch: pa.RecordBatch) -> list[str]:
 
 def name_hashes(names: Sequence[str]) -> np.ndarray:
     """uint64, one a name, of a label or an image: eight bytes stand for it."""
-    return np.frombuffer(b"".join([_digest(_bytes(name), HASH_BYTES) for name in names]), np.uint64)
-
-
-def among(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """bool, one a hash: is it one of those `known`, which are sorted?"""
-    if not len(known):
-        return np.zeros(len(hashes), bool)
-    found: np.ndarray = known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)] == hashes
-    return found
+    return np.frombuffer(b"".join([_digest(to_bytes(name), HASH_BYTES) for name in names]), np.uint64)
 
 
 def _contested(labelled: Labelled) -> np.ndarray:
     """Hashes of labels that more than one image has, sorted."""
     hashes = np.concatenate([np.empty(0, np.uint64), *(name_hashes(labels) for _, labels in labelled())])
     hashes.sort()  # where they lie: np.unique would copy them several times
-    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    return occurring_again(hashes)
 
 
 def _sharing(labelled: Labelled, contested: np.ndarray) -> pa.Table:
     """Label and path of the images in question, in that order."""
     tables = []
     for paths, labels in labelled():
-        rows = np.flatnonzero(np.isin(name_hashes(labels), contested)).tolist()
-        columns = [pa.array([_bytes(names[row]) for row in rows], pa.large_binary()) for names in (labels, paths)]
+        rows = np.flatnonzero(among(name_hashes(labels), contested)).tolist()
+        columns = [pa.array([to_bytes(names[row]) for row in rows], pa.large_binary()) for names in (labels, paths)]
         tables.append(pa.table(columns, names=["label", "path"]))
     return pa.concat_tables(tables).sort_by([("label", "ascending"), ("path", "ascending")])
 
@@ -108,10 +101,6 @@ def _labelled(batches: Batches, root: str, fold: Callable[[str], str]) -> Iterat
 
 def _digest(name: bytes, size: int) -> bytes:
     return blake2b(name, digest_size=size).digest()
-
-
-def _bytes(name: str) -> bytes:
-    return to_bytes(name)
 
 
 def _shown(name: bytes) -> str:

@@ -52,14 +52,15 @@ def _export(request: ExportRequest, batches: Batches) -> ExportReport:
     earlier = record.read(request.folder)
     if earlier is None:
         return _write_all(Writing(request, batches, linked))
-    if not request.anew and earlier.vouches_for(request.folder, record.options_of(request, linked)):
+    labels = record.labels_now(request.folder)  # before anything is changed
+    if not request.anew and earlier.vouches_for(request.folder, labels, record.options_of(request, linked)):
         new = earlier.newer(request.parts)
         if new is not None and not new:
             return earlier.report(request.folder)
         if new and is_little(request, earlier, new):
             with contextlib.suppress(CannotUpdate):
                 return update(Writing(request, batches, linked), earlier, new)
-    return _write_all(Writing(request, batches, linked), earlier.labels_were_edited(request.folder))
+    return _write_all(Writing(request, batches, linked), earlier.were_edited(labels))
 
 
 def _of(
@@ -84,6 +85,8 @@ def _write_all(writing: Writing, were_edited: bool = False) -> ExportReport:
         else:
             write_data_yaml(folder, request.names, writing.kpt_shape, request.save_conf)
         aside = tree.set_aside() if were_edited else None
+        if request.parts is not None:
+            record.vouch_for_nothing(folder)
         tree.swap()
         writing.publish_list(listed)
     report = writing.report(tree.contents)

@@ -1,5 +1,6 @@
 """An export of a run that has been exported before: nothing, a little or everything, and always what all would be."""
 
+import errno
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from farm import exports, filesystem
 from farm.errors import OutputError
 from farm.exports import record, update
 from farm.exports.base import ExportRequest
+from farm.exports.writing import Writing
 from farm.schema import STATUS_FAILED, STATUS_OK, part_metadata, path_columns
 from farm.store import PartWriter, RunStore
 
@@ -187,6 +189,35 @@ def test_labels_that_somebody_has_corrected_are_kept_beside_the_new_ones(run):
         assert run.export() == first, "said once"
         run.labels()["a/x.txt"].write_text(mine)
     assert (run.folder / "labels.edited-1" / "README.md").read_text() == "corrected on Tuesday"
+
+
+def test_labels_that_an_update_began_to_change_were_edited_by_nobody(run):
+    """It finds that it cannot go on (a.txt is a folder) when it has written the label of the image before."""
+    for number in range(8):
+        run.commit(*(f"{number}/{image:02d}.jpg" for image in range(20)))
+    run.commit("a.txt/x.jpg")
+    run.export()
+    run.commit("0/new.jpg", "a.jpg")
+    report = run.export()
+    assert not any("edited" in words for words in report.warnings)
+    assert not (run.folder / "labels.edited-1").exists()
+    assert_as_all(run, report)
+
+
+def test_labels_of_an_export_that_failed_at_its_end_were_edited_by_nobody(run, monkeypatch):
+    run.commit("a.jpg", "b.jpg")
+    run.export()
+    run.commit("c.jpg", "d.jpg")
+
+    def full(writing, listed):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as no_room:
+        no_room.setattr(Writing, "publish_list", full)
+        with pytest.raises(OutputError, match="No space left"):
+            run.export()
+    assert_as_all(run, run.export())
+    assert not (run.folder / "labels.edited-1").exists()
 
 
 @pytest.mark.parametrize("options", [{"save_conf": True}, {"names": {0: "renamed", 1: "dog", 2: "two words"}}])
