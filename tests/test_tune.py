@@ -234,6 +234,9 @@ def test_a_winner_of_little_time_does_not_replace_another(tmp_path):
     assert load(path).workers.count == 1
     _write(path, tuned(tmp_path, untried=("workers.batch=4",), backend="torch"), 60)
     assert "workers.batch=4" in path.read_text(), "the other had too little time, too"
+    said = _write(path, tuned(tmp_path, untried=("model.backend=onnxruntime",)), 5)
+    assert "is kept as it was" in said[-1], "and this one even less"
+    assert "# 60 s were too short to try workers.batch=4" in path.read_text()
     path.write_text("# Tuned by farm, with all the time there was\n")
     said = _write(path, tuned(tmp_path, untried=("model.backend=onnxruntime",)), 5)
     assert "is kept as it was" in said[-1]

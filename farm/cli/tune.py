@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +76,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _write(path: Path, tuning: Tuning, seconds: float) -> list[str]:
-    """Write the winner; what to tell the user. It replaces none that had all the time it needed, if it had not."""
+    """Write the winner; what to tell the user. It replaces none that had more time, if its own was too short."""
     import yaml
 
     from farm.errors import OutputError
@@ -86,7 +88,7 @@ def _write(path: Path, tuning: Tuning, seconds: float) -> list[str]:
             f"{seconds:g} s {TOO_SHORT} {', '.join(tuning.untried)}; "
             f"give more, for example --seconds {MORE * seconds:g}"
         ]
-        if path.exists() and TOO_SHORT not in path.read_text(encoding="utf-8", errors="replace"):
+        if path.exists() and _seconds_of(path) > seconds:
             return [*said, f"{path} is kept as it was; give another --write FILE to have this winner"]
     config, output = _with_free_output(tuning.config, tuning.best)
     text = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
@@ -96,6 +98,13 @@ def _write(path: Path, tuning: Tuning, seconds: float) -> list[str]:
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another --write FILE") from None
     return [*said, *output, f"written to {path}; to label everything with it:", f"farm run {path}"]
+
+
+def _seconds_of(path: Path) -> float:
+    """The time that an earlier winner had; without end where it was enough."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = re.search(rf"^# (\d[\d.]*(?:e\+\d+)?) s {TOO_SHORT}", text, re.MULTILINE)
+    return float(found[1]) if found else math.inf
 
 
 def _with_free_output(config: FarmConfig, best: Trial) -> tuple[FarmConfig, list[str]]:
