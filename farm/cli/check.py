@@ -37,8 +37,8 @@ def execute(args: argparse.Namespace) -> int:
     exports.refuse_foreign(config.output.dir, config.output.exports)
     prepared = engines.load(config.engine).prepare(config, getattr(sys.stdin, "buffer", None))
     console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
-    resolved = yaml.safe_dump(prepared.config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
-    console.print(resolved)
+    resolved = prepared.config.model_dump(mode="json")
+    console.print(yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None, width=sys.maxsize))
     titles = ("worker", "pin", "device", "threads", "batch", "decoders")
     rows = [[str(getattr(place, title)) for title in titles] for place in prepared.placements]
     numbers = ("worker", "threads", "batch", "decoders")
