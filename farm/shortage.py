@@ -53,8 +53,7 @@ def check_workers(workers: int, decoders: int, kind: str, begun: bool = True, ro
     `begun`: this process is that supervisor, and has opened and started what it has before its workers.
     """
     check_processes(workers, decoders, kind, root, 0 if begun else OF_LISTER)
-    before = DESCRIPTORS_BEFORE if kind == "process" else DESCRIPTORS_BEFORE_THREADS
-    ensure_descriptors(workers, 0 if begun else before)
+    ensure_descriptors(workers, 0 if begun else _before(kind))
 
 
 def check_processes(workers: int, decoders: int, kind: str, root: Path = ROOT, first: int = 0) -> None:
@@ -106,19 +105,40 @@ def ensure_descriptors(workers: int, first: int = 0) -> None:
 
     Children inherit it. `first`: what will be opened before them.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = _open_descriptors() + first + DESCRIPTORS_ASIDE + workers * DESCRIPTORS_OF_WORKER
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        fitting = (hard - needed) // DESCRIPTORS_OF_WORKER + workers
+    left = _raise_descriptors(needed)
+    if left is not None:
+        fitting = (left - needed) // DESCRIPTORS_OF_WORKER + workers
         fewer = f", or set workers.count={fitting}" if fitting > 0 else ""
-        raise WorkerError(
-            f"{_workers_need(workers)} at least {needed} open files, and this process may have {hard}: "
-            f"raise the hard limit (ulimit -n){fewer}"
-        )
+        raise WorkerError(f"{_workers_need(workers)} {_too_many(needed, left)}{fewer}")
+
+
+def ensure_opening(kind: str) -> None:
+    """The same for what a run opens before its workers: where that fails half-way, what fails says something else."""
+    needed = _open_descriptors() + _before(kind)
+    left = _raise_descriptors(needed)
+    if left is not None:
+        raise WorkerError(f"a run needs {_too_many(needed, left)}")
+
+
+def _before(kind: str) -> int:
+    return DESCRIPTORS_BEFORE if kind == "process" else DESCRIPTORS_BEFORE_THREADS
+
+
+def _too_many(needed: int, left: int) -> str:
+    return f"at least {needed} open files, and this process may have {left}: raise the hard limit (ulimit -n)"
+
+
+def _raise_descriptors(needed: int) -> int | None:
+    """The soft limit becomes what is needed and more; the hard limit, where it allows less."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return None
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        return hard
     wanted = needed + DESCRIPTORS_MORE
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -244,6 +244,7 @@ class Supervisor:
         segments.sweep(self._prefix)
         rows = len(self._job.placements) + 1  # the last: the collector
         kind = self._job.config.workers.kind
+        shortage.ensure_opening(kind)
         self._ring, self._beats, self._broadcast = run_memory.create(self._prefix, rows, local=kind != "process")
         self._began_s = self._checked_s = self._shown_s = time.monotonic()
         self._awake = AwakeClock(self._began_s)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,20 @@ def test_too_few_file_descriptors_are_named(source, tmp_path):
     assert WorkerError.__name__ in done.stderr, done.stderr[-1500:]
     assert "ulimit -n" in done.stderr
     assert not segments(tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+@pytest.mark.parametrize("limit", [13, 15])
+def test_so_few_file_descriptors_that_nothing_begins_are_named_in_one_line(source, tmp_path, limit, kind):
+    """Not as a want of shared memory, nor by what multiprocessing's resource tracker makes of it."""
+    values = json.dumps(config(source, tmp_path / "run", workers={"kind": kind}))
+    (tmp_path / "config.yaml").write_text(values)
+    command = [f"--nofile={limit}:{limit}", sys.executable, "-m", "farm", "run", str(tmp_path / "config.yaml")]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["prlimit", *command], capture_output=True, text=True, env=environ, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(rf"farm: a run needs at least \d+ open files, .* may have {limit}: .*\(ulimit -n\)", line)
 
 
 def test_two_farms_in_one_directory(source, tmp_path):
