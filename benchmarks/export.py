@@ -100,6 +100,8 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=200_000)
     arguments.add_argument("--folder", help="where the run directory is made (default: a temporary folder)")
     args = arguments.parse_args()
+    if args.folder:
+        Path(args.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         rows = measure(Path(folder) / "run", args.images)
     place = f" --folder {args.folder}" if args.folder else ""

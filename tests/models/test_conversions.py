@@ -11,7 +11,7 @@ import pytest
 
 from farm.config import ModelConfig
 from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
-from farm.models import cache
+from farm.models import cache, convert
 from farm.models.cache import Entry
 from farm.models.conversions import Request, _depends_on, _label, _Work, prepare, sample_size
 from farm.models.upkeep import found, remove
@@ -114,6 +114,19 @@ def test_exact_and_reduced_decoding_of_one_conversion_are_told_apart(tmp_path, a
         config = model(backend="onnxruntime", decode=decode)
         prepare(Request(config, "digest", "onnxruntime", "cpu", ("a.jpg",)), print, tmp_path)
     assert [task["what"] for task in asked] == ["convert", "compare", "compare"]
+
+
+def test_the_process_that_compares_uses_the_processors_it_may(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def model(config, device, threads):
+        raise Asked(threads)
+
+    monkeypatch.setattr("farm.models.yolo.YoloModel", model)
+    monkeypatch.setattr("farm.allotment.usable_cpus", lambda: 3)
+    with pytest.raises(Asked, match="3"):
+        convert.prepared_images(ModelConfig(weights="a.pt"), [])
 
 
 def test_a_comparison_that_fails_ends_no_run(tmp_path, monkeypatch):
