@@ -134,6 +134,11 @@ class ModelConfig(Section):
             raise ValueError(f"`factory` is package.module:function, not {self.factory!r}")
         return self
 
+    @property
+    def is_convertible(self) -> bool:
+        """May farm choose what executes it? A .pt can be converted; anything else runs as what it is."""
+        return self.weights is not None and self.weights.endswith(".pt")
+
 
 class WorkersConfig(Section):
     """Who labels. `auto` values come from the machine; `farm check` prints what they resolve to."""

@@ -559,7 +559,7 @@ def _where_it_belongs(name: str, value: Any) -> str:
 
 
 def _check_precision(config: FarmConfig) -> None:
-    if config.model.precision == "int8" and str(config.model.weights).endswith(".pt"):
+    if config.model.precision == "int8" and config.model.is_convertible:
         raise ModelError(
             "model.precision int8 is calibrated with images of a source, which a Farm has not; quantise with farm.run, "
             "or give a model that is int8 already (an OpenVINO folder)"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psutil
 
 from farm.api import run
-from farm.config import FarmConfig, ModelConfig
+from farm.config import FarmConfig
 from farm.engines.local import Hooks, Running
 from farm.errors import OutOfTimeError
 from farm.models.conversions import Agreement
@@ -166,7 +166,7 @@ class Bench:
 
     def _run(self, config: FarmConfig, watcher: Watcher) -> Summary:
         model = config.model
-        if is_convertible(model) and model.backend == "auto" and model.precision == "fp32":
+        if model.is_convertible and model.backend == "auto" and model.precision == "fp32":
             model = model.model_copy(update={"backend": "torch"})
         hooks = Hooks(watcher.meet, watcher.look, on_note=self.note)
         left_s = max(0.0, self.over_s - time.monotonic())
@@ -177,8 +177,3 @@ class Bench:
                 return run(trial, hooks=hooks, source=self.sample, convert_timeout_s=left_s)
             except OutOfTimeError:
                 raise self.out_of_time(f"its conversion did not end in what was left of {self.budget_s:g} s") from None
-
-
-def is_convertible(model: ModelConfig) -> bool:
-    """May farm choose what executes it?"""
-    return model.weights is not None and model.weights.endswith(".pt")

@@ -26,7 +26,7 @@ from farm.models import backends
 from farm.placement import Machine, inspect_machine, plan, usable_cores
 from farm.sources.base import Entry, Source, examine, first_entry_or_raise
 from farm.store import RunStore
-from farm.trials import DISAGREES, Bench, Sample, Trial, is_convertible
+from farm.trials import DISAGREES, Bench, Sample, Trial
 
 BUDGET_S = 180.0  # of which an int8 network takes a third to make
 SAMPLE_IMAGES = 256
@@ -190,7 +190,7 @@ def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]
 def _backends(config: FarmConfig, cpu: bool) -> list[str]:
     """Other backends than torch that could run the model."""
     model = config.model
-    if model.backend != "auto" or not is_convertible(model):
+    if model.backend != "auto" or not model.is_convertible:
         return []
     names = ("openvino", "onnxruntime") if cpu else ("tensorrt",)
     return [name for name in names if backends.installed(name) and model.precision in backends.PRECISIONS[name]]
@@ -199,7 +199,7 @@ def _backends(config: FarmConfig, cpu: bool) -> list[str]:
 def lowered(machine: Machine, config: FarmConfig) -> list[dict[str, Any]]:
     """Lower precisions that could run the model here, as changes of the config; none where it names one itself."""
     model, cpu = config.model, plan(machine, config.workers)[0].device == "cpu"
-    if not is_convertible(model) or model.precision != "fp32":
+    if not model.is_convertible or model.precision != "fp32":
         return []
     ways = [("openvino", "bf16"), ("openvino", "int8")] if cpu else [("torch", "fp16"), ("tensorrt", "fp16")]
     return [
@@ -236,6 +236,6 @@ def _fixed(config: FarmConfig, best: Trial, open_backend: bool) -> FarmConfig:
     """The config with nothing left to `auto` that the trial has settled: not the backend, where one was not tried."""
     values = {"count": best.workers, "threads": best.threads, "batch": best.batch, "decoders": best.decoders}
     changes: dict[str, Any] = {f"workers.{name}": value for name, value in values.items()}
-    if is_convertible(config.model):
+    if config.model.is_convertible:
         changes["model.backend"] = "auto" if open_backend and best.backend == "torch" else best.backend
     return _changed(config, changes)

@@ -121,8 +121,7 @@ def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
     """
     chosen = model.backend == "auto" and prepared.device == "cpu"
     explicit = model.backend not in ("auto", "torch")
-    convertible = model.weights is not None and model.weights.endswith(".pt")
-    if model.weights is None or not (conversions.is_lowered(model) or (convertible and (chosen or explicit))):
+    if model.weights is None or not (conversions.is_lowered(model) or (model.is_convertible and (chosen or explicit))):
         return 0
     if prepared.config.source.path != STDIN:
         return backends.AUTO_IMAGES
@@ -197,7 +196,7 @@ def settle_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path |
     model = prepared.config.model
     for text in _without_cache(prepared):
         note(text)
-    if model.weights is None or not model.weights.endswith(".pt"):
+    if not model.is_convertible:
         return prepared
     backend = backend_of(model, prepared.device, many=False)
     executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note, spare=spare)

@@ -75,7 +75,7 @@ def faster(config: ModelConfig, backend: str, device: str) -> str:
 
     Pure, but for what the processor can do. Packages that are not installed are named too: a run says how to get them.
     """
-    if config.weights is None or not config.weights.endswith(".pt") or config.precision != "fp32":
+    if not config.is_convertible or config.precision != "fp32":
         return ""
     if device != "cpu":
         ways = [{"precision": "fp16"}, {"backend": "tensorrt"}]

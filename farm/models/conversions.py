@@ -80,7 +80,7 @@ class Request:
 
     @property
     def is_converted(self) -> bool:
-        return _is_pt(self.config) and self.backend != "torch"
+        return self.config.is_convertible and self.backend != "torch"
 
     @property
     def is_compared(self) -> bool:
@@ -91,7 +91,7 @@ class Request:
     def reference(self) -> str:
         """What it is compared with, in words. Of a model that was exported elsewhere there is no torch."""
         exported = "the same model" if self.config.precision == "fp32" else "the same model in fp32"
-        model = "torch fp32" if _is_pt(self.config) else exported
+        model = "torch fp32" if self.config.is_convertible else exported
         return f"{model} and exact decoding" if self.config.decode == "reduced" else model
 
 
@@ -370,10 +370,6 @@ class _Work:
             return f"{self._in_words()} could not be compared with {self.request.reference}: {why}"
         weights = self.request.config.weights
         return f"weights {weights} cannot be used with model.backend {self._in_words()}: {why}; set model.backend=torch"
-
-
-def _is_pt(config: ModelConfig) -> bool:
-    return str(config.weights).endswith(".pt")
 
 
 def _compared(config: ModelConfig) -> dict[str, Any]:

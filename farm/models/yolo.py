@@ -373,7 +373,7 @@ def configure_ultralytics(config: ModelConfig) -> None:
 
 def _set_up(config: ModelConfig, device: str, digest: str | None) -> Any:
     """The YOLO object with its predictor: on weights that all workers of the machine share, where they can be."""
-    if device == "cpu" and str(config.weights).endswith(".pt") and not config.prompts:
+    if device == "cpu" and config.is_convertible and not config.prompts:
         make = functools.partial(_make, config, device)
         return mapped.load_once(str(config.weights), config.safe_load, make, digest)
     return _make(config, device, str(config.weights))
@@ -480,9 +480,9 @@ def _why(config: ModelConfig, error: Exception) -> str:
     """One line: the weights, what is wrong, what to change."""
     text = " ".join(str(error).split())
     lowered = text.lower()
-    if str(config.weights).endswith(".pt") and (what := foreign.explain_bytes(Path(str(config.weights)))):
+    if config.is_convertible and (what := foreign.explain_bytes(Path(str(config.weights)))):
         return f"model.weights {config.weights} {what}"
-    found = checkpoint.read(str(config.weights)) if str(config.weights).endswith(".pt") else None
+    found = checkpoint.read(str(config.weights)) if config.is_convertible else None
     if found and (what := foreign.explain(found)):
         return f"model.weights {config.weights} {what}"
     if config.safe_load and is_refused(error):
