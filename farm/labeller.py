@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from farm import blocks, segments, storage
 from farm.errors import FarmError, ModelError, OutputError, SourceLostError, TornPartError
 from farm.keeper import Keeper, KeeperSpec
+from farm.marks import PARTS
 from farm.models.weights import weights_digest
 from farm.parts import open_part, part_batches
 from farm.schema import STATUS_OK, failed_batch, part_metadata, to_ipc
@@ -172,7 +173,7 @@ class Labeller:
     def _label(self, number: int, items: Sequence[tuple[bytes, str]]) -> Receipt:
         keeper = self._keeper
         assert keeper is not None
-        part = self._run_dir / "parts" / part_name(self._spec.session, number)
+        part = self._run_dir / PARTS / part_name(self._spec.session, number)
         rows = _committed_rows(part)
         if rows is None:
             keeper.wait_ready()

@@ -37,6 +37,7 @@ from farm.config import FarmConfig, validate
 from farm.engines import local, settling
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
 from farm.keys import KeySet
+from farm.marks import CONVERTED
 from farm.messages import Item
 from farm.place_errors import Patience
 from farm.results import ImageError, ImageResult
@@ -44,7 +45,6 @@ from farm.schema import STATUS_OK
 from farm.scratch import SPOOL, Scratch
 from farm.sources.base import Entry, Source, item_key
 from farm.spool import Spool
-from farm.storage import CONVERTED_DIR
 from farm.store import RunStore
 from farm.streams import Order, batch_of, line_of, with_paths
 from farm.supervisor import Supervisor
@@ -150,7 +150,7 @@ class Farm:
             _check_precision(self._config)
             with interrupts.raised_once():
                 prepared = local.prepare(self._config, source=self._feed)
-                self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED_DIR)
+                self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED)
         except BaseException:
             self._scratch.close()
             raise

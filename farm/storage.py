@@ -37,7 +37,6 @@ Made = TypeVar("Made")
 
 LOCAL = ("file://", "local://")
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "r2", "hf"})
-CONVERTED_DIR = "converted"  # of a run directory: models as a cluster's backend runs them
 TEMPORARY_SUFFIX = ".farm-part"  # of files that are being written
 FORMER_TEMPORARY = re.compile(r"^\.(run\.json|summary\.json|blocks)\.\d+$")  # what earlier versions left behind
 READS_AT_A_TIME = 16  # of a remote file system, where one is mostly waiting

@@ -33,6 +33,7 @@ from farm import continuation, run_file, storage
 from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchError, TornPartError
 from farm.filesystem import fsync, in_words
 from farm.keys import KeySet
+from farm.marks import BLOCKS, PARTS
 from farm.marks import RUN_FILE as RUN_FILE
 from farm.newest import PATHS, digests, hashes_of, newest
 from farm.parts import open_part, part_batches, read_part
@@ -47,7 +48,6 @@ LOCK_FILE = ".lock"
 MOUNTS = "mounts"  # in run.json: what was mounted where when the source was listed last
 SESSION_FILE = ".session"  # of a run directory without locks of a system: the number of the session that may commit
 CLAIM_PREFIX = ".session-"  # begins the names of files that only the session of that number makes, where that is needed
-BLOCKS_DIR = "blocks"  # of the Ray engine, a folder a session: items on their way, and parts that are being written
 COMPRESSION = "zstd"
 ONE_BY_ONE = 8  # newest parts among which an example is looked for, before some are passed over
 
@@ -57,7 +57,7 @@ class RunStore:
 
     def __init__(self, path: Path, lock: storage.Lock | None, session: int) -> None:
         self.path = path
-        self.parts_dir = path / "parts"
+        self.parts_dir = path / PARTS
         self.session = session
         self.problems: list[str] = []
         self._lock = lock
@@ -77,7 +77,7 @@ class RunStore:
         path = storage.folder_of(path)
         lock = None
         try:
-            storage.make_folder(path / "parts")
+            storage.make_folder(path / PARTS)
             lock = storage.lock(path / LOCK_FILE)
             store = cls(path, lock, 0)
             store._begin_session()
@@ -98,7 +98,7 @@ class RunStore:
         if storage.is_remote(path):
             return ""
         nearest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
-        for folder in (nearest, path / "parts") if nearest == path else (nearest,):
+        for folder in (nearest, path / PARTS) if nearest == path else (nearest,):
             if os.path.lexists(folder) and (number := _forbids_writing(folder)):
                 return _cannot_be_written(path, OSError(number, os.strerror(number), str(folder)))
         return ""
@@ -375,11 +375,11 @@ class RunStore:
 
         Actors of a Ray run whose driver died may still be at work: without their folder none can commit any more.
         """
-        blocks = self.path / BLOCKS_DIR
+        blocks = self.path / BLOCKS
         if storage.is_remote(self.path):
             storage.remove(blocks)
         elif blocks.exists():
-            abandoned = blocks.with_name(storage.temporary_name(BLOCKS_DIR))
+            abandoned = blocks.with_name(storage.temporary_name(BLOCKS))
             blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
             shutil.rmtree(abandoned, ignore_errors=True)
         storage.sweep_temporaries(self.path)
@@ -458,7 +458,7 @@ class PartWriter:
 
 def blocks_dir(run_dir: Path, session: int) -> Path:
     """Where the blocks of a session are; another session's actors find nothing there."""
-    return run_dir / BLOCKS_DIR / f"{session:04d}"
+    return run_dir / BLOCKS / f"{session:04d}"
 
 
 def part_name(session: int, number: int) -> str:

@@ -28,6 +28,7 @@ from farm.exports.listing import files_below
 from farm.exports.shared_labels import Losers, labelled_paths, name_hashes
 from farm.filenames import here
 from farm.filesystem import folds_case
+from farm.marks import LABELS
 from farm.newest import DIGEST, PATHS, among, digests, hashes_of, repeated
 from farm.run_file import output_of
 from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of, task_of
@@ -81,7 +82,7 @@ def verify(run_dir: str | Path) -> Verification:
     problems += _limited(_check_rows(store), "more rows that count twice")
     counts = _counts(store)
     end = _end(store, counts, problems)
-    if not storage.is_remote(store.path) and (store.path / "labels").is_dir() and counts[STATUS_OK]:
+    if not storage.is_remote(store.path) and (store.path / LABELS).is_dir() and counts[STATUS_OK]:
         problems += _limited(_check_labels(store, described), "more label files that disagree")
     return Verification(
         counts[STATUS_OK], counts[STATUS_FAILED], tuple(problems), (*notes, *end.notes), counts[STATUS_GONE],
@@ -239,7 +240,7 @@ def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str
     output = output_of(described)
     schema = store.schema()
     task, names = task_of(schema) or "detect", names_of(schema)
-    labels = store.path / "labels"
+    labels = store.path / LABELS
     fold = str.casefold if folds_case(labels) else str
     losers = Losers(store.batches, root, Warnings(), fold is str.casefold)
     expected: list[np.ndarray] = []

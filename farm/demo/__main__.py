@@ -19,6 +19,7 @@ from farm.demo.score import map50, predicted_boxes, read_rows, read_truth
 from farm.demo.sheet import contact_sheet
 from farm.demo.train import IMGSZ, OFFLINE, WEIGHTS
 from farm.errors import EXIT_DONE, EXIT_FATAL, FarmError, OutputError
+from farm.marks import LABELS
 
 if TYPE_CHECKING:
     from farm.summary import Summary
@@ -99,7 +100,7 @@ def show(images: Path, output: Path) -> float:
     score = map50(read_truth(images, images.parent / "labels"), predicted_boxes(rows))
     step = max(1, len(rows) // SHEET_PICTURES)  # from all sub-folders
     sheet = contact_sheet(rows[::step], images, output / "contact-sheet.png", limit=SHEET_PICTURES)
-    print(f"labels  {output / 'run' / 'labels'}")
+    print(f"labels  {output / 'run' / LABELS}")
     print(f"sheet   {sheet}")
     print(f"mAP50   {score:.3f} of {len(rows)} pictures, against what was drawn")
     return score

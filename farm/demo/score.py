@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from farm.marks import PARTS
+
 IOU_THRESHOLD = 0.5
 BOX_FIELDS = ("class_id", "confidence", "x1", "y1", "x2", "y2")
 
@@ -82,7 +84,7 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
     """Rows (path, boxes) of a run's parts, ordered by path."""
     import pyarrow.dataset
 
-    parts = [str(part) for part in sorted((run_dir / "parts").glob("*.parquet"))]
+    parts = [str(part) for part in sorted((run_dir / PARTS).glob("*.parquet"))]
     table = pyarrow.dataset.dataset(parts, format="parquet").to_table(columns=["path", "boxes"])
     rows: list[dict[str, Any]] = table.sort_by("path").to_pylist()
     return rows

@@ -19,13 +19,13 @@ from farm.continuation import BACKEND, CONVERSION, SOURCE, SOURCE_ROOT
 from farm.engines.local import Prepared, backend_of
 from farm.errors import ModelError, RunMismatchError, WeightsChangedError
 from farm.filenames import kept
+from farm.marks import CONVERTED
 from farm.models import backends, cache, conversions
 from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.moved_source import look
 from farm.sources import first_entry_or_raise
 from farm.sources.base import Entry, Source
 from farm.sources.sampling import evenly, spread
-from farm.storage import CONVERTED_DIR
 from farm.store import RunStore
 
 ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
@@ -64,7 +64,7 @@ def settle(
         request = replace(request, sample=_sample(request, prepared.source, first))
         make = functools.partial(
             conversions.prepare, note=note, folder=_cache(prepared, store, request), conversion=conversion,
-            timeout_s=timeout_s, spare=None if storage.is_remote(store.path) else store.path / CONVERTED_DIR,
+            timeout_s=timeout_s, spare=None if storage.is_remote(store.path) else store.path / CONVERTED,
         )  # fmt: skip
         prepared = replace(prepared, executable=_executable(request, make, note))
         try:
@@ -149,7 +149,7 @@ def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None
             f"model.backend {request.backend} is converted into the run directory, which {store.path} cannot hold; "
             f"set model.backend=torch, or convert the weights yourself"
         )
-    return store.path / CONVERTED_DIR
+    return store.path / CONVERTED
 
 
 def _executable(request: Request, make: Callable[[Request], Executable], note: Callable[[str], None]) -> Executable:

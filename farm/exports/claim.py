@@ -16,11 +16,12 @@ from pathlib import Path
 from farm import storage
 from farm.errors import OutputError, RunLockedError
 from farm.locks import lock_folder
+from farm.marks import DATA_YAML, LABELS, LINKS, LIST
 from farm.marks import EXPORT_HEAD as HEAD
 from farm.marks import EXPORT_MARK as MARK
 
 LOCK = ".yolo-export.lock"  # where the folder itself cannot be locked
-REPLACED = ("labels", "images.txt", "data.yaml", ".links")
+REPLACED = (LABELS, LIST, DATA_YAML, LINKS)
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def _holds_something(path: Path) -> bool:
 
 def _is_ours(folder: Path) -> bool:
     try:
-        with open(folder / "data.yaml", "rb") as file:
+        with open(folder / DATA_YAML, "rb") as file:
             return file.read(len(HEAD)) == HEAD.encode()
     except FileNotFoundError:
         return _marked(folder)
@@ -76,6 +77,6 @@ def _marked(folder: Path) -> bool:
     """Does the mark stand for a data.yaml? It is empty, or the record of an export that makes none (record.py)."""
     try:
         said = (folder / MARK).read_bytes()
-        return not said or json.loads(said)["around"].get("data.yaml") is None
+        return not said or json.loads(said)["around"].get(DATA_YAML) is None
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return False

@@ -18,12 +18,12 @@ import yaml
 from farm import filesystem
 from farm.exports.label_tree import Replacement
 from farm.filenames import kept
+from farm.marks import DATA_YAML, IMAGES, LABELS, LINKS, LIST
 from farm.marks import EXPORT_HEAD as HEAD
 from farm.sources.base import IMAGE_EXTENSIONS
 from farm.storage import write_whole
 
 LISTED = IMAGE_EXTENSIONS - {"gif"}  # Ultralytics takes a gif for a video
-LINKS = ".links"
 SPLIT_AT = "images"  # the folder name that Ultralytics replaces
 
 
@@ -36,7 +36,7 @@ class ImageList:
         self._root = root
         self._through_images = through_images
         self._tree = Replacement(folder / LINKS)
-        self._temporary = folder / ".images.txt.tmp"
+        self._temporary = folder / f".{LIST}.tmp"
         self._temporary.unlink(missing_ok=True)  # a dead export's, maybe another user's
         self._file = open(self._temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by close()
         self._numbers: dict[str, int] = {}
@@ -62,7 +62,7 @@ class ImageList:
             self._tree.swap()
         else:
             self._tree.drop_both()
-        filesystem.replace(self._temporary, self._folder / "images.txt")
+        filesystem.replace(self._temporary, self._folder / LIST)
 
     def close(self) -> None:
         self._file.close()
@@ -73,46 +73,46 @@ class ImageList:
         Remembered are those that have links; there may be millions of others.
         """
         if self._through_images and labels == folder and SPLIT_AT not in folder.split("/"):
-            return "./images/" + folder if folder else "./images"
+            return f"./{IMAGES}/{folder}" if folder else f"./{IMAGES}"
         if folder in self._numbers:
-            return f"./{LINKS}/images/{self._numbers[folder]:05d}"
+            return f"./{LINKS}/{IMAGES}/{self._numbers[folder]:05d}"
         number = f"{len(self._numbers):05d}"
         self._numbers[folder] = len(self._numbers)
         for kind, target in (
-            ("images", posixpath.join(self._root, folder)),
-            ("labels", posixpath.join("../../labels", labels)),
+            (IMAGES, posixpath.join(self._root, folder)),
+            (LABELS, posixpath.join(f"../../{LABELS}", labels)),
         ):
             (self._tree.path / kind).mkdir(exist_ok=True)
             os.symlink(target, self._tree.path / kind / number)
-        return f"./{LINKS}/images/{number}"
+        return f"./{LINKS}/{IMAGES}/{number}"
 
 
 def images_is_free(folder: Path) -> bool:
     """Whether `images` may be made our link: a folder or file of that name is not ours to replace."""
-    link = folder / "images"
+    link = folder / IMAGES
     return link.is_symlink() or not link.exists()
 
 
 def link_images(folder: Path, root: str) -> None:
     """Make `images` a link to the source root."""
-    temporary = folder / ".images.tmp"
+    temporary = folder / f".{IMAGES}.tmp"
     temporary.unlink(missing_ok=True)
     os.symlink(root, temporary)
-    filesystem.replace(temporary, folder / "images")
+    filesystem.replace(temporary, folder / IMAGES)
 
 
 def write_data_yaml(folder: Path, names: Mapping[int, str], kpt_shape: tuple[int, int] | None, save_conf: bool) -> None:
     """data.yaml without a `path`: it stays true when the folder is moved."""
-    data: dict[str, object] = {"train": "images.txt", "val": "images.txt", "names": dict(names)}
+    data: dict[str, object] = {"train": LIST, "val": LIST, "names": dict(names)}
     if kpt_shape is not None:
         data["kpt_shape"] = list(kpt_shape)
-    head = f"{HEAD} Open with `yolo val data=data.yaml` or `yolo train data=data.yaml`.\n"
+    head = f"{HEAD} Open with `yolo val data={DATA_YAML}` or `yolo train data={DATA_YAML}`.\n"
     if save_conf:
         head += (
             "# They carry a confidence column (output.save_conf), which Ultralytics rejects: export again without it.\n"
         )
     body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    write_whole(folder / "data.yaml", (head + body).encode())
+    write_whole(folder / DATA_YAML, (head + body).encode())
 
 
 def _encodable(line: str) -> bool:

@@ -25,13 +25,13 @@ import numpy as np
 from farm.exports.base import ExportReport, ExportRequest, Stamp
 from farm.exports.claim import MARK
 from farm.exports.listing import files_below
+from farm.marks import DATA_YAML, IMAGES, LABELS, LINKS, LIST
 from farm.storage import write_whole
 from farm.version import VERSION
 
 FORMAT = 1  # of the record, and of what labels look like: another number, and all are written anew
 CHECKSUM_BITS = 128
-LABELS, LINKS, IMAGES = "labels", ".links", "images"
-FILES = ("images.txt", "data.yaml")
+FILES = (LIST, DATA_YAML)
 
 
 class Contents:

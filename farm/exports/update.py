@@ -23,6 +23,7 @@ from farm.exports.refusals import Refusals
 from farm.exports.shared_labels import PATHS, Losers, labelled_paths, name_hashes
 from farm.exports.writing import Rows, Writing
 from farm.filesystem import NO_REPLACE, folds_case
+from farm.marks import LABELS
 from farm.newest import among
 from farm.store import session_of
 
@@ -49,7 +50,7 @@ def is_little(request: ExportRequest, earlier: Record, new: Collection[str]) -> 
 
 def update(writing: Writing, earlier: Record, new: Collection[str]) -> ExportReport:
     """Write what `new` parts change. Raises CannotUpdate, OSError where the disk refuses."""
-    if folds_case(writing.folder / "labels"):
+    if folds_case(writing.folder / LABELS):
         raise CannotUpdate  # whose file is whose is not told by names there
     changes = Changes.of(writing, new)
     writing.refusals = _still_refused(writing.request, earlier, changes)
@@ -58,7 +59,7 @@ def update(writing: Writing, earlier: Record, new: Collection[str]) -> ExportRep
         listed = writing.open_list(stack)
         _list(writing, changes, losers, listed)
         record.vouch_for_nothing(writing.folder)
-        tree = stack.enter_context(closing(LabelChanges(writing.folder / "labels", Contents.as_said(earlier.labels))))
+        tree = stack.enter_context(closing(LabelChanges(writing.folder / LABELS, Contents.as_said(earlier.labels))))
         written = np.sort(np.concatenate([np.empty(0, np.uint64), *_write(writing, new, losers, tree)]))
         writing.publish_list(listed)
         for labels in _labels(writing, new):

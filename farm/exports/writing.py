@@ -14,11 +14,13 @@ from farm.exports.base import Batches, ExportReport, ExportRequest, Warnings
 from farm.exports.dataset_files import ImageList, link_images
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
+from farm.exports.listing import CACHE
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
 from farm.exports.shared_labels import PATHS, Losers, labelled_paths
 from farm.exports.ultralytics_rules import Dataset
 from farm.filesystem import has_links
+from farm.marks import IMAGES, LABELS
 from farm.schema import STATUS_OK
 from farm.storage import temporary_name
 
@@ -109,8 +111,8 @@ class Writing:
         if self.linked:
             link_images(self.folder, self.root)
         elif self.request.source_root is not None:
-            self.warnings.add(f"{self.folder / 'images'} is there and is no link; it was left alone")
-        (self.folder / "labels.cache").unlink(missing_ok=True)  # Ultralytics' cache of what was there before
+            self.warnings.add(f"{self.folder / IMAGES} is there and is no link; it was left alone")
+        (self.folder / f"{LABELS}{CACHE}").unlink(missing_ok=True)  # Ultralytics' cache of what was there before
         if listed.left_out:
             self.warnings.add(
                 f"{listed.left_out} images are labelled but not listed in images.txt, {listed.left_out_first!r} first: "
@@ -134,7 +136,7 @@ class Writing:
                 unnamed=self.unnamed,
             )
             record.write(self.folder, written)
-        return ExportReport(str(self.folder / "labels"), contents.files, self.images, self.warnings.shown())
+        return ExportReport(str(self.folder / LABELS), contents.files, self.images, self.warnings.shown())
 
 
 def _kpt_shape(keypoints: pa.Array) -> tuple[int, int] | None:

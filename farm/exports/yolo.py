@@ -25,6 +25,7 @@ from farm.exports.label_tree import LabelTree
 from farm.exports.update import CannotUpdate, is_little, update
 from farm.exports.writing import Rows, Writing
 from farm.filesystem import in_words
+from farm.marks import LABELS
 
 
 def export(request: ExportRequest, batches: Batches) -> ExportReport:
@@ -73,7 +74,7 @@ def _of(
 def _write_all(writing: Writing, were_edited: bool = False) -> ExportReport:
     """A new tree of labels in place of the old one, which is kept beside it where somebody has worked on it."""
     request, folder = writing.request, writing.folder
-    tree = LabelTree(folder / "labels")
+    tree = LabelTree(folder / LABELS)
     losers = writing.losers(tree.folds_case())
     with ExitStack() as stack:
         listed = writing.open_list(stack)

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farm.errors import WeightsChangedError
+from farm.marks import CONVERTED
 from farm.models import cache
 from farm.models.cache import Entry, content_digest, files_in
 from farm.models.weights import file_of
-from farm.storage import CONVERTED_DIR
 
 GONE = (errno.ENOENT, errno.ENOTDIR)
 SHOWN_DIGITS = 12  # of a digest in a message
@@ -75,7 +75,7 @@ def _is_made(path: Path) -> bool:
     kind, root = path.parent.parent, cache.root()
     if root is not None and kind in (root / cache.BACKENDS, root / cache.MAPPED):
         return True
-    return kind.name == CONVERTED_DIR and Entry(path.parent).manifest().get("name") == path.name
+    return kind.name == CONVERTED and Entry(path.parent).manifest().get("name") == path.name
 
 
 def _identity(path: Path) -> list[tuple[int, ...]] | None:

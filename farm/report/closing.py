@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from farm.marks import PARTS
 from farm.report.lines import GAP, command_lines, prose_lines
 from farm.report.tasks import CLASSIFY
 from farm.report.text import counted, in_seconds, printable, rate
@@ -136,7 +137,7 @@ def _say_failure(console: Console, failure: Failure) -> None:
 def _places(summary: Summary) -> Iterator[tuple[str, str]]:
     for name, path in summary.exports.items():
         yield ("labels" if name == "yolo" else name), path
-    yield "results", f"{summary.run_dir}/parts/*.parquet"
+    yield "results", f"{summary.run_dir}/{PARTS}/*.parquet"
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

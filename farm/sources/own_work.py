@@ -15,11 +15,23 @@ import json
 import os
 from collections.abc import Collection
 
-from farm.marks import EXPORT_HEAD, EXPORT_MARK, RUN_FILE, SCRATCH_OWNER, SCRATCH_PREFIX
+from farm.marks import (
+    BLOCKS,
+    CONVERTED,
+    DATA_YAML,
+    EXPORT_HEAD,
+    EXPORT_MARK,
+    IMAGES,
+    LABELS,
+    LINKS,
+    PARTS,
+    RUN_FILE,
+    SCRATCH_OWNER,
+    SCRATCH_PREFIX,
+)
 
-OF_RUN = frozenset(("parts", "blocks", "converted"))
-OF_EXPORT = frozenset(("labels", ".links"))
-LINK = "images"
+OF_RUN = frozenset((PARTS, BLOCKS, CONVERTED))
+OF_EXPORT = frozenset((LABELS, LINKS))
 MAX_RUN_FILE_BYTES = 16 << 20  # far more than it ever has: class names are the most of it
 
 
@@ -30,8 +42,8 @@ def made_by_farm(folder: str, names: Collection[str]) -> set[str]:
     if of_run and run_of(folder) is not None:
         made |= of_run
     of_export = OF_EXPORT.intersection(names)
-    if LINK in names and os.path.islink(os.path.join(folder, LINK)):
-        of_export |= {LINK}
+    if IMAGES in names and os.path.islink(os.path.join(folder, IMAGES)):
+        of_export |= {IMAGES}
     if of_export and is_export(folder):
         made |= of_export
     return made
@@ -50,7 +62,7 @@ def run_of(folder: str) -> dict[str, object] | None:
 def is_export(folder: str) -> bool:
     """Were the labels in this folder written by farm?"""
     try:
-        with open(os.path.join(folder, "data.yaml"), "rb") as file:
+        with open(os.path.join(folder, DATA_YAML), "rb") as file:
             return file.read(len(EXPORT_HEAD)) == EXPORT_HEAD.encode()
     except OSError:
         return _has(folder, EXPORT_MARK)
