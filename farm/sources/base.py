@@ -89,6 +89,17 @@ class Source(ABC):
         """Before anything is listed: what is wanted."""
         self.choice = choice
 
+    def wants(self, path: str) -> bool:
+        """Is a path below the root wanted? One that is not is counted."""
+        if self.choice.wants(path):
+            return True
+        self.left_out.excluded()
+        return False
+
+    def report_to(self, whole: Source) -> None:
+        """What cannot be listed, and what is left out, is told of `whole`, which this is a part of."""
+        self.problems, self.unlisted, self.left_out = whole.problems, whole.unlisted, whole.left_out
+
     @property
     def elsewhere(self) -> str | None:
         """The other folder in which files that are not below the root are looked for; None for none."""

@@ -37,9 +37,7 @@ class DatasetSource(Source):
         super().__init__(name, root, may_repeat=len(parts) > 1 or parts[0].may_repeat)
         self._parts = parts
         for part in parts:
-            part.problems = self.problems
-            part.unlisted = self.unlisted
-            part.left_out = self.left_out
+            part.report_to(self)
 
     def choose(self, choice: Choice) -> None:
         super().choose(choice)

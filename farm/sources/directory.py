@@ -131,10 +131,8 @@ class DirectorySource(Source):
                 if not _is_image(name):
                     if name[0] != ".":
                         self.left_out.file(name)
-                elif self.choice.wants(prefix + name):
+                elif self.wants(prefix + name):
                     yield examine(folder + name, prefix + name)
-                else:
-                    self.left_out.excluded()
 
     def count(self) -> int:
         return sum(

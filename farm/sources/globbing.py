@@ -53,10 +53,8 @@ class GlobSource(Source):
             for name in filter(self._matchers[self._last], names) if self._last in places else ():
                 if not self._is_of_kind(name):
                     self.left_out.file(name)
-                elif self.choice.wants(prefix + name):
+                elif self.wants(prefix + name):
                     yield examine(folder + name, prefix + name)
-                else:
-                    self.left_out.excluded()
 
     def count(self) -> int:
         blocks = walk(self.root, self._closed({0}), self._enter, self.choice)

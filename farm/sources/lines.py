@@ -84,7 +84,8 @@ class Lines:
         except OSError as error:
             self._listed.cannot_list(folder, error)
             return
-        source = self._part(DirectorySource(folder, self._recursive, self._listed.name))
+        source = DirectorySource(folder, self._recursive, self._listed.name)
+        source.report_to(self._listed)
         prefix = _plain(f"{named}/")
         below = self._normal(prefix)
         source.choose(self._listed.choice.below("" if below == os.curdir else f"{below}/"))
@@ -99,9 +100,10 @@ class Lines:
         """The files that match, in the first folder where there are any; None where there are none."""
         for folder in self._folders:
             try:
-                source = self._part(GlobSource(os.path.join(folder, pattern), self._listed.name))
+                source = GlobSource(os.path.join(folder, pattern), self._listed.name)
             except SourceError:  # the folder that its wildcards stand in is not there: the line fails like any other
                 continue
+            source.report_to(self._listed)
             entries = source.entries()
             if (first := next(entries, None)) is not None:
                 return self._renamed(source.root, first, entries)
@@ -114,12 +116,6 @@ class Lines:
             if self._wanted(path):
                 yield entry._replace(path=path)
             entry = next(others, None)
-
-    def _part(self, source: Source) -> Source:
-        """A source whose problems are the list's."""
-        source.problems, source.unlisted = self._listed.problems, self._listed.unlisted
-        source.left_out = self._listed.left_out
-        return source
 
     def _named(self, file: str) -> str:
         """A file by its path below the root, where it lies there, else by its whole path."""
@@ -134,11 +130,7 @@ class Lines:
         return path.removeprefix(self._root.rstrip("/") + "/")
 
     def _wanted(self, path: str) -> bool:
-        choice = self._listed.choice
-        if choice.is_open or choice.wants(self._normal(path)):
-            return True
-        self._listed.left_out.excluded()
-        return False
+        return self._listed.choice.is_open or self._listed.wants(self._normal(path))
 
 
 def _plain(path: str) -> str:
