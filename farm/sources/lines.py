@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from itertools import chain
 
 from farm.errors import SourceError
 from farm.filenames import from_bytes, here, kept
@@ -106,21 +107,18 @@ class Lines:
             source.report_to(self._listed)
             entries = source.entries()
             if (first := next(entries, None)) is not None:
-                return self._renamed(source.root, first, entries)
+                return self._renamed(source.root, chain((first,), entries))
         return None
 
-    def _renamed(self, root: str, first: Entry, others: Iterator[Entry]) -> Iterator[Entry]:
-        entry: Entry | None = first
-        while entry is not None:
+    def _renamed(self, root: str, entries: Iterator[Entry]) -> Iterator[Entry]:
+        for entry in entries:
             path = self._named(os.path.join(root, entry.path))
             if self._wanted(path):
                 yield entry._replace(path=path)
-            entry = next(others, None)
 
     def _named(self, file: str) -> str:
         """A file by its path below the root, where it lies there, else by its whole path."""
-        file = _plain(file)
-        return self._relative(file) if file.startswith(self._root.rstrip("/") + "/") else file
+        return self._relative(_plain(file))
 
     def _normal(self, path: str) -> str:
         """As patterns see it."""
