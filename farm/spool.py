@@ -19,7 +19,7 @@ import numpy as np
 
 from farm import interrupts
 from farm.decoding import ARRAY_SUFFIX, too_many_pixels
-from farm.errors import OutputError
+from farm.errors import DecodeError, OutputError
 from farm.refusals import REFUSED_SUFFIX, refusal
 
 FULL_BYTES = 512 << 20  # waiting in the spool, after which no more is taken
@@ -28,14 +28,6 @@ SHARED_ROOM_BYTES = 2 << 30  # less than this, and what waits lies on disk
 SUFFIXES = ((b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"\0\0\0", ".avif"))
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 ACCEPTED = "a path, bytes, a BGR array (H, W, 3) uint8, a PIL image, or (key, one of these)"
-
-
-class _Refused(Exception):
-    """What is no image that a worker may get. `kind`: the type of its row's error."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 class Spool:
@@ -67,7 +59,7 @@ class Spool:
             return path if key is None else key, path, None
         try:
             data, suffix = _encoded(image, self._max_pixels)
-        except _Refused as error:
+        except DecodeError as error:
             data, suffix = refusal(error.kind, str(error)), REFUSED_SUFFIX
         except Exception as error:  # PIL decodes when it is asked for pixels, and raises what its plugins raise
             data, suffix = refusal(type(error).__name__, str(error)), REFUSED_SUFFIX
@@ -120,7 +112,7 @@ class Spool:
 
 
 def _encoded(image: Any, max_pixels: int) -> tuple[Any, str]:
-    """The bytes of a file that holds the image, and the end of its name."""
+    """The bytes of a file that holds the image, and the end of its name. Raises DecodeError for what is none."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         start = bytes(image[:4])
         return image, next((suffix for magic, suffix in SUFFIXES if start.startswith(magic)), ".jpg")
@@ -128,10 +120,10 @@ def _encoded(image: Any, max_pixels: int) -> tuple[Any, str]:
         _check_pixels(image.height * image.width, max_pixels)
         image = _of_pil(image)
     if not isinstance(image, np.ndarray):
-        raise _Refused("NotAnImage", f"a {type(image).__name__} is no item; give {ACCEPTED}")
+        raise DecodeError("decode", "NotAnImage", f"a {type(image).__name__} is no item; give {ACCEPTED}")
     if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.size == 0:
         said = f"an array of shape {image.shape} and dtype {image.dtype} is no image"
-        raise _Refused("NotAnImage", f"{said}; give {ACCEPTED}")
+        raise DecodeError("decode", "NotAnImage", f"{said}; give {ACCEPTED}")
     _check_pixels(image.shape[0] * image.shape[1], max_pixels)
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
@@ -142,7 +134,7 @@ def _encoded(image: Any, max_pixels: int) -> tuple[Any, str]:
 def _check_pixels(pixels: int, max_pixels: int) -> None:
     """As of a file, and before any of them are copied."""
     if pixels > max_pixels:
-        raise _Refused("TooManyPixels", too_many_pixels(pixels, max_pixels))
+        raise DecodeError("decode", "TooManyPixels", too_many_pixels(pixels, max_pixels))
 
 
 def _of_pil(image: Any) -> np.ndarray:
