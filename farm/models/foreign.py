@@ -68,6 +68,12 @@ def refuse_folder(path: Path) -> None:
         )
 
 
+def explain_file(path: Path) -> str | None:
+    """What a .pt is, if it is nothing that Ultralytics can load: by what it says, or else by its first bytes."""
+    found = checkpoint.read(path)
+    return explain(found) if found else explain_bytes(path)
+
+
 def explain_bytes(path: Path, sure: bool = False) -> str | None:
     """What a file is that is no checkpoint by its first bytes. None where torch may know better.
 

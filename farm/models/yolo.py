@@ -480,10 +480,7 @@ def _why(config: ModelConfig, error: Exception) -> str:
     """One line: the weights, what is wrong, what to change."""
     text = " ".join(str(error).split())
     lowered = text.lower()
-    if config.is_convertible and (what := foreign.explain_bytes(Path(str(config.weights)))):
-        return f"model.weights {config.weights} {what}"
-    found = checkpoint.read(str(config.weights)) if config.is_convertible else None
-    if found and (what := foreign.explain(found)):
+    if config.is_convertible and (what := foreign.explain_file(Path(str(config.weights)))):
         return f"model.weights {config.weights} {what}"
     if config.safe_load and is_refused(error):
         return (
