@@ -1,4 +1,7 @@
-"""The library's front: `run` labels what a config says and returns a Summary. The command line calls it too."""
+"""The library's front: `run` labels what a config says and returns a Summary. The command line calls it too.
+
+Runs in the caller's process, which becomes the supervisor's.
+"""
 
 from __future__ import annotations
 

@@ -97,10 +97,7 @@ def refused(
 ) -> list[Difference]:
     """Those that nobody has accepted, now or (of versions) before. `accepted`: words of `accept`."""
     return [
-        difference
-        for difference in found
-        if difference.word not in accepted
-        and not (difference.word == VERSIONS and difference.now in _known(difference.name, history))
+        difference for difference in found if difference.word not in accepted and not _is_known(difference, history)
     ]
 
 
@@ -131,10 +128,14 @@ def history_with(
             "by": f"accept: {difference.word}" if difference.word in accepted else "its images were found again",
         }
         for difference in found
-        if difference.word is not None
-        and not (difference.word == VERSIONS and difference.now in _known(difference.name, history))
+        if difference.word is not None and not _is_known(difference, history)
     ]
     return [*map(dict, history), *news]
+
+
+def _is_known(difference: Difference, history: Sequence[Mapping[str, Any]]) -> bool:
+    """Is it a version that was accepted before?"""
+    return difference.word == VERSIONS and difference.now in _known(difference.name, history)
 
 
 def _shown(value: Any) -> str:

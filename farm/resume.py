@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,7 +98,7 @@ def _of_the_place(table: pa.Table) -> np.ndarray:
     failed = np.flatnonzero(pc.equal(table["status"], STATUS_FAILED))
     for at, row in zip(failed, table.take(failed).to_pylist(), strict=True):
         if is_of_place(row["error"]):
-            again[at] = row["key"] != item_key(path_of(row["path"], row["path_bytes"]), *ABSENT)
+            again[at] = not _was_absent(row)
     return again
 
 
@@ -108,8 +109,7 @@ def unheard_of(failed: pa.RecordBatch, known: KeySet) -> list[bool]:
     """
     listed = known.contains(failed["key"].to_pylist())
     return [
-        row["error"]["stage"] == STAGE_LIST
-        or not (is_known or row["key"] == item_key(path_of(row["path"], row["path_bytes"]), *ABSENT))
+        row["error"]["stage"] == STAGE_LIST or not (is_known or _was_absent(row))
         for is_known, row in zip(listed, failed.to_pylist(), strict=True)
     ]
 
@@ -120,3 +120,9 @@ def has_status(file: pq.ParquetFile, status: str) -> bool:
     column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
     found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
     return any(s is None or not s.has_min_max or s.min <= status <= s.max for s in found)
+
+
+def _was_absent(row: Mapping[str, Any]) -> bool:
+    """Does its key say that the file was not there when it was listed?"""
+    absent: bool = row["key"] == item_key(path_of(row["path"], row["path_bytes"]), *ABSENT)
+    return absent

@@ -3,7 +3,8 @@
 A folder on a disk is a pathlib.Path; any other a UPath, which joins and names in the same way. What has to be done
 differently with the two is done here: a file on a disk is made durable by fsync and appears by a rename, an object
 appears by its upload; a disk has locks, an object store has none, and nor have some network file systems. What else
-these lack is met in `farm.filesystem`. Every refusal is an OSError.
+these lack is met in `farm.filesystem`. Every refusal is an OSError. Used in every process that reads or
+writes a run directory.
 """
 
 from __future__ import annotations

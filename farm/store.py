@@ -1,6 +1,6 @@
 """The run directory: its lock, run.json, committed parts and what they say. The set of parts is the only truth.
 
-    supervisor: RunStore.open (lock, compare, number the session) → committed_keys → totals, batches at the end
+    supervisor: RunStore.open (lock, compare, number the session) → committed_keys → batches at the end
     collector, labeller:  PartWriter.commit (temporary name, fsync, rename, fsync of the folder; or one upload)
 
 A part is visible under its name only when it is whole. Parts are named <session>-<number>.parquet, so that in name
@@ -63,10 +63,11 @@ class RunStore:
         self._lock = lock
         self._counted: tuple[tuple[str, ...], np.ndarray] = ((), np.empty(0, bool))
         self._mounts: dict[str, Any] = {}
-        self._none_failed = False  # known from when keys were read, as is:
-        self.gone = KeySet()  # keys of the rows that say so
         self._writing = threading.RLock()
-        self.failed_before = 0  # images that stay failed, when `committed_keys` was asked
+        # Known once `committed_keys` was asked:
+        self._none_failed = False  # no part has a failed row
+        self.gone = KeySet()  # keys of the rows with status gone
+        self.failed_before = 0  # images that failed and are not tried again
 
     @classmethod
     def open(cls, path: str | Path) -> RunStore:
@@ -294,7 +295,7 @@ class RunStore:
         return bool(self._earlier_parts())
 
     def failures(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """The same with why they failed: stage, type and message."""
+        """Path of each image whose newest row is a failure, and why: stage, type and message."""
         for batch in self.batches(["path", "path_bytes", "status", "error"]):
             for row in batch.filter(pc.equal(batch["status"], STATUS_FAILED)).to_pylist():
                 yield path_of(row["path"], row["path_bytes"]), row["error"]

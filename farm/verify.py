@@ -1,7 +1,7 @@
 """`farm verify`: recount a run's promises from its parts. Reads only; runs nothing of what it reads.
 
 What is checked: every file in parts/ is a whole part of this run; no image was labelled twice for nothing; the rows are
-as many as the last summary says; label files are those that the parts would give.
+as many as the last summary says; label files are those that the parts would give. Runs in the caller's process.
 """
 
 from __future__ import annotations

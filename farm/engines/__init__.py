@@ -2,7 +2,7 @@
 
 local.py     this machine: a supervisor, its workers and one collector
 ray.py       a Ray cluster: Ray Data hands out blocks of items, every actor keeps one worker
-settling.py  what executes the model, with either
+settling.py  what executes the model, with either, and whether a run may go on
 """
 
 from __future__ import annotations

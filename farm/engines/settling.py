@@ -1,4 +1,5 @@
-"""What executes the model: settled when the source can be looked into, before any worker starts.
+"""What executes the model, and whether the run may go on with the work in its directory: settled when the source can
+be looked into, before any worker starts.
 
 Runs in the calling process, between an engine's `prepare` and its `run`.
 """

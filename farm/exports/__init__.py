@@ -1,5 +1,7 @@
 """Exports: projections of a run's parts into other formats. One module each, imported when it is asked for.
 
+All run in the process that asks for the export.
+
 yolo.py              labels/**/*.txt and what makes the run directory a dataset
 claim.py             one export at a time, and never over files that are not farm's
 record.py            what an export has written, and from what, so that the next one need not do it again
