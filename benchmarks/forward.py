@@ -22,12 +22,12 @@ from typing import Any
 
 from benchmarks.peers import farm_config, farm_labels, repeated
 from benchmarks.record import parser, report
-from farm.config import ModelConfig, validate
-from farm.decoding import decode
+from farm.config.sections import ModelConfig, validate
 from farm.engines import local
-from farm.engines.settling import settle
+from farm.engines.backend_choice import settle
+from farm.images.decoding import decode
 from farm.models import backends, load_model
-from farm.store import RunStore
+from farm.storage.run_store import RunStore
 
 VARIANTS = (
     ("torch", "fp32"),

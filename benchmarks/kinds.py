@@ -24,7 +24,7 @@ import psutil
 import farm
 from benchmarks.record import parser, report
 from farm.api import Hooks
-from farm.summary import Snapshot
+from farm.core.summary import Snapshot
 
 KINDS = ("process", "thread", "locked")
 LOOK_S = 1.0

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from benchmarks.overhead import Numbers
 from benchmarks.record import parser, report
 from benchmarks.resume import make
-from farm.blocks import Blocks, Todo, follow, unpack
-from farm.config import validate
-from farm.driver import Driver
+from farm.cluster.block_executor import Receipt
+from farm.cluster.blocks import Blocks, Todo, follow, unpack
+from farm.cluster.driver import Driver
+from farm.config.sections import validate
+from farm.core.key_set import KeySet
 from farm.engines.local import job_of, prepare
-from farm.keys import KeySet
-from farm.labeller import Receipt
-from farm.lister import Lister
-from farm.store import RunStore
+from farm.storage.run_store import RunStore
+from farm.supervisor.lister import Lister
 
 RAY_BLOCKS_PER_S = 55.0  # as measured; a driver of its own machine would do better
 IMAGE_BYTES = 150_000

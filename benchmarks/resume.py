@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.record import parser, report
-from farm.schema import KEY_BYTES, part_metadata, part_schema
+from farm.core.schema import KEY_BYTES, part_metadata, part_schema
 from farm.sources.base import CHUNK_ITEMS
-from farm.store import PartWriter, RunStore
+from farm.storage.run_store import PartWriter, RunStore
 
 PART_ROWS = 2048  # commit.images by default
 

@@ -20,8 +20,8 @@ import farm
 from benchmarks.overhead import Numbers
 from benchmarks.record import parser, report
 from farm.api import Hooks
+from farm.core.summary import Snapshot
 from farm.engines.local import Running
-from farm.summary import Snapshot
 
 SLEEP_MS = 20.0
 MEASURE_S = 8.0

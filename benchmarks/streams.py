@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import parser, report
-from farm.config import ModelConfig
-from farm.models import conversions
+from farm.config.sections import ModelConfig
+from farm.models import converted_weights
 from farm.models.weights import weights_digest
 
 PASSES_S = 8.0
@@ -93,8 +93,8 @@ def main() -> None:
     rows = []
     for precision in ("fp32", "int8"):
         config = ModelConfig(weights=weights, backend="openvino", precision=precision)
-        request = conversions.Request(config, weights_digest(weights), "openvino", "cpu", sample)
-        made = conversions.prepare(request, print)
+        request = converted_weights.Request(config, weights_digest(weights), "openvino", "cpu", sample)
+        made = converted_weights.prepare(request, print)
         path = str(next(Path(made.weights).glob("*.xml")))
         rounds = [(processes(path, args.cpus), streams(path, len(args.cpus))) for _ in range(args.rounds)]
         apart, together = (statistics.median(rates) for rates in zip(*rounds, strict=True))

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 import farm.api
 from benchmarks.record import parser, report
 from farm.api import Hooks
+from farm.core.summary import Snapshot
 from farm.engines.local import Running
-from farm.summary import Snapshot
 
 CONF = 0.0001  # random weights are sure of nothing; boxes are compared all the same
 

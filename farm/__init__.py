@@ -37,25 +37,25 @@ from farm.version import VERSION
 
 if TYPE_CHECKING:
     from farm.api import run as run
-    from farm.broadcast import attach as attach
-    from farm.config import FarmConfig as FarmConfig
+    from farm.config.sections import FarmConfig as FarmConfig
+    from farm.core.summary import Summary as Summary
     from farm.errors import FarmError as FarmError
-    from farm.library import Farm as Farm
-    from farm.results import ImageError as ImageError
-    from farm.results import ImageResult as ImageResult
-    from farm.summary import Summary as Summary
+    from farm.ipc.broadcast import attach as attach
+    from farm.library.farm import Farm as Farm
+    from farm.library.results import ImageError as ImageError
+    from farm.library.results import ImageResult as ImageResult
 
 __version__ = VERSION
 __all__ = ["Farm", "FarmConfig", "FarmError", "ImageError", "ImageResult", "Summary", "__version__", "attach", "run"]
 
 _HOMES = {
-    "Farm": "farm.library",
-    "FarmConfig": "farm.config",
+    "Farm": "farm.library.farm",
+    "FarmConfig": "farm.config.sections",
     "FarmError": "farm.errors",
-    "ImageError": "farm.results",
-    "ImageResult": "farm.results",
-    "Summary": "farm.summary",
-    "attach": "farm.broadcast",
+    "ImageError": "farm.library.results",
+    "ImageResult": "farm.library.results",
+    "Summary": "farm.core.summary",
+    "attach": "farm.ipc.broadcast",
     "run": "farm.api",
 }
 

@@ -12,25 +12,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import engines, exports, interrupts, shortage, storage
-from farm.config import PATH_KEYS, FarmConfig, expanded, from_mapping, load, validate
-from farm.engines import settling
+from farm import engines, exports
+from farm.config.sections import PATH_KEYS, FarmConfig, expanded, from_mapping, load, validate
+from farm.core.counters import Tally, counted_columns
+from farm.core.key_set import KeySet
+from farm.core.run_file import config_of, output_of
+from farm.core.schema import names_of, task_of
+from farm.core.summary import Summary
+from farm.engines import backend_choice
 from farm.engines.local import Hooks, Prepared
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, ConfigError, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
-from farm.filenames import here, with_names
-from farm.keys import KeySet
+from farm.machine import interrupts, shortage
+from farm.machine.filenames import here, with_names
 from farm.models.backends import faster
-from farm.models.conversions import CONVERT_TIMEOUT_S
+from farm.models.converted_weights import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
-from farm.run_file import config_of, output_of
-from farm.schema import names_of, task_of
 from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.sources.rows import FailedRows
-from farm.store import RUN_FILE, SUMMARY_FILE, RunStore
-from farm.summary import Summary
-from farm.supervisor import Outcome
-from farm.tally import Tally, counted_columns
+from farm.storage import folders
+from farm.storage.run_store import RUN_FILE, SUMMARY_FILE, RunStore
+from farm.supervisor.supervisor import Outcome
 
 EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 
@@ -111,7 +113,7 @@ def _label(
     convert_timeout_s: float = CONVERT_TIMEOUT_S, entries: Iterator[Entry] | None = None,
 ) -> Summary:  # fmt: skip
     """The part that `run` and `retry` share: label, export, summarise. `entries`: of the source, if it is open yet."""
-    prepared, entries = settling.settle(prepared, store, hooks.on_note, convert_timeout_s, entries)
+    prepared, entries = backend_choice.settle(prepared, store, hooks.on_note, convert_timeout_s, entries)
     try:
         outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
     finally:
@@ -151,13 +153,13 @@ def export(
     defaults to what the run was configured with. Raises OutputError where the folder cannot be written.
     """
     write = exports.load(name)
-    if to is None and storage.is_remote(store.path):
+    if to is None and folders.is_remote(store.path):
         raise OutputError(f"{store.path} is no folder of this machine; say where the export goes: --to FOLDER")
-    folder = storage.folder_of(to) if to is not None else store.path
-    if storage.is_remote(folder):
+    folder = folders.folder_of(to) if to is not None else store.path
+    if folders.is_remote(folder):
         raise OutputError(f"{to}: exports are written to a folder of this machine; copy it afterwards")
     try:
-        storage.make_folder(folder)
+        folders.make_folder(folder)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
     described = store.describe()
@@ -170,7 +172,7 @@ def export(
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
         clip=bool(output.get("clip")),
         kpt_shape=_kpt_shape(described.get("kpt_shape")),
-        parts=None if storage.is_remote(store.path) else store.stamps(),
+        parts=None if folders.is_remote(store.path) else store.stamps(),
         anew=anew,
     )
     return write(request, store.batches)

@@ -32,12 +32,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm import child, shortage, standard_streams
-from farm.channel import Reader
-from farm.filesystem import in_words
-from farm.forks import keep_from_forks
-from farm.heartbeat import Heartbeats
-from farm.messages import (
+from farm.core.schema import from_ipc, part_metadata, to_ipc
+from farm.ipc.channel import Reader
+from farm.ipc.heartbeat import Heartbeats
+from farm.ipc.messages import (
     Attach,
     CollectorFailed,
     CollectorReady,
@@ -52,9 +50,11 @@ from farm.messages import (
     Results,
     Stop,
 )
-from farm.ring import NO_SLOT, Ring
-from farm.schema import from_ipc, part_metadata, to_ipc
-from farm.store import PartWriter
+from farm.ipc.ring import NO_SLOT, Ring
+from farm.machine import child, shortage, standard_streams
+from farm.machine.filesystem import in_words
+from farm.machine.forks import keep_from_forks
+from farm.storage.run_store import PartWriter
 
 SUPERVISOR = -1  # the sender of quarantined rows, where workers have their uid
 FRAMES_A_TURN = 8  # read from one worker before the others get theirs

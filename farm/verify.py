@@ -19,20 +19,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm import storage
+from farm.core.marks import LABELS
+from farm.core.run_file import output_of
+from farm.core.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of, task_of
 from farm.errors import DamagedRunError, PartError, UnreadablePartError
 from farm.exports.base import Warnings
+from farm.exports.label_conflicts import Losers, labelled_paths, name_hashes
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
-from farm.exports.shared_labels import Losers, labelled_paths, name_hashes
-from farm.filenames import here
-from farm.filesystem import folds_case
-from farm.marks import LABELS
-from farm.newest import DIGEST, PATHS, among, digests, hashes_of, repeated
-from farm.run_file import output_of
-from farm.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of, task_of
-from farm.store import (
+from farm.machine.filenames import here
+from farm.machine.filesystem import folds_case
+from farm.storage import folders
+from farm.storage.newest_rows import DIGEST, PATHS, among, digests, hashes_of, repeated
+from farm.storage.run_store import (
     PART_NAME,
     SUMMARY_FILE,
     TEMPORARY_PREFIX,
@@ -82,7 +82,7 @@ def verify(run_dir: str | Path) -> Verification:
     problems += _limited(_check_rows(store), "more rows that count twice")
     counts = _counts(store)
     end = _end(store, counts, problems)
-    if not storage.is_remote(store.path) and (store.path / LABELS).is_dir() and counts[STATUS_OK]:
+    if not folders.is_remote(store.path) and (store.path / LABELS).is_dir() and counts[STATUS_OK]:
         problems += _limited(_check_labels(store, described), "more label files that disagree")
     return Verification(
         counts[STATUS_OK], counts[STATUS_FAILED], tuple(problems), (*notes, *end.notes), counts[STATUS_GONE],
@@ -111,8 +111,8 @@ def _check_files(store: RunStore) -> tuple[list[str], list[str]]:
     problems: list[str] = []
     notes: list[str] = []
     kinds: dict[tuple[bytes | None, bytes | None], str] = {}
-    names = sorted(storage.names_in(store.parts_dir))
-    whole = storage.read_ahead((store.parts_dir / name for name in names if PART_NAME.match(name)), _opened)
+    names = sorted(folders.names_in(store.parts_dir))
+    whole = folders.read_ahead((store.parts_dir / name for name in names if PART_NAME.match(name)), _opened)
     for name in names:
         if name.startswith(TEMPORARY_PREFIX):
             notes.append(f"parts/{name!r}: a commit that did not finish; the next run removes it")
@@ -151,14 +151,14 @@ def _check_rows(store: RunStore) -> Iterator[str]:
     row of a worker, and is no image labelled twice.
     """
     parts = store.parts()
-    hashes = [found for _, found in storage.read_ahead(parts, hashes_of)]
+    hashes = [found for _, found in folders.read_ahead(parts, hashes_of)]
     again = repeated(np.concatenate([np.empty(0, np.int64), *hashes]))
     if not again.any():
         return
     bounds = np.cumsum([0, *map(len, hashes)])
     chosen = [again[first:last] for first, last in pairwise(bounds)]
     wanted = [part for part, mine in zip(parts, chosen, strict=True) if mine.any()]
-    tables = storage.read_ahead(wanted, functools.partial(read_part, columns=["key", *PATHS, "error"]))
+    tables = folders.read_ahead(wanted, functools.partial(read_part, columns=["key", *PATHS, "error"]))
     rows = np.concatenate(
         [_sightings(part, table, mine) for (part, table), mine in zip(tables, filter(np.any, chosen), strict=True)]
     )
@@ -203,7 +203,7 @@ def _end(store: RunStore, counts: Mapping[str, int], problems: list[str]) -> _En
     """By summary.json, whose counts are compared where nothing was committed after it."""
     path = store.path / SUMMARY_FILE
     try:
-        summary: dict[str, Any] = json.loads(storage.read(path))
+        summary: dict[str, Any] = json.loads(folders.read(path))
     except FileNotFoundError:
         return _End(("no summary.json: the run has not come to an end; run it again to continue",))
     except (OSError, ValueError, RecursionError) as error:
@@ -213,7 +213,7 @@ def _end(store: RunStore, counts: Mapping[str, int], problems: list[str]) -> _En
         problems.append("summary.json holds no summary")
         return _End()
     parts = store.parts()
-    if parts and storage.modified_s(parts[-1]) > storage.modified_s(path):
+    if parts and folders.modified_s(parts[-1]) > folders.modified_s(path):
         return _End(("parts are newer than summary.json: the last run did not come to its end",))
     if wrong := _wrong_counts(summary, counts):
         problems.append(wrong)

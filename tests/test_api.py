@@ -9,7 +9,7 @@ import yaml
 import farm
 from farm import Farm
 from farm.api import as_config
-from farm.config import FarmConfig, validate
+from farm.config.sections import FarmConfig, validate
 from farm.errors import ConfigError
 
 FAKE = {"factory": "farm.models.fake:make"}

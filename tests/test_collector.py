@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from farm.channel import Writer, channel
 from farm.collector import Collector, CollectorSpec
-from farm.messages import (
+from farm.core.schema import failed_batch, from_ipc, to_ipc
+from farm.ipc.channel import Writer, channel
+from farm.ipc.messages import (
     Committed,
     Describe,
     Detach,
@@ -20,9 +21,8 @@ from farm.messages import (
     pack_seqs,
     unpack_seqs,
 )
-from farm.ring import NO_SLOT, Ring
-from farm.schema import failed_batch, from_ipc, to_ipc
-from farm.store import RunStore
+from farm.ipc.ring import NO_SLOT, Ring
+from farm.storage.run_store import RunStore
 
 ERROR = {"stage": "read", "type": "OSError", "message": "gone"}
 

@@ -16,13 +16,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from farm.core.summary import Summary
 from farm.demo import __main__ as demo
 from farm.demo.draw import CLASS_NAMES, draw_picture, mask_box, shape_mask, write_dataset
 from farm.demo.score import BOX_FIELDS, map50, predicted_boxes, read_rows, read_truth
 from farm.demo.sheet import contact_sheet, sheet_size
 from farm.demo.train import IMGSZ, WEIGHTS
 from farm.errors import OutputError
-from farm.summary import Summary
 
 FRESH_SEED = 4321
 FRESH_PICTURES = 60

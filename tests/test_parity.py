@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import farm
-from farm.store import RunStore
+from farm.storage.run_store import RunStore
 
 BOXES = 662  # of yolo11n-coco.pt on the 128 images at the default confidence, batch 1
 VAL = """

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import FrameType
 
-from farm import shortage
 from farm.errors import EXIT_DONE, EXIT_FATAL, EXIT_SIGINT, EXIT_SIGTERM, EXIT_USAGE, ConfigError, FarmError
-from farm.standard_streams import Unfailing, unfailing
+from farm.machine import shortage
+from farm.machine.standard_streams import Unfailing, unfailing
 from farm.version import VERSION
 
 COMMANDS = {

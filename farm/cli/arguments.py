@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from farm.config import FarmConfig
+    from farm.config.sections import FarmConfig
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def load_config(args: argparse.Namespace) -> FarmConfig:
     """The config that the command line names. Raises ConfigError."""
-    from farm.config import load
+    from farm.config.sections import load
     from farm.errors import ConfigError
 
     files = [word for word in args.config if "=" not in word or os.path.isfile(word)]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from farm.cli.arguments import add_config, load_config
 
 if TYPE_CHECKING:
-    from farm.config import FarmConfig
+    from farm.config.sections import FarmConfig
     from farm.engines.local import Prepared
-    from farm.store import RunStore
+    from farm.storage.run_store import RunStore
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +28,8 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from farm import engines, exports
-    from farm.config import STDIN
-    from farm.engines import settling
+    from farm.config.sections import STDIN
+    from farm.engines import backend_choice
     from farm.errors import EXIT_DONE, EXIT_USAGE
     from farm.report.lines import table_lines
     from farm.sources.base import in_sight
@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
     rows = [[str(getattr(place, title)) for title in titles] for place in prepared.placements]
     numbers = ("worker", "threads", "batch", "decoders")
     print(*table_lines(titles, rows, console.width, numbers, gives_way=["pin"]), "", sep="\n")
-    console.print(f"backend          {settling.in_words(prepared, _begun_with(config))}")
+    console.print(f"backend          {backend_choice.in_words(prepared, _begun_with(config))}")
     for name, origin in prepared.origins.items():
         value = getattr(prepared.config.model, name)
         console.print(f"{name:17}{json.dumps(value)}, {origin}")
@@ -51,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
     if config.source.path != STDIN:
         console.print(f"images           {in_sight(prepared.source)}")
     console.print(f"weights digest   {prepared.digest}")
-    for text in settling.notes(prepared):
+    for text in backend_choice.notes(prepared):
         console.print(f"note             {text}")
     refusals, shortage = _refusals(prepared), _shortage(prepared)
     for refusal in refusals:
@@ -63,18 +63,18 @@ def execute(args: argparse.Namespace) -> int:
 
 def _refusals(prepared: Prepared) -> list[str]:
     """Why a run would not begin in its directory, as far as that shows without writing anything."""
-    from farm.engines import settling
-    from farm.store import RunStore
+    from farm.engines import backend_choice
+    from farm.storage.run_store import RunStore
 
     begun = _begun(prepared.config)
-    found = (settling.refusal(prepared, begun) if begun else "", RunStore.refusal(prepared.config.output.dir))
+    found = (backend_choice.refusal(prepared, begun) if begun else "", RunStore.refusal(prepared.config.output.dir))
     return [refusal for refusal in found if refusal]
 
 
 def _shortage(prepared: Prepared) -> str:
     """Why workers would not start on this machine, if there is something for them to do."""
-    from farm import shortage
     from farm.errors import WorkerError
+    from farm.machine import shortage
 
     if prepared.config.engine != "local":
         return ""
@@ -88,7 +88,7 @@ def _shortage(prepared: Prepared) -> str:
 
 def _begun_with(config: FarmConfig) -> str | None:
     """The backend of the work that the run directory holds; None where it holds none, or is not on this machine."""
-    from farm.continuation import BACKEND
+    from farm.core.continuation import BACKEND
 
     store = _begun(config)
     return store.fingerprint().get(BACKEND) if store else None
@@ -97,8 +97,8 @@ def _begun_with(config: FarmConfig) -> str | None:
 def _begun(config: FarmConfig) -> RunStore | None:
     """The run directory, where it is there and on this machine."""
     from farm.errors import OutputError
-    from farm.storage import is_url
-    from farm.store import RunStore
+    from farm.storage.folders import is_url
+    from farm.storage.run_store import RunStore
 
     with contextlib.suppress(OutputError):
         if not is_url(config.output.dir):

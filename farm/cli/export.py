@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from farm.api import export
-    from farm.store import RunStore
+    from farm.storage.run_store import RunStore
 
     report = export(RunStore.view(args.run_dir), args.format, args.save_conf, args.to)
     from farm.report.text import counted

@@ -26,7 +26,7 @@ def _list(run_dir: str) -> int:
     """A line for each failed image: its path, stage, type and message, with tabs between, to be sorted and counted."""
     from farm.errors import EXIT_DONE
     from farm.report.text import printable
-    from farm.store import RunStore
+    from farm.storage.run_store import RunStore
 
     for path, error in RunStore.view(run_dir).failures():
         print("\t".join(map(printable, (path, error["stage"], error["type"], error["message"]))))

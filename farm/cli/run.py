@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from farm.cli.arguments import add_config, load_config, this_command, this_program
 
 if TYPE_CHECKING:
+    from farm.core.summary import Summary
     from farm.engines.local import Hooks, Running
-    from farm.summary import Summary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from farm.config_schema import json_schema
+    from farm.config.json_schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
     return 0

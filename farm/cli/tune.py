@@ -16,9 +16,9 @@ from farm.cli.arguments import add_config, load_config, positive
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from farm.config import FarmConfig
-    from farm.trials import Trial
-    from farm.tune import Tuning
+    from farm.config.sections import FarmConfig
+    from farm.tune.search import Tuning
+    from farm.tune.trials import Trial
 
 HEAD = "# Tuned by farm"
 TOO_SHORT = "were too short to try"
@@ -36,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from farm.report.lines import prose_lines
-    from farm.tune import tune
+    from farm.tune.search import tune
 
     _check_writable(args.write)
     console = Console(soft_wrap=True, emoji=False)
@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
 def _check_writable(path: Path) -> None:
     """Before the trials, not after them. Raises ConfigError."""
     from farm.errors import ConfigError
-    from farm.surroundings import in_working_directory
+    from farm.machine.surroundings import in_working_directory
 
     folder = Path(in_working_directory(str(path))).parent
     if not folder.is_dir():
@@ -80,7 +80,7 @@ def _write(path: Path, tuning: Tuning, seconds: float) -> list[str]:
     import yaml
 
     from farm.errors import OutputError
-    from farm.trials import MORE
+    from farm.tune.trials import MORE
 
     said = []
     if tuning.untried:
@@ -112,7 +112,7 @@ def _with_free_output(config: FarmConfig, best: Trial) -> tuple[FarmConfig, list
 
     A run goes on with the backend and the threads that it was begun with.
     """
-    from farm.tune import begun_with
+    from farm.tune.search import begun_with
 
     folder = config.output.dir
     before = begun_with(folder)

@@ -21,17 +21,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm import blocks, segments, storage
+from farm.cluster import blocks
+from farm.cluster.crash_journal import Hand
+from farm.cluster.worker_host import Keeper, KeeperSpec
+from farm.core.counters import any_ok
+from farm.core.marks import PARTS
+from farm.core.schema import STATUS_OK, failed_batch, part_metadata, to_ipc
+from farm.core.summary import WorkerStart
 from farm.errors import FarmError, ModelError, OutputError, SourceLostError, TornPartError
-from farm.keeper import Keeper, KeeperSpec
-from farm.marks import PARTS
+from farm.ipc import shared_memory
 from farm.models.weights import weights_digest
-from farm.parts import open_part, part_batches
-from farm.schema import STATUS_OK, failed_batch, part_metadata, to_ipc
-from farm.store import PartWriter, RunStore, blocks_dir, part_name
-from farm.summary import WorkerStart
-from farm.suspects import Hand
-from farm.tally import any_ok
+from farm.storage import folders
+from farm.storage.parts import open_part, part_batches
+from farm.storage.run_store import PartWriter, RunStore, blocks_dir, part_name
 
 # A refused block is kept this long, twice as long each time, so that actors that work get most blocks
 HOLD_S, HOLD_LIMIT_S = 1.0, 300.0
@@ -80,7 +82,7 @@ class Labeller:
 
     def __init__(self, spec: LabellerSpec) -> None:
         self._spec = spec
-        self._run_dir = storage.folder_of(spec.run_dir)
+        self._run_dir = folders.folder_of(spec.run_dir)
         self._folder = blocks_dir(self._run_dir, spec.session)
         self._error: FarmError | None = None
         self._keeper: Keeper | None = None
@@ -113,8 +115,8 @@ class Labeller:
             return
         with contextlib.suppress(FarmError, OSError):
             told = blocks.give_up(self._folder, self._worker, self._host, self._error)
-            while storage.is_there(told) and not blocks.is_stopped(self._folder):
-                time.sleep(POLL_S if not storage.is_remote(told) else HOLD_AT_END_S)
+            while folders.is_there(told) and not blocks.is_stopped(self._folder):
+                time.sleep(POLL_S if not folders.is_remote(told) else HOLD_AT_END_S)
 
     def label(self, number: int, items: bytes) -> Receipt:
         """Label a block (packed items) and commit its part."""
@@ -153,7 +155,7 @@ class Labeller:
     def _open(self) -> None:
         self._worker = blocks.claim_number(self._folder)
         self._check_weights()
-        prefix = segments.prefix_of(self._run_dir)
+        prefix = shared_memory.prefix_of(self._run_dir)
         spec = replace(self._spec.keeper, worker=self._worker, prefix=prefix)
         self._keeper = Keeper(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
 
@@ -252,7 +254,7 @@ class _Together:
 
 def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
     """The rows of a part that is there; None where none is."""
-    if not storage.is_there(part):
+    if not folders.is_there(part):
         return None
     try:
         return list(part_batches(part, COUNTED, open_part(part)))

@@ -25,12 +25,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from farm import errors, storage
+from farm import errors
+from farm.core.schema import KEY_BYTES
 from farm.errors import FarmError
-from farm.filenames import from_bytes, to_bytes
-from farm.messages import Item
-from farm.schema import KEY_BYTES
-from farm.scratch import Scratch
+from farm.ipc.messages import Item
+from farm.machine.filenames import from_bytes, to_bytes
+from farm.storage import folders
+from farm.storage.scratch import Scratch
 
 SUFFIX = ".arrow"
 END, STOP = "end", "stop"
@@ -46,10 +47,10 @@ class Blocks:
     def __init__(self, shared: Path) -> None:
         """`shared`: the folder that actors see. `folder` is where the blocks are."""
         self._shared = shared
-        self._scratch = Scratch("blocks") if storage.is_remote(shared) else None
+        self._scratch = Scratch("blocks") if folders.is_remote(shared) else None
         self.folder = self._scratch.path if self._scratch else shared
         self.count = 0
-        storage.make_folder(shared)
+        folders.make_folder(shared)
 
     def put(self, items: Sequence[Item]) -> int:
         """The next block, there as a whole or not at all. Returns its number, counted from 1."""
@@ -67,9 +68,9 @@ class Blocks:
     def given_up(self) -> dict[int, tuple[str, FarmError]]:
         """Actors whose worker cannot start, by number: their host, and why."""
         found = {}
-        for name in storage.names_in(self._shared):
+        for name in folders.names_in(self._shared):
             if name.startswith(GIVEN_UP):
-                said = json.loads(storage.read(self._shared / name))
+                said = json.loads(folders.read(self._shared / name))
                 kind = getattr(errors, said["type"])
                 found[int(name.removeprefix(GIVEN_UP))] = said["host"], kind(said["message"])
         return found
@@ -82,9 +83,9 @@ class Blocks:
         """Actors leave blocks alone that they have not begun."""
         (self.folder / STOP).touch()
         self.end()
-        if storage.is_remote(self._shared):
+        if folders.is_remote(self._shared):
             with contextlib.suppress(OSError):  # then they label what they have in hand
-                storage.write_whole(self._shared / STOP, b"stop")
+                folders.write_whole(self._shared / STOP, b"stop")
 
     def close(self) -> None:
         if self._scratch:
@@ -92,8 +93,8 @@ class Blocks:
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
-            if storage.is_remote(self._shared):
-                storage.remove(self._shared)
+            if folders.is_remote(self._shared):
+                folders.remove(self._shared)
             else:
                 self._shared.parent.rmdir()  # of all sessions; the next run removes what others left in it
 
@@ -124,28 +125,28 @@ def follow(folder: Path, todo: Todo) -> Iterator[tuple[int, bytes]]:
 
 def is_stopped(folder: Path) -> bool:
     """Of the blocks' folder, or of the one that actors see."""
-    return storage.is_there(folder / STOP) or not (storage.is_remote(folder) or folder.exists())
+    return folders.is_there(folder / STOP) or not (folders.is_remote(folder) or folder.exists())
 
 
 def claim_number(folder: Path) -> int:
     """The lowest number that no other actor of the run has."""
     for number in itertools.count():
         with contextlib.suppress(FileExistsError):
-            storage.create(folder / f"worker-{number}")
+            folders.create(folder / f"worker-{number}")
             return number
     raise AssertionError("itertools.count does not end")
 
 
 def is_ended(folder: Path) -> bool:
     """Every block is there that will be, as far as can be seen from here: not where the run directory is remote."""
-    return is_stopped(folder) or (not storage.is_remote(folder) and (folder / END).exists())
+    return is_stopped(folder) or (not folders.is_remote(folder) and (folder / END).exists())
 
 
 def give_up(folder: Path, number: int, host: str, error: FarmError) -> Path:
     """An actor says that its worker cannot start. Returns the file, which is there as long as the run goes on."""
     path = folder / f"{GIVEN_UP}{number}"
     said = {"host": host, "type": type(error).__name__, "message": str(error)}
-    storage.write_whole(path, json.dumps(said).encode())
+    folders.write_whole(path, json.dumps(said).encode())
     return path
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from farm import storage
+from farm.storage import folders
 
 DEATHS_IN_GROUP = 2  # an operator, or a node that goes away, kills an actor once or twice; an image every time
 TRY = b"try"
@@ -28,7 +28,7 @@ class Hand:
     def begin(self) -> None:
         """A try begins. Whatever began before has not come to its end."""
         try:
-            tries = storage.read_patiently(self._path).split(TRY + b"\n")[1:]
+            tries = folders.read_patiently(self._path).split(TRY + b"\n")[1:]
         except FileNotFoundError:
             tries = []
         self._deaths = len(tries)
@@ -49,4 +49,4 @@ class Hand:
         self._note(b"%d" % place)
 
     def _note(self, line: bytes) -> None:
-        storage.append(self._path, line + b"\n")
+        folders.append(self._path, line + b"\n")

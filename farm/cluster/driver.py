@@ -26,20 +26,20 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from farm import segments
-from farm.blocks import FIRST_ITEMS, Blocks, Todo, block_items
-from farm.earlier import Earlier
+from farm.cluster.block_executor import Receipt
+from farm.cluster.blocks import FIRST_ITEMS, Blocks, Todo, block_items
+from farm.core.counters import Tally, too_many
+from farm.core.lost_actors import LostActors
+from farm.core.restarts import RestartPolicy
+from farm.core.schema import STATUS_GONE, failed_batch, from_ipc, part_metadata
+from farm.core.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
 from farm.errors import FarmError, TooManyFailures
-from farm.labeller import Receipt
-from farm.lister import VANISHED, Lister
-from farm.lost_actors import LostActors
-from farm.messages import Item
-from farm.restarts import RestartPolicy
-from farm.schema import STATUS_GONE, failed_batch, from_ipc, part_metadata
-from farm.store import PartWriter, RunStore, blocks_dir, open_part, part_name
-from farm.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
-from farm.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
-from farm.tally import Tally, too_many
+from farm.ipc import shared_memory
+from farm.ipc.messages import Item
+from farm.sources.earlier_runs import Earlier
+from farm.storage.run_store import PartWriter, RunStore, blocks_dir, open_part, part_name
+from farm.supervisor.lister import VANISHED, Lister
+from farm.supervisor.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
 
 TURN_S = 0.1  # longest wait for a receipt
 CHECK_S = 0.5  # between looks at the rate
@@ -137,7 +137,7 @@ class Driver:
     def run(self) -> Outcome:
         """Label everything the lister lists. Raises FarmError where that cannot go on."""
         try:
-            segments.sweep(segments.prefix_of(self._store.path))
+            shared_memory.sweep(shared_memory.prefix_of(self._store.path))
             self._lister.start()
             while not self._done():
                 self._turn()
@@ -408,7 +408,7 @@ class Driver:
             self._pipeline.abandon()
             self._thread.join(JOIN_S)
         self._blocks.close()
-        segments.sweep(segments.prefix_of(self._store.path))  # of actors on this machine that were killed
+        shared_memory.sweep(shared_memory.prefix_of(self._store.path))  # of actors on this machine that were killed
 
 
 def _line(text: str) -> str:

@@ -34,25 +34,26 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm import care, shortage
-from farm.care import CHECK_S
-from farm.channel import Reader
-from farm.config import LimitsConfig, ModelConfig
-from farm.deadlines import AwakeClock
+from farm.config.sections import LimitsConfig, ModelConfig
+from farm.core.deadlines import AwakeClock
+from farm.core.leases import LeaseBook, Verdict
+from farm.core.outages import PlaceTrouble
+from farm.core.placement import Placement
+from farm.core.read_errors import PATIENCE, Patience
+from farm.core.restarts import RestartPolicy
+from farm.core.schema import STAGE_READ, STATUS_OK, failed_batch, from_ipc
+from farm.core.summary import WorkerStart
 from farm.errors import FarmError, SourceLostError, WorkerError
-from farm.heartbeat import STAGES, Heartbeats
-from farm.known_good import identity_of
-from farm.leases import LeaseBook, Verdict
-from farm.messages import AttemptFailed, InitFailed, Item, PlaceFailed, Ready, Results, unpack_seqs
-from farm.place_errors import PATIENCE, Patience
-from farm.place_trouble import PlaceTrouble
-from farm.placement import Placement
-from farm.restarts import RestartPolicy
-from farm.roster import Roster, WorkerProcess
-from farm.schema import STAGE_READ, STATUS_OK, failed_batch, from_ipc
-from farm.summary import WorkerStart
-from farm.watch import Watch
-from farm.worker import WorkerSpec
+from farm.images.known_good import identity_of
+from farm.ipc.channel import Reader
+from farm.ipc.event_loop import Watch
+from farm.ipc.heartbeat import STAGES, Heartbeats
+from farm.ipc.messages import AttemptFailed, InitFailed, Item, PlaceFailed, Ready, Results, unpack_seqs
+from farm.machine import shortage
+from farm.supervisor import lifecycle
+from farm.supervisor.launcher import Roster, WorkerProcess
+from farm.supervisor.lifecycle import CHECK_S
+from farm.worker.loop import WorkerSpec
 
 TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
 JOIN_S = 10.0
@@ -219,7 +220,7 @@ class Keeper:
         if self._trouble.is_known and not self._book.in_hand and self._is_stopped():
             raise SourceLostError("the run was stopped while the place the images lie in did not answer")
         fill = self._spec.recycle_after
-        care.feed(worker, self._book, now, fill, lambda worker: worker.lease_items, self._trouble)
+        lifecycle.feed(worker, self._book, now, fill, lambda worker: worker.lease_items, self._trouble)
 
     def _accept(self) -> None:
         """Queue the items of new orders."""
@@ -272,16 +273,16 @@ class Keeper:
         worker = self._worker
         if worker is None or self._results is None or self._beats is None:
             return
-        if care.is_over(worker, awake_s):
+        if lifecycle.is_over(worker, awake_s):
             self._on_death(worker, self._results)
             return
         signs, held = self._beats.signs(self._spec.worker), self._book.held_by(worker.uid)
-        care.kill_late(worker, signs, held, now, awake_s, self._spec.limits.item_timeout_s)
+        lifecycle.kill_late(worker, signs, held, now, awake_s, self._spec.limits.item_timeout_s)
 
     # What the worker says
 
     def _on_control(self, worker: WorkerProcess) -> None:
-        care.hear(worker, self._watch, self._obey)
+        lifecycle.hear(worker, self._watch, self._obey)
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:
@@ -299,11 +300,11 @@ class Keeper:
                 self._policy.init_failed(kind, text, permanent)
             case AttemptFailed(_, _, stage, kind, text):
                 error = {"stage": stage, "type": kind, "message": text}
-                verdicts = care.attempt_failed(worker, message, self._book, self._trouble, time.monotonic())
+                verdicts = lifecycle.attempt_failed(worker, message, self._book, self._trouble, time.monotonic())
                 self._quarantine(verdicts, error)
             case PlaceFailed(_, _, _, kind, text):
                 error = {"stage": STAGE_READ, "type": kind, "message": text}
-                verdicts = care.place_failed(worker, message, self._book, self._trouble, time.monotonic())
+                verdicts = lifecycle.place_failed(worker, message, self._book, self._trouble, time.monotonic())
                 self._quarantine(verdicts, error)
 
     def _on_results(self, worker: WorkerProcess, results: Reader) -> None:
@@ -313,7 +314,7 @@ class Keeper:
                 seqs = unpack_seqs(message.seqs)
                 self._book.received(worker.uid, seqs)
                 batch = from_ipc(message.batch)
-                care.rows_came(seqs, batch, self._book, self._trouble)
+                lifecycle.rows_came(seqs, batch, self._book, self._trouble)
                 self._hand_over(seqs, batch)
         except EOFError:
             self._watch.drop(results)
@@ -376,9 +377,9 @@ class Keeper:
         signs, started = self._beats.signs(self._spec.worker), int(self._row()["started"])
         self._close_beats()
         now = time.monotonic()
-        charge = care.blame(worker, self._book, signs, started, self._trouble, now)
-        self._quarantine(charge.verdicts, care.error_of(worker, signs, self._spec.limits.item_timeout_s))
-        self._due_s = now + care.delay_after(worker, self._policy, charge)
+        charge = lifecycle.blame(worker, self._book, signs, started, self._trouble, now)
+        self._quarantine(charge.verdicts, lifecycle.error_of(worker, signs, self._spec.limits.item_timeout_s))
+        self._due_s = now + lifecycle.delay_after(worker, self._policy, charge)
 
     def _end(self) -> None:
         """The thread's last words: everybody who waits is told."""

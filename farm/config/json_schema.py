@@ -1,4 +1,4 @@
-"""The JSON Schema of the config, for editors: made from farm.config, and the same verdict on every document.
+"""The JSON Schema of the config, for editors: made from farm.config.sections, and the same verdict on every document.
 
 A section that may be a bare string has one schema for both, whose rules for mappings say nothing of text: so a mistake
 inside it is told by its key. (Of alternatives an editor says no more than that none fits.) Runs in the calling process.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from farm.config import BARE_KEYS, FarmConfig
-from farm.config_types import URL
+from farm.config.sections import BARE_KEYS, FarmConfig
+from farm.config.types import URL
 from farm.version import VERSION
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

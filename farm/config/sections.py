@@ -26,13 +26,13 @@ from pydantic import (
     model_validator,
 )
 
-from farm import config_file, factories
-from farm.config_types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
+from farm.config import factories, yaml_file
+from farm.config.misspelt import meant
+from farm.config.types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
 from farm.errors import ConfigError
-from farm.filenames import here
-from farm.misspelt import meant
-from farm.storage import is_url, local_path
-from farm.surroundings import in_working_directory
+from farm.machine.filenames import here
+from farm.machine.surroundings import in_working_directory
+from farm.storage.folders import is_url, local_path
 
 
 def expanded(value: Any) -> Any:
@@ -269,7 +269,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
     places: dict[tuple[str, ...], str] = {}
     if path is not None:
         in_working_directory(str(path))  # raises where a relative one has nothing to belong to
-        data, lines = config_file.read(Path(path))
+        data, lines = yaml_file.read(Path(path))
         places = {keys: f"{path}:{line}" for keys, line in lines.items()}
         data = _resolve_paths(data, Path(path).resolve().parent)
     places = _override(data, overrides, cwd, places)
@@ -392,7 +392,7 @@ def _parse(text: str, annotation: Any) -> Any:
     if set(options) <= {str, type(None)}:
         return None if type(None) in options and text in ("null", "~") else text
     try:
-        value = config_file.parse(text)
+        value = yaml_file.parse(text)
     except (yaml.YAMLError, RecursionError):
         return text
     return value if str not in options or isinstance(value, list) else text

@@ -1,4 +1,4 @@
-"""What a value of the config may be: types with their JSON Schema, for farm.config. Pure.
+"""What a value of the config may be: types with their JSON Schema, for farm.config.sections. Pure.
 
 A number is a number: not text that looks like one, which YAML and editors tell apart, and not `true`, which Python
 counts as 1. So the config and its JSON Schema say the same of every document.
@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 LONGEST_S = 1e9  # thirty years; clocks and waits of the system end somewhere beyond
 FACTORY = r"^[^\s:]+:[^\s:]+$"
 DEVICES = r"^\s*(auto|cpu|(cuda:)?[0-9]+(\s*,\s*(cuda:)?[0-9]+)*)\s*$"
-URL = r"^(?!file://|local://)[\s\S]*://"  # what farm.storage.is_url calls one
+URL = r"^(?!file://|local://)[\s\S]*://"  # what farm.storage.folders.is_url calls one
 
 
 def _number(value: Any) -> Any:

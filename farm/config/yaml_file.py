@@ -1,4 +1,4 @@
-"""A config file as data, with the line of every key. Read in the supervisor's process, for farm.config.
+"""A config file as data, with the line of every key. Read in the supervisor's process, for farm.config.sections.
 
 YAML as PyYAML reads it, but for three things: a key may be set once, numbers may be written as 1e-3 (as in YAML 1.2 and
 in every editor), and nothing may contain itself.

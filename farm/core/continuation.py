@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 
 VERSIONS, SOURCE = "versions", "source"  # words of `accept`
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm.forks import no_fork
-from farm.schema import PROBS, STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT, failed_batch
-from farm.summary import Failure
+from farm.core.schema import PROBS, STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT, failed_batch
+from farm.core.summary import Failure
+from farm.machine.forks import no_fork
 
 SHARE_NEEDS = 100  # images, before a share of them means anything
 KINDS_KEPT = 50  # different kinds of failure told apart; the rest counts as one

@@ -14,8 +14,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from farm.filenames import to_bytes
-from farm.schema import KEY_BYTES
+from farm.core.schema import KEY_BYTES
+from farm.machine.filenames import to_bytes
 
 ABSENT = (-1, 0)  # size and time in the key of a file that could not be examined
 MERGE_AT = 1 << 18  # recent keys kept in a Python set before they are sorted: 30 MB, sorted in milliseconds

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from farm.core.read_errors import MACHINE, NO_ANSWER, Patience, named
 from farm.errors import SourceLostError
-from farm.place_errors import MACHINE, NO_ANSWER, Patience, named
 
 MANY = 8  # different images in a row: a scratch on a disk is as large, but a known good image tells that from a mount
 PROBES = 2  # images at a time, to see whether the place answers again

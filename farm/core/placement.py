@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm import allotment
-from farm.config import WorkersConfig
+from farm.config.sections import WorkersConfig
 from farm.errors import ConfigError
+from farm.machine import allotment
 
 WORKER_BYTES = 600 << 20  # of one CPU worker: 100 to 500 MiB were measured (benchmarks.kinds); caps `auto` only
 RESERVED_BYTES = 1 << 30  # left to the supervisor, the collector and the page cache

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
-from farm.schema import STAGE_LIST, STAGE_READ
+from farm.core.schema import STAGE_LIST, STAGE_READ
 
 # What reading says where the file system is to blame, the file is not there, or may not be read; by the names that rows
 # have. All of it can be mended without a change of the file that its key would show

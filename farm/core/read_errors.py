@@ -6,7 +6,7 @@
     others    nobody knows: the file is tried again, and each attempt counts
 
 DENIED and GONE are a file's errors that a place may have, too: an expired ticket denies everything, and below an
-unmounted disk everything is gone. Which it is, `farm.known_good` finds out.
+unmounted disk everything is gone. Which it is, `farm.images.known_good` finds out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import errno
 import os
 from dataclasses import dataclass
 
-from farm.filenames import kept
+from farm.machine.filenames import kept
 
 
 def _numbers(*names: str) -> frozenset[int]:

@@ -12,8 +12,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm.messages import Item, Lease
-from farm.schema import ERROR, KEY_BYTES, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_schema, path_columns
+from farm.core.schema import (
+    ERROR,
+    KEY_BYTES,
+    STATUS_FAILED,
+    STATUS_GONE,
+    STATUS_OK,
+    failed_batch,
+    part_schema,
+    path_columns,
+)
+from farm.ipc.messages import Item, Lease
 
 
 @dataclass(frozen=True, slots=True)

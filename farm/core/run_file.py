@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from farm.core.schema import TASKS
 from farm.errors import DamagedRunError, OutputError
-from farm.schema import TASKS
 
 KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "a text"}
 TYPES: dict[str, type] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm.filenames import IS_UTF8, from_bytes, here, to_bytes
+from farm.machine.filenames import IS_UTF8, from_bytes, here, to_bytes
 
 SCHEMA_VERSION = "1"
 KEY_BYTES = 16

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from farm.core.marks import LABELS
 from farm.demo.draw import write_dataset
 from farm.demo.score import map50, predicted_boxes, read_rows, read_truth
 from farm.demo.sheet import contact_sheet
 from farm.demo.train import IMGSZ, OFFLINE, WEIGHTS
 from farm.errors import EXIT_DONE, EXIT_FATAL, FarmError, OutputError
-from farm.marks import LABELS
 
 if TYPE_CHECKING:
-    from farm.summary import Summary
+    from farm.core.summary import Summary
 
 SEED = 20  # neither of the training's
 MAP50_MIN = 0.9

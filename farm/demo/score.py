@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from farm.marks import PARTS
+from farm.core.marks import PARTS
 
 IOU_THRESHOLD = 0.5
 BOX_FIELDS = ("class_id", "confidence", "x1", "y1", "x2", "y2")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from farm.config import FarmConfig
+    from farm.config.sections import FarmConfig
+    from farm.core.key_set import KeySet
     from farm.engines.local import Hooks, Prepared
-    from farm.keys import KeySet
     from farm.sources.base import Entry, Source
-    from farm.store import RunStore
-    from farm.supervisor import Outcome
+    from farm.storage.run_store import RunStore
+    from farm.supervisor.supervisor import Outcome
 
 
 class Engine(Protocol):

@@ -14,20 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from farm import storage
-from farm.config import STDIN, ModelConfig
-from farm.continuation import BACKEND, CONVERSION, SOURCE, SOURCE_ROOT
+from farm.config.sections import STDIN, ModelConfig
+from farm.core.continuation import BACKEND, CONVERSION, SOURCE, SOURCE_ROOT
+from farm.core.marks import CONVERTED
 from farm.engines.local import Prepared, backend_of
 from farm.errors import ModelError, RunMismatchError, WeightsChangedError
-from farm.filenames import kept
-from farm.marks import CONVERTED
-from farm.models import backends, cache, conversions
-from farm.models.conversions import CONVERT_TIMEOUT_S, Agreement, Executable, Request
-from farm.moved_source import look
+from farm.machine.filenames import kept
+from farm.models import backends, cache, converted_weights
+from farm.models.converted_weights import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.sources import first_entry_or_raise
 from farm.sources.base import Entry, Source
+from farm.sources.moved_source import look
 from farm.sources.sampling import evenly, spread
-from farm.store import RunStore
+from farm.storage import folders
+from farm.storage.run_store import RunStore
 
 ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says nothing
 CONFIDENCE_MOVED = 0.01  # on average: fp32 elsewhere moves it by a millionth, and a threshold by so much is felt
@@ -64,8 +64,8 @@ def settle(
         request = Request(model, prepared.digest, backend, prepared.device)
         request = replace(request, sample=_sample(request, prepared.source, first))
         make = functools.partial(
-            conversions.prepare, note=note, folder=_cache(prepared, store, request), conversion=conversion,
-            timeout_s=timeout_s, spare=None if storage.is_remote(store.path) else store.path / CONVERTED,
+            converted_weights.prepare, note=note, folder=_cache(prepared, store, request), conversion=conversion,
+            timeout_s=timeout_s, spare=None if folders.is_remote(store.path) else store.path / CONVERTED,
         )  # fmt: skip
         prepared = replace(prepared, executable=_executable(request, make, note))
         try:
@@ -122,20 +122,22 @@ def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
     """
     chosen = model.backend == "auto" and prepared.device == "cpu"
     explicit = model.backend not in ("auto", "torch")
-    if model.weights is None or not (conversions.is_lowered(model) or (model.is_convertible and (chosen or explicit))):
+    if model.weights is None or not (
+        converted_weights.is_lowered(model) or (model.is_convertible and (chosen or explicit))
+    ):
         return 0
     if prepared.config.source.path != STDIN:
         return backends.AUTO_IMAGES
-    return conversions.CALIBRATION_IMAGES if model.precision == "int8" else conversions.SAMPLE_IMAGES
+    return converted_weights.CALIBRATION_IMAGES if model.precision == "int8" else converted_weights.SAMPLE_IMAGES
 
 
 def _sample(request: Request, source: Source, first: Sequence[Entry]) -> list[str]:
     """Paths of images that lie all over the source, and so do the first of them; where that would cost a listing, all
     over the first entries. It costs the listing of some folders, and only where there are more than these.
     """
-    if not (request.is_converted or conversions.is_lowered(request.config)):
+    if not (request.is_converted or converted_weights.is_lowered(request.config)):
         return []
-    count = conversions.sample_size(request, len(first))
+    count = converted_weights.sample_size(request, len(first))
     found = source.sample(count) if len(first) >= backends.AUTO_IMAGES else []
     found += spread(evenly([entry.path for entry in first], count))
     return [os.path.join(source.root, path) for path in list(dict.fromkeys(found))[:count]]
@@ -145,7 +147,7 @@ def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None
     """Where a converted model is kept, if not in the user's cache."""
     if prepared.config.engine == "local" or not request.is_converted:
         return None
-    if storage.is_remote(store.path):
+    if folders.is_remote(store.path):
         raise ModelError(
             f"model.backend {request.backend} is converted into the run directory, which {store.path} cannot hold; "
             f"set model.backend=torch, or convert the weights yourself"
@@ -200,7 +202,7 @@ def settle_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path |
     if not model.is_convertible:
         return prepared
     backend = backend_of(model, prepared.device, many=False)
-    executable = conversions.prepare(Request(model, prepared.digest, backend, prepared.device), note, spare=spare)
+    executable = converted_weights.prepare(Request(model, prepared.digest, backend, prepared.device), note, spare=spare)
     return replace(prepared, executable=executable)
 
 

@@ -15,35 +15,28 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from farm import continuation, factories, standard_streams
-from farm.config import PATH_KEYS, FarmConfig, ModelConfig
-from farm.continuation import (
-    BACKEND,
-    CONVERSION,
-    DEVICE,
-    HISTORY,
-    MODEL,
-    SOURCE_ROOT,
-    THREADS,
-    WEIGHTS_DIGEST,
-)
-from farm.continuation import VERSION as VERSION_OF
+from farm.config import factories
+from farm.config.sections import PATH_KEYS, FarmConfig, ModelConfig
+from farm.core import continuation
+from farm.core.continuation import BACKEND, CONVERSION, DEVICE, HISTORY, MODEL, SOURCE_ROOT, THREADS, WEIGHTS_DIGEST
+from farm.core.continuation import VERSION as VERSION_OF
+from farm.core.key_set import KeySet
+from farm.core.placement import Machine, Placement, inspect_machine, plan, shortfall
+from farm.core.schema import task_of
+from farm.core.summary import Snapshot
 from farm.errors import ModelError
-from farm.filenames import kept, with_names
-from farm.keys import KeySet
+from farm.machine import standard_streams
+from farm.machine.filenames import kept, with_names
 from farm.models import backends
 from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve, untrained
-from farm.models.conversions import Executable
+from farm.models.converted_weights import Executable
 from farm.models.packages import package_version
 from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
-from farm.placement import Machine, Placement, inspect_machine, plan, shortfall
-from farm.schema import task_of
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
-from farm.store import RUN_FILE, RunStore
-from farm.summary import Snapshot
-from farm.supervisor import Job, NamesKnown, Outcome, Supervisor
+from farm.storage.run_store import RUN_FILE, RunStore
+from farm.supervisor.supervisor import Job, NamesKnown, Outcome, Supervisor
 from farm.version import VERSION
 
 LABEL_VERSIONS = {"ultralytics": "ultralytics", "torch": "torch", "opencv-python": "cv2", "numpy": "numpy"}
@@ -111,7 +104,7 @@ class Prepared:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Everything that changes labels or what they belong to. A run directory holds the work of one of these, but
-        for what farm.continuation lets differ."""
+        for what farm.core.continuation lets differ."""
         excluded = {"weights", "safe_load", "autoinstall", "backend", "min_agreement", "cuda_graphs", "factory_dir"}
         model = self.config.model.model_dump(exclude=excluded)
         labels = {f"{MODEL}{name}": value for name, value in model.items()}

@@ -32,23 +32,23 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from farm.blocks import Blocks, Todo, follow, is_stopped
-from farm.config import FarmConfig
-from farm.driver import Driver
+from farm.cluster.block_executor import Labeller, LabellerSpec, Receipt
+from farm.cluster.blocks import Blocks, Todo, follow, is_stopped
+from farm.cluster.driver import Driver
+from farm.cluster.worker_host import KeeperSpec
+from farm.config.sections import FarmConfig
+from farm.core.key_set import KeySet
+from farm.core.placement import Machine, Placement, inspect_machine, usable_cores
+from farm.core.read_errors import Patience
 from farm.engines import local
 from farm.engines.local import Hooks, Prepared, Record
 from farm.errors import ConfigError
-from farm.keeper import KeeperSpec
-from farm.keys import KeySet
-from farm.labeller import Labeller, LabellerSpec, Receipt
-from farm.lister import Lister
-from farm.place_errors import Patience
-from farm.placement import Machine, Placement, inspect_machine, usable_cores
-from farm.roster import environment_set
-from farm.scratch import Scratch
 from farm.sources.base import Entry, Source
-from farm.store import RunStore, example_of
-from farm.supervisor import Job, Outcome, start_method
+from farm.storage.run_store import RunStore, example_of
+from farm.storage.scratch import Scratch
+from farm.supervisor.launcher import environment_set
+from farm.supervisor.lister import Lister
+from farm.supervisor.supervisor import Job, Outcome, start_method
 
 LOCAL, AUTO = "local", "auto"
 TASKS_PER_ACTOR = 2  # at a time: the worker has the next block's images at hand while it finishes this one's
@@ -108,7 +108,7 @@ def run(
 
 
 class RayPipeline:
-    """A dataset whose rows are blocks and whose results are receipts. See `farm.driver.Pipeline`."""
+    """A dataset whose rows are blocks and whose results are receipts. See `farm.cluster.driver.Pipeline`."""
 
     def __init__(self, job: Job, store: RunStore, weights: str | None, patience: Patience) -> None:
         """`weights`: as the user named them; every node compares their digest. `patience`: with the images' place."""

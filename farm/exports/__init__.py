@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from farm import storage
 from farm.errors import ConfigError
-from farm.exports import claim
+from farm.exports import export_lock
 from farm.exports.base import Batches, ExportReport, ExportRequest
+from farm.storage import folders
 
 EXPORTS = {"yolo": "farm.exports.yolo"}
 
@@ -34,9 +34,9 @@ Export = Callable[[ExportRequest, Batches], ExportReport]
 
 def refuse_foreign(run_dir: str | Path, formats: Sequence[str]) -> None:
     """Raises OutputError where files in a run directory to be would be replaced and are not farm's."""
-    folder = storage.folder_of(run_dir)
-    if formats and not storage.is_remote(folder):
-        claim.refuse_foreign(folder)
+    folder = folders.folder_of(run_dir)
+    if formats and not folders.is_remote(folder):
+        export_lock.refuse_foreign(folder)
 
 
 def load(name: str) -> Export:

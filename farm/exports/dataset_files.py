@@ -15,13 +15,13 @@ from pathlib import Path
 
 import yaml
 
-from farm import filesystem
+from farm.core.marks import DATA_YAML, IMAGES, LABELS, LINKS, LIST
+from farm.core.marks import EXPORT_HEAD as HEAD
 from farm.exports.label_tree import Replacement
-from farm.filenames import kept
-from farm.marks import DATA_YAML, IMAGES, LABELS, LINKS, LIST
-from farm.marks import EXPORT_HEAD as HEAD
+from farm.machine import filesystem
+from farm.machine.filenames import kept
 from farm.sources.base import IMAGE_EXTENSIONS
-from farm.storage import write_whole
+from farm.storage.folders import write_whole
 
 LISTED = IMAGE_EXTENSIONS - {"gif"}  # Ultralytics takes a gif for a video
 SPLIT_AT = "images"  # the folder name that Ultralytics replaces

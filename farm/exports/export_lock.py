@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from farm import storage
+from farm.core.marks import DATA_YAML, LABELS, LINKS, LIST
+from farm.core.marks import EXPORT_HEAD as HEAD
+from farm.core.marks import EXPORT_MARK as MARK
 from farm.errors import OutputError, RunLockedError
-from farm.locks import lock_folder
-from farm.marks import DATA_YAML, LABELS, LINKS, LIST
-from farm.marks import EXPORT_HEAD as HEAD
-from farm.marks import EXPORT_MARK as MARK
+from farm.machine.locks import lock_folder
+from farm.storage import folders
 
 LOCK = ".yolo-export.lock"  # where the folder itself cannot be locked
 REPLACED = (LABELS, LIST, DATA_YAML, LINKS)
@@ -31,7 +31,7 @@ def claimed(folder: Path) -> Iterator[None]:
         try:
             lock = lock_folder(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError:  # SMB cannot open a folder, NFS cannot lock one, and some file systems nothing at all
-            lock = storage.lock(folder / LOCK)
+            lock = folders.lock(folder / LOCK)
         if lock is None:
             raise RunLockedError(f"{folder} is being exported by another process; wait for it")
         held.callback(lock.release)

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from farm.core.key_set import KeySet
+from farm.core.schema import KEY_BYTES, STATUS_OK, path_of
 from farm.exports.base import WARNINGS_SHOWN, Batches, Warnings
 from farm.exports.label_tree import label_path
-from farm.filenames import IS_UTF8, to_bytes
-from farm.keys import KeySet
-from farm.newest import among, occurring_again
-from farm.schema import KEY_BYTES, STATUS_OK, path_of
+from farm.machine.filenames import IS_UTF8, to_bytes
+from farm.storage.newest_rows import among, occurring_again
 
 PATHS = ["status", "path", "path_bytes"]
 ROWS_AT_ONCE = 4096

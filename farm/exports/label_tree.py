@@ -16,8 +16,8 @@ import shutil
 import stat
 from pathlib import Path
 
-from farm import filesystem
 from farm.exports.record import Contents
+from farm.machine import filesystem
 
 TEMPORARY = ".tmp-"
 REPLACED = ".old-"

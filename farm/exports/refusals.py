@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm.exports.base import Warnings
-from farm.exports.shared_labels import name_hashes
+from farm.exports.label_conflicts import name_hashes
 from farm.exports.ultralytics_rules import LEAST_SIDE, Dataset, is_conspicuous, refusal
 
 COLUMN = {"obb": "obb"}  # where a task has its classes, if not in `boxes`

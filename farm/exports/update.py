@@ -14,18 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from farm.core.marks import LABELS
 from farm.exports import record
 from farm.exports.base import ExportReport, ExportRequest
 from farm.exports.dataset_files import ImageList
+from farm.exports.label_conflicts import PATHS, Losers, labelled_paths, name_hashes
 from farm.exports.label_tree import MAYBE_NAME_ERRORS, NAME_ERRORS, LabelChanges, label_path
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
-from farm.exports.shared_labels import PATHS, Losers, labelled_paths, name_hashes
 from farm.exports.writing import Rows, Writing
-from farm.filesystem import NO_REPLACE, folds_case
-from farm.marks import LABELS
-from farm.newest import among
-from farm.store import session_of
+from farm.machine.filesystem import NO_REPLACE, folds_case
+from farm.storage.newest_rows import among
+from farm.storage.run_store import session_of
 
 LITTLE = 4  # a file costs more to change than to write, and each new row two hashes: beyond a quarter all is written
 

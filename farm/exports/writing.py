@@ -9,20 +9,20 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from farm.core.marks import IMAGES, LABELS
+from farm.core.schema import STATUS_OK
 from farm.exports import record
 from farm.exports.base import Batches, ExportReport, ExportRequest, Warnings
 from farm.exports.dataset_files import ImageList, link_images
+from farm.exports.label_conflicts import PATHS, Losers, labelled_paths
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
 from farm.exports.listing import CACHE
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
-from farm.exports.shared_labels import PATHS, Losers, labelled_paths
 from farm.exports.ultralytics_rules import Dataset
-from farm.filesystem import has_links
-from farm.marks import IMAGES, LABELS
-from farm.schema import STATUS_OK
-from farm.storage import temporary_name
+from farm.machine.filesystem import has_links
+from farm.storage.folders import temporary_name
 
 ROWS_AT_ONCE = 1024  # images formatted at a time: a large part must not become as many Python numbers
 

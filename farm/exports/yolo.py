@@ -16,16 +16,16 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from farm.core.marks import LABELS
 from farm.errors import OutputError
 from farm.exports import record
 from farm.exports.base import Batches, ExportReport, ExportRequest
-from farm.exports.claim import claimed, mark
 from farm.exports.dataset_files import ImageList, images_is_free, write_data_yaml
+from farm.exports.export_lock import claimed, mark
 from farm.exports.label_tree import LabelTree
 from farm.exports.update import CannotUpdate, is_little, update
 from farm.exports.writing import Rows, Writing
-from farm.filesystem import in_words
-from farm.marks import LABELS
+from farm.machine.filesystem import in_words
 
 
 def export(request: ExportRequest, batches: Batches) -> ExportReport:

@@ -29,11 +29,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, PpmImagePlugin, SunImagePlugin, UnidentifiedImageError
 
-from farm import place_errors, tiff
+from farm.core import read_errors
 from farm.errors import DecodeError
-from farm.refusals import REFUSED_SUFFIX, read_refusal
-from farm.strangers import IMAGES, before_beginning, kind_of
-from farm.tiff import integer_at
+from farm.images import tiff
+from farm.images.refusals import REFUSED_SUFFIX, read_refusal
+from farm.images.signatures import IMAGES, before_beginning, kind_of
+from farm.images.tiff import integer_at
 
 Pixels = npt.NDArray[Any]
 
@@ -66,9 +67,9 @@ def read_bytes(path: str, max_pixels: int, seen: Callable[[str, int], None] = la
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno in place_errors.SPECIAL and _is_special(path):
+        if error.errno in read_errors.SPECIAL and _is_special(path):
             raise DecodeError("read", "NotAFile", _kind_of_file(stat.S_IFSOCK)) from None
-        raise DecodeError("read", type(error).__name__, place_errors.said(error), error.errno) from None
+        raise DecodeError("read", type(error).__name__, read_errors.said(error), error.errno) from None
     except (ValueError, MemoryError) as error:  # ValueError: a NUL byte in the path
         raise DecodeError("read", type(error).__name__, str(error) or "not enough memory to read the file") from None
     if not data:

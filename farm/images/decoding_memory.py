@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from farm.decoding import TIFF_SUFFIXES, header_pixels
-from farm.tiff import is_tiff, pages, window_bytes
+from farm.images.decoding import TIFF_SUFFIXES, header_pixels
+from farm.images.tiff import is_tiff, pages, window_bytes
 
 # Measured peaks of whole images, beyond the file's bytes, rounded up
 USUAL_BYTES = 7  # a pixel: three for the image, and as much again for what OpenCV makes on the way to it

@@ -29,10 +29,11 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from farm import segments, storage
+from farm.core.schema import from_ipc
 from farm.errors import NotRunningError
-from farm.processes import birth
-from farm.schema import from_ipc
+from farm.ipc import shared_memory
+from farm.machine.processes import birth
+from farm.storage import folders
 
 SUFFIX = "-broadcast"
 BYTES = 8 << 20  # some thousand batches of one image, or eight of 512 images with 30 boxes each
@@ -46,13 +47,13 @@ RUNNING, ENDED = 0, 1
 PAD = -1  # the size of a record that fills the end of the buffer
 POLL_S = 0.003  # between a follower's looks: a few per cent of one core, for an answer at once
 ALIVE_S = 0.25  # between its looks at whether the owner lives
-NAME = re.compile(rf"{segments.PREFIX}[0-9a-f]+-[0-9a-f]+")
+NAME = re.compile(rf"{shared_memory.PREFIX}[0-9a-f]+-[0-9a-f]+")
 
 
 class Broadcast:
     """The writer's side. One process and one thread; it never waits."""
 
-    def __init__(self, segment: segments.Segment) -> None:
+    def __init__(self, segment: shared_memory.Segment) -> None:
         self._segment = segment
         self._memory = memoryview(segment.buf)  # type: ignore[arg-type]  # None only after close
         self._words = self._memory.cast("q")
@@ -65,7 +66,7 @@ class Broadcast:
     @classmethod
     def create(cls, name: str, size: int = BYTES, spare: int = 0) -> Broadcast:
         """A new segment. Raises OSError where there is no room that leaves `spare` bytes for others."""
-        return cls(segments.create(name, size, spare))
+        return cls(shared_memory.create(name, size, spare))
 
     def publish(self, data: Any, images: int) -> None:
         """Leave a copy of `data`, an Arrow IPC stream of so many rows. One that is far too large is only counted."""
@@ -93,7 +94,7 @@ class Broadcast:
         self._words[STATE] = ENDED
         self._words.release()
         self._memory.release()
-        segments.remove(self._segment)
+        shared_memory.remove(self._segment)
 
     def _make_room(self, room: int) -> int:
         """Where a record of so many bytes starts. Says first what is given up for it."""
@@ -249,19 +250,19 @@ def attach(run: str | Path, wait_s: float = 0.0) -> Follower:
 
 
 def _attach(run: str | Path) -> Follower:
-    if storage.is_url(str(run)) or Path(run).is_dir():
-        folder = storage.folder_of(run)
-        prefix, trusted = segments.prefix_of(folder), _trusted(folder)
+    if folders.is_url(str(run)) or Path(run).is_dir():
+        folder = folders.folder_of(run)
+        prefix, trusted = shared_memory.prefix_of(folder), _trusted(folder)
     elif NAME.fullmatch(str(run)):
         prefix, trusted = f"{run}-", {os.geteuid()}
     else:
         raise NotRunningError(f"{run} is neither a run directory nor the name of a running Farm (see Farm.name)")
     trouble = "no farm is at work there (one on a Ray cluster cannot be followed); what is committed is in its parts"
-    for name in segments.leftovers(prefix):
+    for name in shared_memory.leftovers(prefix):
         if not name.endswith(SUFFIX):
             continue
         try:
-            follower = Follower(_open(segments.SHARED_MEMORY / name, trusted))
+            follower = Follower(_open(shared_memory.SHARED_MEMORY / name, trusted))
         except FileNotFoundError:
             continue  # it ended just now
         except (OSError, ValueError) as error:
@@ -275,7 +276,7 @@ def _attach(run: str | Path) -> Follower:
 
 def _trusted(folder: Path) -> set[int]:
     """Whose results are believed to be those of a run directory: this user's, and those of the directory's owner."""
-    return {os.geteuid()} if storage.is_remote(folder) else {os.geteuid(), folder.stat().st_uid}
+    return {os.geteuid()} if folders.is_remote(folder) else {os.geteuid(), folder.stat().st_uid}
 
 
 def _open(path: Path, trusted: set[int]) -> int:

@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Any
 
-from farm.forks import keep_from_forks, no_fork
+from farm.machine.forks import keep_from_forks, no_fork
 
 HEADER = struct.Struct("<Q")
 READ_BYTES = 1 << 18

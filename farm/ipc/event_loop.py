@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from farm.forks import keep_from_forks, no_fork
+from farm.machine.forks import keep_from_forks, no_fork
 
 Handler = Callable[[], None]
 WAKE_BYTES = 4096

@@ -16,8 +16,8 @@ import time
 
 import numpy as np
 
-from farm import segments
-from farm.deadlines import WORK_STAGES, Signs, Work
+from farm.core.deadlines import WORK_STAGES, Signs, Work
+from farm.ipc import shared_memory
 
 STARTING, IDLE, DECODING, PREDICTING, SENDING = range(5)
 STATES = ("starting", "idle", "decoding", "predicting", "sending")
@@ -55,7 +55,7 @@ def stage_of(state: int) -> str:
 class Heartbeats:
     """The segment of all workers. `create` in the supervisor, `attach` in a worker."""
 
-    def __init__(self, segment: segments.Segment, workers: int, owner: bool) -> None:
+    def __init__(self, segment: shared_memory.Segment, workers: int, owner: bool) -> None:
         self._segment = segment
         self._owner = owner
         self.name = segment.name
@@ -67,13 +67,13 @@ class Heartbeats:
         """`local`: for threads of this process alone. Raises SharedMemoryError where there is no room."""
         size = ROW.itemsize * workers
         try:
-            return cls(segments.create(name, size, local=local), workers, owner=True)
+            return cls(shared_memory.create(name, size, local=local), workers, owner=True)
         except OSError as error:
-            raise segments.no_room("heartbeats", size, error) from None
+            raise shared_memory.no_room("heartbeats", size, error) from None
 
     @classmethod
     def attach(cls, name: str, workers: int) -> Heartbeats:
-        return cls(segments.attach(name), workers, owner=False)
+        return cls(shared_memory.attach(name), workers, owner=False)
 
     def row(self, worker: int) -> np.void:
         """The worker's row; reading or setting a field goes straight to shared memory. For fields that stand alone."""
@@ -112,10 +112,10 @@ class Heartbeats:
     def forget(self) -> None:
         """Remove the segment now; whoever has attached keeps it. Nothing is left behind then, however this one ends."""
         if self._owner:
-            segments.forget(self._segment)
+            shared_memory.forget(self._segment)
         self._owner = False
 
     def close(self) -> None:
         """Detach; the owner also removes the segment."""
         self._rows = None  # a view into the buffer would keep the mapping from closing
-        segments.remove(self._segment) if self._owner else segments.detach(self._segment)
+        shared_memory.remove(self._segment) if self._owner else shared_memory.detach(self._segment)

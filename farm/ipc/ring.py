@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from farm import segments
+from farm.ipc import shared_memory
 
 SLOT_BYTES = 1 << 20  # a batch of 512 images with 30 boxes each; larger ones travel by pipe
 SLOTS = 16  # 16 MiB in all: fits a container's 64 MiB of /dev/shm with room to spare
@@ -22,7 +22,7 @@ NO_SLOT = -1
 class Ring:
     """Slots over one segment. The writer keeps the list of free slots."""
 
-    def __init__(self, segment: segments.Segment, slots: int, slot_bytes: int, owner: bool) -> None:
+    def __init__(self, segment: shared_memory.Segment, slots: int, slot_bytes: int, owner: bool) -> None:
         self._segment = segment
         self._memory: memoryview = segment.buf  # type: ignore[assignment]  # None only after close
         self._owner = owner
@@ -41,16 +41,16 @@ class Ring:
         """
         while True:
             try:
-                return cls(segments.create(name, slots * slot_bytes, spare, local), slots, slot_bytes, owner=True)
+                return cls(shared_memory.create(name, slots * slot_bytes, spare, local), slots, slot_bytes, owner=True)
             except OSError as error:
-                if error.errno not in segments.NO_ROOM or slots <= FEWEST_SLOTS:
-                    raise segments.no_room("the ring of results", slots * slot_bytes + spare, error) from None
+                if error.errno not in shared_memory.NO_ROOM or slots <= FEWEST_SLOTS:
+                    raise shared_memory.no_room("the ring of results", slots * slot_bytes + spare, error) from None
             slots = max(FEWEST_SLOTS, slots // 2)
 
     @classmethod
     def attach(cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES) -> Ring:
         """The existing segment, which its owner removes."""
-        return cls(segments.attach(name), slots, slot_bytes, owner=False)
+        return cls(shared_memory.attach(name), slots, slot_bytes, owner=False)
 
     def put(self, data: Any) -> int | None:
         """Copy `data` (a bytes-like object) into a free slot and return its number.
@@ -84,4 +84,4 @@ class Ring:
     def close(self) -> None:
         """Detach; the owner also removes the segment. Views still held keep the memory mapped, not the name."""
         self._memory = memoryview(b"")
-        segments.remove(self._segment) if self._owner else segments.detach(self._segment)
+        shared_memory.remove(self._segment) if self._owner else shared_memory.detach(self._segment)

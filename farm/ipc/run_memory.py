@@ -11,11 +11,11 @@ import multiprocessing
 import secrets
 from multiprocessing import resource_tracker
 
-from farm import broadcast, segments
-from farm.broadcast import Broadcast
-from farm.heartbeat import Heartbeats
-from farm.ring import Ring
-from farm.roster import signals_blocked
+from farm.ipc import broadcast, shared_memory
+from farm.ipc.broadcast import Broadcast
+from farm.ipc.heartbeat import Heartbeats
+from farm.ipc.ring import Ring
+from farm.supervisor.launcher import signals_blocked
 
 SUCCESSORS = 2  # generations of a worker's queue that may be there at a time
 
@@ -26,7 +26,7 @@ def create(prefix: str, rows: int, local: bool) -> tuple[Ring, Heartbeats, Broad
     Where room is short the ring has fewer slots, and the run works without a broadcast: it cannot be followed then.
     """
     token = prefix + secrets.token_hex(4)
-    spare = rows * SUCCESSORS * segments.SEMAPHORES * segments.SEMAPHORE_BYTES
+    spare = rows * SUCCESSORS * shared_memory.SEMAPHORES * shared_memory.SEMAPHORE_BYTES
     if not local:
         ensure_tracker()
     beats = Heartbeats.create(f"{token}-beats", rows, local)

@@ -25,10 +25,10 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
-from farm import storage
 from farm.errors import SharedMemoryError
-from farm.filesystem import UNSUPPORTED
-from farm.forks import keep_from_forks, lock_of_each_process, no_fork, undone
+from farm.machine.filesystem import UNSUPPORTED
+from farm.machine.forks import keep_from_forks, lock_of_each_process, no_fork, undone
+from farm.storage import folders
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
@@ -42,7 +42,7 @@ _naming = lock_of_each_process()
 
 def prefix_of(folder: Path) -> str:
     """How the names of a run directory begin. The directory itself, not its name, is what counts."""
-    return f"{PREFIX}{storage.identity(folder)}-"
+    return f"{PREFIX}{folders.identity(folder)}-"
 
 
 class LocalSegment:
@@ -211,7 +211,7 @@ def sweep(prefix: str) -> list[str]:
     left = [name for name in leftovers(prefix) if is_mine(SHARED_MEMORY / name)]
     for name in left:
         with contextlib.suppress(OSError):
-            storage.remove(SHARED_MEMORY / name)
+            folders.remove(SHARED_MEMORY / name)
     return left
 
 

@@ -32,23 +32,24 @@ from typing import Any, Literal, NoReturn, Self, get_args
 
 import pyarrow as pa
 
-from farm import interrupts, segments, shortage
-from farm.config import FarmConfig, validate
-from farm.engines import local, settling
+from farm.config.sections import FarmConfig, validate
+from farm.core.key_set import KeySet
+from farm.core.marks import CONVERTED
+from farm.core.read_errors import Patience
+from farm.core.schema import STATUS_OK
+from farm.engines import backend_choice, local
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
-from farm.keys import KeySet
-from farm.marks import CONVERTED
-from farm.messages import Item
-from farm.place_errors import Patience
-from farm.results import ImageError, ImageResult
-from farm.schema import STATUS_OK
-from farm.scratch import SPOOL, Scratch
+from farm.ipc import shared_memory
+from farm.ipc.messages import Item
+from farm.library.results import ImageError, ImageResult
+from farm.library.spool import Spool
+from farm.library.streams import Order, batch_of, line_of, with_paths
+from farm.machine import interrupts, shortage
+from farm.machine.surroundings import in_working_directory
 from farm.sources.base import Entry, Source, item_key
-from farm.spool import Spool
-from farm.store import RunStore
-from farm.streams import Order, batch_of, line_of, with_paths
-from farm.supervisor import Supervisor
-from farm.surroundings import in_working_directory
+from farm.storage.run_store import RunStore
+from farm.storage.scratch import SPOOL, Scratch
+from farm.supervisor.supervisor import Supervisor
 
 OnError = Literal["return", "raise"]
 Deliver = Callable[[list[tuple[Any, Any]]], None]
@@ -150,11 +151,11 @@ class Farm:
             _check_precision(self._config)
             with interrupts.raised_once():
                 prepared = local.prepare(self._config, source=self._feed)
-                self._prepared = settling.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED)
+                self._prepared = backend_choice.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED)
         except BaseException:
             self._scratch.close()
             raise
-        prefix = segments.prefix_of(Path(self._folder))
+        prefix = shared_memory.prefix_of(Path(self._folder))
         self.name = prefix.rstrip("-")
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}

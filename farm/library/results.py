@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from farm.core.schema import STATUS_OK
 from farm.errors import FarmError
-from farm.schema import STATUS_OK
 
 
 class ImageError(FarmError):

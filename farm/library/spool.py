@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from farm import interrupts
-from farm.decoding import ARRAY_SUFFIX, too_many_pixels
 from farm.errors import DecodeError, OutputError
-from farm.refusals import REFUSED_SUFFIX, refusal
+from farm.images.decoding import ARRAY_SUFFIX, too_many_pixels
+from farm.images.refusals import REFUSED_SUFFIX, refusal
+from farm.machine import interrupts
 
 FULL_BYTES = 512 << 20  # waiting in the spool, after which no more is taken
 SHARED_MEMORY = Path("/dev/shm")

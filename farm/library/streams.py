@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import pyarrow as pa
 
-from farm.results import ImageResult
+from farm.library.results import ImageResult
 
 Order = Literal["input", "completed"]
 Numbered = Iterable[tuple[int, ImageResult]]

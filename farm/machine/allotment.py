@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from farm import cgroups
-from farm.cgroups import ROOT
+from farm.machine import cgroups
+from farm.machine.cgroups import ROOT
 
 SLURM_CPUS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # the first that is set; the second holds for all tasks
 SLURM_MEMORY, SLURM_MEMORY_PER_CPU = "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU"  # MiB

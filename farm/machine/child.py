@@ -18,8 +18,8 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from farm import cgroups
-from farm.processes import UNKNOWN, Identity, identity_of, is_gone, myself
+from farm.machine import cgroups
+from farm.machine.processes import UNKNOWN, Identity, identity_of, is_gone, myself
 
 PULSE_S = 0.5  # a child is gone at most this long after its supervisor
 EXIT_ORPHANED = 75  # EX_TEMPFAIL: the run can be continued

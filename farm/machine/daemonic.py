@@ -1,7 +1,7 @@
 """Children of a daemonic process, such as a DataLoader's worker or one of Celery's prefork pool. Used by the roster.
 
 multiprocessing refuses them, because it ends a daemonic process without a word to the children of that. Farm's need no
-word: they watch their parent themselves (`farm.child`), and none outlives it.
+word: they watch their parent themselves (`farm.machine.child`), and none outlives it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from multiprocessing import process as processes
 from typing import Any
 
-from farm.forks import undone
+from farm.machine.forks import undone
 
 DAEMON, AUTHKEY = "daemon", "authkey"  # in what a process knows of itself
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from farm import cgroups, shortage
-from farm.child import EXIT_NO_MEMORY, EXIT_ORPHANED
+from farm.machine import cgroups, shortage
+from farm.machine.child import EXIT_NO_MEMORY, EXIT_ORPHANED
 
 FORK_SERVER_GONE = 255  # the exit code that multiprocessing makes up then
 SAME_STROKE_S = 5.0  # deaths that are noticed within this of a kill may be owed to it: one takes others along

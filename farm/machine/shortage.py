@@ -14,9 +14,9 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from farm import cgroups
-from farm.cgroups import ROOT
 from farm.errors import WorkerError
+from farm.machine import cgroups
+from farm.machine.cgroups import ROOT
 
 OF_COLLECTOR = 4  # with its process, a thread that watches, the thread that sends to it; and the fork server
 OF_COLLECTOR_THREAD = 2  # itself, and the thread that sends to it

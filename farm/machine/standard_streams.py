@@ -143,7 +143,7 @@ def forgiven() -> Iterator[None]:
     """multiprocessing flushes a program's streams before it starts a child: what cannot be written stays in them."""
     from multiprocessing import util  # not for `farm --help`
 
-    from farm.forks import undone
+    from farm.machine.forks import undone
 
     flush = util._flush_std_streams  # type: ignore[attr-defined]
 

@@ -41,7 +41,7 @@ def somewhere() -> Iterator[None]:
     try:
         os.getcwd()
     except FileNotFoundError:
-        from farm.forks import undone  # not for `farm --help`
+        from farm.machine.forks import undone  # not for `farm --help`
 
         gone = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 

@@ -33,8 +33,8 @@ foreign.py      checkpoints that hold no model of Ultralytics'
 
 from __future__ import annotations
 
-from farm import factories
-from farm.config import ModelConfig
+from farm.config import factories
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models.base import MODEL_MEMBERS, Model
 

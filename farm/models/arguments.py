@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models import classes, exported
 from farm.models.checkpoint import Checkpoint, Inert

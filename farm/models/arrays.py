@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from farm.schema import BOX
+from farm.core.schema import BOX
 
 
 def lists(lengths: Sequence[int] | np.ndarray, values: pa.Array) -> pa.Array:

@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models.packages import distributions_of
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from farm.shortage import is_out_of_memory as is_memory_refused
+from farm.machine.shortage import is_out_of_memory as is_memory_refused
 
 
 class Model(Protocol):

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from farm import standard_streams
+from farm.machine import standard_streams
 
 STALE_CALLS = 1000  # without a shape, before it makes room for another: shapes that take turns must not push each other
 

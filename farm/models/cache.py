@@ -31,8 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm import filesystem, storage
-from farm.filenames import to_bytes
+from farm.machine import filesystem
+from farm.machine.filenames import to_bytes
+from farm.storage import folders
 
 ROOT = "~/.cache/farm"
 MAPPED, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; the last holds plain files
@@ -261,7 +262,7 @@ class Entry:
     def describe(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, durably, as the last."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        storage.write_whole(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+        folders.write_whole(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
     def manifest(self) -> dict[str, Any]:
         """Nothing where there is none that can be read."""
@@ -288,7 +289,7 @@ class Entry:
         """Keep something that was found out, as far as there is room for it."""
         kept = json.dumps({"value": value, "digest": digest_of(value)}).encode()
         with contextlib.suppress(OSError):
-            storage.write_whole(self.folder / f"{name}.json", kept)
+            folders.write_whole(self.folder / f"{name}.json", kept)
 
 
 def lease_file(path: Path) -> Lock | None:

@@ -1,6 +1,6 @@
 """A process of its own that converts weights for another backend, or has compared what a run will find with torch.
 
-    python -m farm.models.convert < task.json      the last line of its output is the answer, as JSON
+    python -m farm.models.conversion_process < task.json      the last line of its output is the answer, as JSON
 
 Whoever wants the answer (the task's `parent`) is watched: when it is gone, nobody needs a conversion.
 
@@ -23,17 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from farm import allotment, child
-from farm.child import STOP_SIGNALS
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
+from farm.machine import allotment, child
+from farm.machine.child import STOP_SIGNALS
+from farm.machine.processes import Identity
 from farm.models.agreement import compare
 from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, resolve, told, untold
 from farm.models.cache import content_digest
-from farm.models.conversions import ENGINE_BATCH, EXPORTED_DET
+from farm.models.converted_weights import ENGINE_BATCH, EXPORTED_DET
 from farm.models.sampled import readable
 from farm.models.unchanged import changed, unchanged
 from farm.models.weights import environment
-from farm.processes import Identity
 
 FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "tensorrt": "engine"}
 FINAL = {"onnxruntime": "model.onnx", "openvino": "model_openvino_model", "tensorrt": "model.engine"}

@@ -21,16 +21,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from farm import filesystem
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
+from farm.machine import filesystem
 from farm.models import cache, upkeep
 from farm.models.backends import PACKAGES
 from farm.models.cache import Content, Entry, Lock
 from farm.models.converter import ask_converter
 from farm.models.packages import package_version
 from farm.models.unchanged import check
-from farm.scratch import Scratch
+from farm.storage.scratch import Scratch
 
 SAMPLE_IMAGES = 32  # compared with torch
 FEWEST_COMPARED, COMPARED_PART = 4, 8  # of a short run with torch: one image in eight, which costs a quarter of it

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from farm.child import STOP_SIGNALS
 from farm.errors import ModelError
-from farm.processes import myself
-from farm.surroundings import somewhere
+from farm.machine.child import STOP_SIGNALS
+from farm.machine.processes import myself
+from farm.machine.surroundings import somewhere
 
 WHY_CHARS = 400  # of a converter's last words
 
@@ -35,7 +35,7 @@ def ask_converter(task: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
     try:
         with somewhere():
             converter = subprocess.Popen(
-                [sys.executable, "-m", "farm.models.convert"], text=True, env=environ, process_group=0,
+                [sys.executable, "-m", "farm.models.conversion_process"], text=True, env=environ, process_group=0,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
         return _answer(converter, task, deadline_s, before)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from farm.core.schema import BOXES, KEYPOINT, OBB, POINT, TASK_COLUMNS
 from farm.models.arrays import box_structs, lists, structs
-from farm.schema import BOXES, KEYPOINT, OBB, POINT, TASK_COLUMNS
 
 
 def encode_results(task: str, results: Sequence[Any]) -> dict[str, pa.Array]:
@@ -81,7 +81,7 @@ def _probs(results: Sequence[Any]) -> pa.Array:
 
 
 def as_results(found: Any, image: np.ndarray) -> Any:
-    """Ultralytics' Results of a `farm.results.ImageResult`: the way back."""
+    """Ultralytics' Results of a `farm.library.results.ImageResult`: the way back."""
     import torch
     from ultralytics.engine.results import Results
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm.schema import BOX
+from farm.core.schema import BOX
 
 HANG_S = 3600.0
 HOG_BYTES = 64 << 20

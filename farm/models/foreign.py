@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import ModelError
+from farm.images.signatures import kind_of
 from farm.models import checkpoint
 from farm.models.checkpoint import Checkpoint, Inert
-from farm.strangers import kind_of
 
 PARAMETERS_IN = ("ema", "model", "state_dict", "model_state_dict", "model_state")  # or the file holds nothing else
 KEYS_NAMED = 5

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from farm.decoding import decode, decode_reduced, read_bytes
 from farm.errors import DecodeError
+from farm.images.decoding import decode, decode_reduced, read_bytes
 
 MAX_PIXELS = 178_956_970  # of an image; Pillow's own limit, as in the config
 

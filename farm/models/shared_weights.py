@@ -25,7 +25,7 @@ from types import MethodType
 from typing import Any
 
 from farm.errors import ModelError, WeightsChangedError
-from farm.filesystem import has_room
+from farm.machine.filesystem import has_room
 from farm.models import cache
 from farm.models.cache import Content, Entry
 from farm.models.packages import package_version

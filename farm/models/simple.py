@@ -6,7 +6,7 @@
             return [...]             # for each image (n, 6): x1, y1, x2, y2, confidence, class id
 
 For `task = "classify"` each entry is a vector of probabilities. A `pyarrow.RecordBatch` with a column `boxes` (and that
-of the task, see farm.schema) is taken as it is.
+of the task, see farm.core.schema) is taken as it is.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from farm.core.schema import BOXES, TASK_COLUMNS, TASKS
 from farm.errors import ModelError
 from farm.models.arrays import box_structs, lists
-from farm.schema import BOXES, TASK_COLUMNS, TASKS
 
 
 class SimpleModel:

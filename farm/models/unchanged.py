@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from farm.core.marks import CONVERTED
 from farm.errors import WeightsChangedError
-from farm.marks import CONVERTED
 from farm.models import cache
 from farm.models.cache import Entry, content_digest, files_in
 from farm.models.weights import file_of

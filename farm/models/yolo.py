@@ -26,17 +26,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
+from farm.core.schema import TASKS
 from farm.errors import ModelError
-from farm.models import checkpoint, foreign, mapped
+from farm.models import checkpoint, foreign, shared_weights
 from farm.models.arguments import BY_NAME, plain_size, told
 from farm.models.base import is_out_of_memory
-from farm.models.budgets import limited_backend
 from farm.models.by_shape import ByShape
 from farm.models.encode import encode_results
 from farm.models.graphs import GRAPHS_KEPT, SEEN_BEFORE, Recorder, anchored_modules
+from farm.models.runtimes import limited_backend
 from farm.models.weights import environment
-from farm.schema import TASKS
 
 WARM_UP_SIDE = 32
 YAML = (".yaml", ".yml")
@@ -375,7 +375,7 @@ def _set_up(config: ModelConfig, device: str, digest: str | None) -> Any:
     """The YOLO object with its predictor: on weights that all workers of the machine share, where they can be."""
     if device == "cpu" and config.is_convertible and not config.prompts:
         make = functools.partial(_make, config, device)
-        return mapped.load_once(str(config.weights), config.safe_load, make, digest)
+        return shared_weights.load_once(str(config.weights), config.safe_load, make, digest)
     return _make(config, device, str(config.weights))
 
 

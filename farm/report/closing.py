@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from farm.marks import PARTS
+from farm.core.marks import PARTS
+from farm.core.summary import Failure, Summary
 from farm.report.lines import GAP, command_lines, prose_lines
 from farm.report.tasks import CLASSIFY
 from farm.report.text import counted, in_seconds, printable, rate
 from farm.sources.choice import in_words
-from farm.summary import Failure, Summary
 
 MESSAGE_CHARS = 100
 KINDS_SHOWN = 5  # of failures, two lines each: with the table they fill a screen

@@ -16,11 +16,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from farm.core.summary import Snapshot, WorkerSnapshot
 from farm.report.lines import GAP, prose_lines
 from farm.report.pace import OVER_S, Pace
 from farm.report.tasks import found
 from farm.report.text import counted, duration, printable, rate
-from farm.summary import Snapshot, WorkerSnapshot
 
 REDRAW_S = 0.25
 PLAIN_S = 10.0

@@ -13,13 +13,13 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from farm.errors import SourceError
+from farm.machine.surroundings import in_working_directory
 from farm.sources.base import Entry, Source, first_entry_or_raise, has_image_extension, item_key
 from farm.sources.urls import refusal
-from farm.storage import local_path
-from farm.surroundings import in_working_directory
+from farm.storage.folders import local_path
 
 if TYPE_CHECKING:
-    from farm.config import SourceConfig
+    from farm.config.sections import SourceConfig
 
 __all__ = ["Entry", "Source", "first_entry_or_raise", "item_key", "named", "open_source"]
 

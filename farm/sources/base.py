@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import NamedTuple
 
+from farm.core.key_set import ABSENT
+from farm.core.key_set import item_key as item_key  # what an entry's key is belongs to what a source is
+from farm.core.read_errors import PATIENCE
 from farm.errors import SourceError
-from farm.keys import ABSENT
-from farm.keys import item_key as item_key  # what an entry's key is belongs to what a source is
-from farm.place_errors import PATIENCE
 from farm.sources.choice import Choice, LeftOut, in_words
 
 # Ultralytics' IMG_FORMATS, and gif, of which the first frame is labelled

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from farm.errors import SourceError
-from farm.filenames import here
+from farm.machine.filenames import here
 from farm.sources.own_work import made_by_farm
 
 NO_EXTENSION, OTHER = "without extension", "of other kinds"

@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 from farm.errors import SourceError
-from farm.filenames import here
+from farm.machine.filenames import here
+from farm.machine.surroundings import working_directory_if_any
 from farm.sources.base import Entry, Source
 from farm.sources.choice import Choice
 from farm.sources.sampling import in_turn
-from farm.surroundings import working_directory_if_any
 
 SPLITS = ("train", "val", "validation", "test", "minival")
 STAND_INS = 0xF700  # characters of private use, for bytes that are no UTF-8 while a YAML is parsed

@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 from farm.errors import SourceError
-from farm.filenames import here
+from farm.machine.filenames import here
 from farm.sources import own_work
 from farm.sources.base import Entry, Source, examine, has_image_extension
 from farm.sources.choice import Choice, LeftOut

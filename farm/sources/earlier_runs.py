@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from farm.filenames import here, kept, to_bytes
-from farm.keys import ABSENT, KeySet, item_key, path_key
-from farm.places import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
+from farm.core.key_set import ABSENT, KeySet, item_key, path_key
+from farm.core.places import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
+from farm.machine.filenames import here, kept, to_bytes
 from farm.sources.base import Source, is_gone
-from farm.store import MOUNTS, RUN_FILE, RunStore
+from farm.storage.run_store import MOUNTS, RUN_FILE, RunStore
 
 VANISHED_AT_ONCE = 2048  # rows made at a time: what a part has by default
 NOTHING_KNOWN = "the folder cannot be listed"

@@ -16,10 +16,10 @@ import re
 from collections.abc import Callable, Iterator
 
 from farm.errors import SourceError
+from farm.machine.surroundings import in_working_directory
 from farm.sources.base import Entry, Source, examine, has_image_extension
 from farm.sources.directory import check_folder, walk
 from farm.sources.sampling import TreeSample
-from farm.surroundings import in_working_directory
 
 _MAGIC = re.compile(r"[*?[]")
 _Matcher = Callable[[str], bool]

@@ -15,9 +15,9 @@ import stat
 from collections.abc import Iterator
 from itertools import chain
 
+from farm.core.key_set import ABSENT
 from farm.errors import SourceError
-from farm.filenames import from_bytes, here, kept
-from farm.keys import ABSENT
+from farm.machine.filenames import from_bytes, here, kept
 from farm.sources.base import Entry, Source, has_image_extension, is_gone
 from farm.sources.directory import DirectorySource
 from farm.sources.globbing import GlobSource

@@ -24,11 +24,11 @@ from itertools import chain, islice
 from typing import BinaryIO
 
 from farm.errors import SourceError
-from farm.filenames import from_bytes, to_bytes
+from farm.machine.filenames import from_bytes, to_bytes
+from farm.machine.surroundings import working_directory, working_directory_if_any
 from farm.sources.base import CHUNK_ITEMS, Entry, Source
 from farm.sources.lines import Lines
 from farm.sources.sampling import lines_all_over, spread
-from farm.surroundings import working_directory, working_directory_if_any
 
 CSV = ".csv"
 CSV_HEADER = "source"  # as Ultralytics writes it

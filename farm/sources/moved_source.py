@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from farm.core.schema import STATUS_OK, path_of
 from farm.errors import PartError
-from farm.newest import PATHS
-from farm.schema import STATUS_OK, path_of
 from farm.sources.base import examine, item_key
-from farm.store import RunStore
+from farm.storage.newest_rows import PATHS
+from farm.storage.run_store import RunStore
 
 SAMPLED = 64  # images of the run that are looked for: a moment, also on a network mount
 SHARE = 0.5  # of them, from which it is the same source: images may have been changed or deleted meanwhile

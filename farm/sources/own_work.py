@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Collection
 
-from farm.marks import (
+from farm.core.marks import (
     BLOCKS,
     CONVERTED,
     DATA_YAML,

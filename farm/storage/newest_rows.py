@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from farm import storage
-from farm.keys import path_key
-from farm.parts import read_part
+from farm.core.key_set import path_key
+from farm.storage import folders
+from farm.storage.parts import read_part
 
 PATHS = ["path", "path_bytes"]
 DIGEST = np.dtype([("a", "<u8"), ("b", "<u8")])
@@ -62,7 +62,7 @@ def newest(parts: Sequence[Path], hashes: Sequence[np.ndarray]) -> np.ndarray:
     bounds = np.searchsorted(doubtful, [0, *ends])
     chosen = [doubtful[first:last] for first, last in pairwise(bounds)]
     wanted = [part for part, mine in zip(parts, chosen, strict=True) if len(mine)]
-    tables = storage.read_ahead(wanted, functools.partial(read_part, columns=PATHS))
+    tables = folders.read_ahead(wanted, functools.partial(read_part, columns=PATHS))
     exact = [
         digests(next(tables)[1].take(mine - (end - len(part))))
         for mine, end, part in zip(chosen, ends, hashes, strict=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from farm import storage
+from farm.core.schema import SCHEMA_VERSION
 from farm.errors import PartError, TornPartError, UnreadablePartError
-from farm.filenames import to_bytes
-from farm.schema import SCHEMA_VERSION
+from farm.machine.filenames import to_bytes
+from farm.storage import folders
 
 READ_ROWS = 65_536
 REASON_CHARS = 120  # of what pyarrow says
@@ -58,9 +58,9 @@ def part_batches(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile
 
 
 def _place(path: Path) -> Path | pa.BufferReader | pa.OSFile:
-    if storage.is_remote(path):
+    if folders.is_remote(path):
         try:
-            return pa.BufferReader(storage.read(path))
+            return pa.BufferReader(folders.read(path))
         except OSError as error:
             raise _unreadable(path, error) from None
     if os.path.isdir(path):

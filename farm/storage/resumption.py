@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from farm.core.key_set import ABSENT, KeySet, item_key
+from farm.core.places import is_of_place
+from farm.core.schema import KEY_BYTES, STAGE_LIST, STATUS_FAILED, STATUS_GONE, path_of
 from farm.errors import TornPartError
-from farm.keys import ABSENT, KeySet, item_key
-from farm.newest import PATHS, quick_hashes
-from farm.parts import open_part, read_part
-from farm.places import is_of_place
-from farm.schema import KEY_BYTES, STAGE_LIST, STATUS_FAILED, STATUS_GONE, path_of
+from farm.storage.newest_rows import PATHS, quick_hashes
+from farm.storage.parts import open_part, read_part
 
 
 @dataclass(frozen=True, slots=True)

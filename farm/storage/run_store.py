@@ -5,7 +5,7 @@
 
 A part is visible under its name only when it is whole. Parts are named <session>-<number>.parquet, so that in name
 order a later row of the same image is the newer one. Where no lock of the system rules another farm out, as in a
-remote directory or on a disk without locks (`farm.storage`), it says which session it belongs to, and who finds another
+remote directory or on a disk without locks (`farm.storage.folders`), it says which session it belongs to, and who finds another
 one there commits no more.
 """
 
@@ -29,16 +29,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from farm import continuation, run_file, storage
+from farm.core import continuation, run_file
+from farm.core.key_set import KeySet
+from farm.core.marks import BLOCKS, PARTS
+from farm.core.marks import RUN_FILE as RUN_FILE
+from farm.core.schema import STATUS_FAILED, STATUS_GONE, STATUS_OK, path_of
 from farm.errors import DamagedRunError, OutputError, PartError, RunMismatchError, TornPartError
-from farm.filesystem import fsync, in_words
-from farm.keys import KeySet
-from farm.marks import BLOCKS, PARTS
-from farm.marks import RUN_FILE as RUN_FILE
-from farm.newest import PATHS, digests, hashes_of, newest
-from farm.parts import open_part, part_batches, read_part
-from farm.resume import Resumed, done_keys, failed_count, has_status, resumed_from, unheard_of
-from farm.schema import STATUS_FAILED, STATUS_GONE, STATUS_OK, path_of
+from farm.machine.filesystem import fsync, in_words
+from farm.storage import folders
+from farm.storage.newest_rows import PATHS, digests, hashes_of, newest
+from farm.storage.parts import open_part, part_batches, read_part
+from farm.storage.resumption import Resumed, done_keys, failed_count, has_status, resumed_from, unheard_of
 
 PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
 TORN_SUFFIX = ".torn"
@@ -55,7 +56,7 @@ ONE_BY_ONE = 8  # newest parts among which an example is looked for, before some
 class RunStore:
     """The supervisor's side of one run directory, locked for as long as it is open."""
 
-    def __init__(self, path: Path, lock: storage.Lock | None, session: int) -> None:
+    def __init__(self, path: Path, lock: folders.Lock | None, session: int) -> None:
         self.path = path
         self.parts_dir = path / PARTS
         self.session = session
@@ -75,14 +76,14 @@ class RunStore:
 
         Raises OutputError where it cannot be written, RunLockedError where another farm is at work in it.
         """
-        path = storage.folder_of(path)
+        path = folders.folder_of(path)
         lock = None
         try:
-            storage.make_folder(path / PARTS)
-            lock = storage.lock(path / LOCK_FILE)
+            folders.make_folder(path / PARTS)
+            lock = folders.lock(path / LOCK_FILE)
             store = cls(path, lock, 0)
             store._begin_session()
-            store.problems += storage.lacks(path)
+            store.problems += folders.lacks(path)
         except OSError as error:
             if lock is not None:
                 lock.release()
@@ -93,10 +94,10 @@ class RunStore:
     def refusal(path: str | Path) -> str:
         """Why `open` would refuse it, as far as that shows without writing; nothing where it would not."""
         try:
-            path = storage.folder_of(path)
+            path = folders.folder_of(path)
         except OutputError as error:
             return str(error)
-        if storage.is_remote(path):
+        if folders.is_remote(path):
             return ""
         nearest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
         for folder in (nearest, path / PARTS) if nearest == path else (nearest,):
@@ -107,7 +108,7 @@ class RunStore:
     @classmethod
     def view(cls, path: str | Path) -> RunStore:
         """An existing run directory, to read. Takes no lock and changes nothing."""
-        store = cls(storage.folder_of(path), None, 0)
+        store = cls(folders.folder_of(path), None, 0)
         try:
             known = store._exists()
         except OSError as error:
@@ -117,8 +118,8 @@ class RunStore:
         return store
 
     def _exists(self) -> bool:
-        if storage.is_remote(self.path):
-            return storage.is_there(self.path / RUN_FILE) or bool(self._names())
+        if folders.is_remote(self.path):
+            return folders.is_there(self.path / RUN_FILE) or bool(self._names())
         if not self.parts_dir.is_dir():
             return False
         os.scandir(self.parts_dir).close()  # raises where it cannot be listed
@@ -132,10 +133,10 @@ class RunStore:
     # run.json
 
     def describe(self) -> dict[str, Any]:
-        """run.json, or an empty mapping where there is none. Raises DamagedRunError as farm.run_file.parse does."""
+        """run.json, or an empty mapping where there is none. Raises DamagedRunError as farm.core.run_file.parse does."""
         path = self.path / RUN_FILE
         try:
-            data = storage.read(path)
+            data = folders.read(path)
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -159,7 +160,7 @@ class RunStore:
     ) -> None:
         """Raises RunMismatchError where earlier work in the directory was done with something else.
 
-        See farm.continuation for what is compared, `implied`, `resolved` and `accepted`. `moved`: what was found where
+        See farm.core.continuation for what is compared, `implied`, `resolved` and `accepted`. `moved`: what was found where
         the source is now, in words.
         """
         if not self.parts():
@@ -182,7 +183,7 @@ class RunStore:
         with self._writing:
             known = {**data, **self._mounts} if name == RUN_FILE else data
             try:
-                storage.write_whole(path, json.dumps(known, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
+                folders.write_whole(path, json.dumps(known, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
             except OSError as error:
                 raise OutputError(f"{path} cannot be written: {in_words(error, path)}") from None
 
@@ -220,12 +221,12 @@ class RunStore:
         whole: list[Path] = []
         found: list[Resumed] = []
         read = functools.partial(resumed_from, with_paths=_sessions(self._names()) > 1)
-        for part, resumed in storage.read_ahead(self.parts(), read):
+        for part, resumed in folders.read_ahead(self.parts(), read):
             if isinstance(resumed, TornPartError):
                 self.problems.append(
                     f"{resumed.damage}; set aside as {part.name}{TORN_SUFFIX}, its images are labelled again"
                 )
-                storage.rename(part, part.name + TORN_SUFFIX)
+                folders.rename(part, part.name + TORN_SUFFIX)
             else:
                 whole.append(part)
                 found.append(resumed)
@@ -280,7 +281,7 @@ class RunStore:
     def path_keys(self) -> KeySet:
         """`path_key` of every path that an earlier session has a row of."""
         keys = KeySet()
-        tables = storage.read_ahead(self._earlier_parts(), functools.partial(read_part, columns=PATHS))
+        tables = folders.read_ahead(self._earlier_parts(), functools.partial(read_part, columns=PATHS))
         keys.add_bulk(digests(table).tobytes() for _, table in tables)
         return keys
 
@@ -306,7 +307,7 @@ class RunStore:
         return open_part(parts[-1]).schema_arrow if parts else pa.schema([])
 
     def _names(self) -> list[str]:
-        names = [name for name in storage.names_in(self.parts_dir) if PART_NAME.match(name)]
+        names = [name for name in folders.names_in(self.parts_dir) if PART_NAME.match(name)]
         return sorted(names, key=lambda name: [int(n) for n in PART_NAME.match(name).groups()])  # type: ignore[union-attr]
 
     def _rows(
@@ -315,7 +316,7 @@ class RunStore:
         """The newest rows of these parts, or of those that are `wanted`, with the session that made them."""
         keep = self._counting(parts)
         start = 0
-        for part, file in storage.read_ahead(parts, open_part):
+        for part, file in folders.read_ahead(parts, open_part):
             if wanted is not None and not wanted(file):
                 start += file.metadata.num_rows
                 continue
@@ -335,7 +336,7 @@ class RunStore:
         counted = self._counted
         if counted[0] != names:
             if hashes is None:
-                hashes = [found for _, found in storage.read_ahead(parts, hashes_of)]
+                hashes = [found for _, found in folders.read_ahead(parts, hashes_of)]
             counted = self._counted = names, newest(parts, hashes)
         return counted[1]
 
@@ -347,29 +348,29 @@ class RunStore:
         self._sweep()
         self.session = 1 + max(map(session_of, self._names()), default=0)
         alone = self._lock is not None and self._lock.by_system
-        if not alone or storage.is_there(self.path / SESSION_FILE):
+        if not alone or folders.is_there(self.path / SESSION_FILE):
             with contextlib.suppress(FileNotFoundError, ValueError):
-                self.session = max(self.session, 1 + int(storage.read(self.path / SESSION_FILE)))
-            if not (alone or storage.is_remote(self.path)):
+                self.session = max(self.session, 1 + int(folders.read(self.path / SESSION_FILE)))
+            if not (alone or folders.is_remote(self.path)):
                 self._claim_session()
                 self.problems.append(
                     f"the file system of {self.path} has no locks: a file says who is at work there, renewed every "
-                    f"{storage.RENEW_S:g} s. After another machine's run has died the next waits {storage.STALE_S:g} s"
+                    f"{folders.RENEW_S:g} s. After another machine's run has died the next waits {folders.STALE_S:g} s"
                 )
-            storage.write_whole(self.path / SESSION_FILE, b"%d" % self.session)
+            folders.write_whole(self.path / SESSION_FILE, b"%d" % self.session)
 
     def _claim_session(self) -> None:
         """A number that nobody else ever has: two that believe themselves alone never write parts of one name."""
         while True:
             try:
-                storage.create(self.path / f"{CLAIM_PREFIX}{self.session:04d}")
+                folders.create(self.path / f"{CLAIM_PREFIX}{self.session:04d}")
                 break
             except FileExistsError:
                 self.session += 1
-        for name in storage.names_in(self.path):
+        for name in folders.names_in(self.path):
             number = name.removeprefix(CLAIM_PREFIX)
             if number != name and number.isdigit() and int(number) < self.session:
-                storage.remove(self.path / name)
+                folders.remove(self.path / name)
 
     def _sweep(self) -> None:
         """Remove temporary files of a commit that died; they were never visible as parts.
@@ -377,17 +378,17 @@ class RunStore:
         Actors of a Ray run whose driver died may still be at work: without their folder none can commit any more.
         """
         blocks = self.path / BLOCKS
-        if storage.is_remote(self.path):
-            storage.remove(blocks)
+        if folders.is_remote(self.path):
+            folders.remove(blocks)
         elif blocks.exists():
-            abandoned = blocks.with_name(storage.temporary_name(BLOCKS))
+            abandoned = blocks.with_name(folders.temporary_name(BLOCKS))
             blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
             shutil.rmtree(abandoned, ignore_errors=True)
-        storage.sweep_temporaries(self.path)
-        for name in storage.names_in(self.parts_dir):
+        folders.sweep_temporaries(self.path)
+        for name in folders.names_in(self.parts_dir):
             if name.startswith(TEMPORARY_PREFIX):
                 with contextlib.suppress(OSError):
-                    storage.remove(self.parts_dir / name)
+                    folders.remove(self.parts_dir / name)
 
 
 class PartWriter:
@@ -402,8 +403,8 @@ class PartWriter:
         Where that folder is gone by then, or `is_abandoned`, the commit fails: the run directory has another owner now.
         """
         self._is_abandoned = is_abandoned
-        self._dir = storage.folder_of(parts_dir)
-        self._temporary_dir = storage.folder_of(temporary_dir) if temporary_dir else self._dir
+        self._dir = folders.folder_of(parts_dir)
+        self._temporary_dir = folders.folder_of(temporary_dir) if temporary_dir else self._dir
         self._session = session
         self._number = number
 
@@ -411,7 +412,7 @@ class PartWriter:
         """Write one part and make it durable. Returns its name; raises OSError where the disk refuses."""
         table = pa.Table.from_batches(batches).replace_schema_metadata(metadata)
         name = part_name(self._session, self._number)
-        if storage.is_remote(self._dir):
+        if folders.is_remote(self._dir):
             self._upload(name, table)
         else:
             self._write(name, table)
@@ -419,7 +420,7 @@ class PartWriter:
         return name
 
     def _write(self, name: str, table: pa.Table) -> None:
-        temporary = self._temporary_dir / storage.temporary_name(name)
+        temporary = self._temporary_dir / folders.temporary_name(name)
         try:
             with open(temporary, "xb") as file:
                 _write_table(table, file)
@@ -432,7 +433,7 @@ class PartWriter:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        storage.fsync_dir(self._dir)
+        folders.fsync_dir(self._dir)
 
     def _check_owner(self) -> None:
         if self._is_abandoned():
@@ -443,14 +444,14 @@ class PartWriter:
         _write_table(table, sink)
         self._check_session()
         self._check_owner()
-        storage.write_whole(self._dir / name, sink.getvalue().to_pybytes())
+        folders.write_whole(self._dir / name, sink.getvalue().to_pybytes())
 
     def _check_session(self) -> None:
         """Raises PermissionError where another farm has taken the run directory over. Locks of a system rule it out."""
         try:
-            owner = storage.read_patiently(self._dir.parent / SESSION_FILE)
+            owner = folders.read_patiently(self._dir.parent / SESSION_FILE)
         except FileNotFoundError:
-            if storage.is_remote(self._dir):
+            if folders.is_remote(self._dir):
                 raise
             return
         if owner != b"%d" % self._session:
@@ -505,7 +506,7 @@ def example_of(store: RunStore) -> str | None:
     Rows of images that have vanished come last, and many. So parts are looked at from the newest one back, one by one
     at first and then in steps that grow: the opens do not add up, however many parts there are.
     """
-    if storage.is_remote(store.path):
+    if folders.is_remote(store.path):
         return None
     failed: set[str] = set()  # or gone
     with contextlib.suppress(PartError, OSError, pa.ArrowException):

@@ -26,13 +26,13 @@ from multiprocessing import current_process, util
 from pathlib import Path
 from typing import Any
 
-from farm import segments
+from farm.core.marks import SCRATCH_OWNER
+from farm.core.marks import SCRATCH_PREFIX as PREFIX
 from farm.errors import OutputError
-from farm.forks import undone
-from farm.locks import Lock, lock_folder
-from farm.marks import SCRATCH_OWNER
-from farm.marks import SCRATCH_PREFIX as PREFIX
-from farm.processes import Identity, have_one_kernel, is_gone, myself, read_identity
+from farm.ipc import shared_memory
+from farm.machine.forks import undone
+from farm.machine.locks import Lock, lock_folder
+from farm.machine.processes import Identity, have_one_kernel, is_gone, myself, read_identity
 
 OWNER = SCRATCH_OWNER  # the last file that is written when a folder is made: what has none is not finished
 OWNER_BYTES = 4096  # more than it ever says
@@ -134,9 +134,9 @@ def _remove_abandoned(folder: Path) -> None:
     except OSError:
         abandoned = is_gone(owner)
     if abandoned:
-        prefix = segments.prefix_of(folder)
-        segments.sweep(prefix)
-        segments.sweep(f"{SPOOL}{prefix}")
+        prefix = shared_memory.prefix_of(folder)
+        shared_memory.sweep(prefix)
+        shared_memory.sweep(f"{SPOOL}{prefix}")
         shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         lock.release()

@@ -26,25 +26,28 @@ from multiprocessing.reduction import send_handle
 from queue import SimpleQueue
 from typing import Any
 
-from farm import collector, fork_server, segments, shortage, worker
-from farm.channel import Reader, channel
-from farm.child import STOP_SIGNALS
-from farm.daemonic import children_allowed
-from farm.deadlines import Late, Vigil
-from farm.endings import FORK_SERVER_GONE, OomKills, describe_exit
+from farm import collector
+from farm.core.deadlines import Late, Vigil
 from farm.errors import WorkerError
-from farm.forks import keep_from_forks, lock_of_each_process, no_fork, undone
-from farm.messages import Attach, Lease, Stop
-from farm.processes import birth
-from farm.scratch import keep_sockets, own_sockets
-from farm.segments import semaphores_named
-from farm.standard_streams import forgiven
-from farm.surroundings import somewhere
-from farm.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
+from farm.ipc import shared_memory
+from farm.ipc.channel import Reader, channel
+from farm.ipc.messages import Attach, Lease, Stop
+from farm.ipc.shared_memory import semaphores_named
+from farm.machine import fork_server, shortage
+from farm.machine.child import STOP_SIGNALS
+from farm.machine.daemonic import children_allowed
+from farm.machine.exit_reasons import FORK_SERVER_GONE, OomKills, describe_exit
+from farm.machine.forks import keep_from_forks, lock_of_each_process, no_fork, undone
+from farm.machine.processes import birth
+from farm.machine.standard_streams import forgiven
+from farm.machine.surroundings import somewhere
+from farm.storage.scratch import keep_sockets, own_sockets
+from farm.supervisor.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
+from farm.worker import loop
 
 PRELOAD = [
-    "farm.fork_server",
-    "farm.worker",
+    "farm.machine.fork_server",
+    "farm.worker.loop",
     "farm.collector",
     "numpy",
     "pyarrow.parquet",
@@ -119,7 +122,7 @@ class ChildProcess:
 class WorkerProcess:
     """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
 
-    spec: worker.WorkerSpec
+    spec: loop.WorkerSpec
     process: ChildProcess | RoleThread
     leases: Any
     control: Reader
@@ -290,7 +293,7 @@ class Roster:
         theirs.close()
         return CollectorProcess(process, ours)
 
-    def start_worker(self, spec: worker.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
+    def start_worker(self, spec: loop.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
         """Start a worker and hand the reading end of its results to the collector."""
         started, results = self.launch(spec)
         to.tell(Attach(spec.uid), results)
@@ -301,7 +304,7 @@ class Roster:
         if self._load is not None:
             self._load.forget()
 
-    def launch(self, spec: worker.WorkerSpec) -> tuple[WorkerProcess, Reader]:
+    def launch(self, spec: loop.WorkerSpec) -> tuple[WorkerProcess, Reader]:
         """Start a worker; whoever is given the reading end of its results reads them."""
         with contextlib.ExitStack() as stack, shortage.named():
             leases = self._lease_queue()
@@ -315,7 +318,7 @@ class Roster:
         return WorkerProcess(spec, process, leases, control, time.monotonic()), results
 
     def _launch(
-        self, spec: worker.WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
+        self, spec: loop.WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
     ) -> ChildProcess | RoleThread:
         name = f"farm-worker-{spec.worker}"
         if self._load is not None:
@@ -323,7 +326,7 @@ class Roster:
             thread.start()
             return thread
         try:
-            return self._start(name, worker.main, (spec, leases, control, results))
+            return self._start(name, loop.main, (spec, leases, control, results))
         finally:
             control.close()
             results.close()
@@ -335,9 +338,11 @@ class Roster:
             try:
                 leases: Any = self._context.Queue()
             except OSError as error:
-                if error.errno not in segments.UNUSABLE:
+                if error.errno not in shared_memory.UNUSABLE:
                     raise
-                raise segments.no_room("semaphores", segments.SEMAPHORES * segments.SEMAPHORE_BYTES, error) from None
+                raise shared_memory.no_room(
+                    "semaphores", shared_memory.SEMAPHORES * shared_memory.SEMAPHORE_BYTES, error
+                ) from None
             for end in (leases._reader, leases._writer):
                 keep_from_forks(end)
         leases._ignore_epipe = True  # as concurrent.futures does: that a worker has died is known otherwise

@@ -15,16 +15,16 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
-from farm.deadlines import READ, START_TIMEOUT_S, Signs
-from farm.feeding import LEASES_AHEAD, lease_items
-from farm.leases import LeaseBook, Verdict
-from farm.messages import AttemptFailed, PlaceFailed
-from farm.place_trouble import PlaceTrouble
-from farm.restarts import RestartPolicy
-from farm.roster import WorkerProcess
-from farm.schema import STAGE_READ, TIMEOUT
-from farm.tally import shows_reading
-from farm.watch import Watch
+from farm.core.counters import shows_reading
+from farm.core.deadlines import READ, START_TIMEOUT_S, Signs
+from farm.core.lease_size import LEASES_AHEAD, lease_items
+from farm.core.leases import LeaseBook, Verdict
+from farm.core.outages import PlaceTrouble
+from farm.core.restarts import RestartPolicy
+from farm.core.schema import STAGE_READ, TIMEOUT
+from farm.ipc.event_loop import Watch
+from farm.ipc.messages import AttemptFailed, PlaceFailed
+from farm.supervisor.launcher import WorkerProcess
 
 INIT_RETRY_S = 1.0
 CHECK_S = 0.5  # between looks at deadlines; a beat comes between two of them

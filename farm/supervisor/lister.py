@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from farm.earlier import Earlier, keys_of
+from farm.core.key_set import ABSENT, KeySet
+from farm.core.schema import STAGE_LIST
 from farm.errors import FarmError, SourceError
-from farm.keys import ABSENT, KeySet
-from farm.messages import Item
-from farm.schema import STAGE_LIST
+from farm.ipc.messages import Item
 from farm.sources.base import Entry, Source, item_key
+from farm.sources.earlier_runs import Earlier, keys_of
 
 CHUNKS_AHEAD = 8
 PUT_WAIT_S = 0.2

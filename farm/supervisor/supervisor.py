@@ -31,21 +31,26 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import care, interrupts, run_memory, segments, shortage, storage, tally
-from farm.broadcast import Broadcast
-from farm.care import CHECK_S
 from farm.collector import CollectorSpec
-from farm.config import FarmConfig
-from farm.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
-from farm.earlier import Earlier
+from farm.config.sections import FarmConfig
+from farm.core import counters
+from farm.core.counters import Tally, any_ok, too_many
+from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
+from farm.core.key_set import KeySet
+from farm.core.lease_size import LEASE_ITEMS, LEASES_AHEAD, last_leases
+from farm.core.leases import LeaseBook, Verdict
+from farm.core.outages import PlaceTrouble
+from farm.core.placement import Placement
+from farm.core.restarts import RestartPolicy
+from farm.core.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
+from farm.core.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
 from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
-from farm.feeding import LEASE_ITEMS, LEASES_AHEAD, last_leases
-from farm.heartbeat import STAGES, STATES
-from farm.keys import KeySet
-from farm.known_good import identity_of
-from farm.leases import LeaseBook, Verdict
-from farm.lister import VANISHED, Lister
-from farm.messages import (
+from farm.images.known_good import identity_of
+from farm.ipc import run_memory, shared_memory
+from farm.ipc.broadcast import Broadcast
+from farm.ipc.event_loop import Watch
+from farm.ipc.heartbeat import STAGES, STATES
+from farm.ipc.messages import (
     AttemptFailed,
     CollectorFailed,
     CollectorReady,
@@ -64,18 +69,17 @@ from farm.messages import (
     pack_seqs,
     unpack_seqs,
 )
-from farm.place_trouble import PlaceTrouble
-from farm.placement import Placement
-from farm.restarts import RestartPolicy
-from farm.ring import NO_SLOT
-from farm.roster import JOIN_S, CollectorProcess, Roster, WorkerProcess
-from farm.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
+from farm.ipc.ring import NO_SLOT
+from farm.machine import interrupts, shortage
 from farm.sources.base import Entry, Source
-from farm.store import RunStore, example_of, part_number
-from farm.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
-from farm.tally import Tally, any_ok, too_many
-from farm.watch import Watch
-from farm.worker import WorkerSpec
+from farm.sources.earlier_runs import Earlier
+from farm.storage import folders
+from farm.storage.run_store import RunStore, example_of, part_number
+from farm.supervisor import lifecycle
+from farm.supervisor.launcher import JOIN_S, CollectorProcess, Roster, WorkerProcess
+from farm.supervisor.lifecycle import CHECK_S
+from farm.supervisor.lister import VANISHED, Lister
+from farm.worker.loop import WorkerSpec
 
 TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
 SHOW_S = 0.1
@@ -163,7 +167,7 @@ class Supervisor:
         self._lister = Lister(source, entries, known, self._watch.wake, Earlier(store) if job.keep else None)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
-        self._prefix = segments.prefix_of(store.path)
+        self._prefix = shared_memory.prefix_of(store.path)
         preload_model = job.config.model.weights is not None
         self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind)
         self._book = LeaseBook(self._limits.attempts, wanted)
@@ -241,7 +245,7 @@ class Supervisor:
         return self._outcome(interrupted)
 
     def _open(self) -> None:
-        segments.sweep(self._prefix)
+        shared_memory.sweep(self._prefix)
         rows = len(self._job.placements) + 1  # the last: the collector
         kind = self._job.config.workers.kind
         shortage.ensure_opening(kind)
@@ -261,7 +265,7 @@ class Supervisor:
             self._start_collector()
         for worker in range(len(self._job.placements)):
             self._start_worker(worker)
-        tally.prepare()
+        counters.prepare()
 
     def _turn(self) -> None:
         self._watch.turn(TURN_S)
@@ -296,7 +300,7 @@ class Supervisor:
     # What children say
 
     def _on_control(self, worker: WorkerProcess) -> None:
-        care.hear(worker, self._watch, self._obey)
+        lifecycle.hear(worker, self._watch, self._obey)
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:
@@ -314,11 +318,11 @@ class Supervisor:
                 self._policy.init_failed(kind, text, permanent)
             case AttemptFailed(_, _, stage, kind, text):
                 error = {"stage": stage, "type": kind, "message": text}
-                verdicts = care.attempt_failed(worker, message, self._book, self._trouble, time.monotonic())
+                verdicts = lifecycle.attempt_failed(worker, message, self._book, self._trouble, time.monotonic())
                 self._quarantine(verdicts, error, worker.spec.worker)
             case PlaceFailed(_, _, _, kind, text):
                 error = {"stage": STAGE_READ, "type": kind, "message": text}
-                verdicts = care.place_failed(worker, message, self._book, self._trouble, time.monotonic())
+                verdicts = lifecycle.place_failed(worker, message, self._book, self._trouble, time.monotonic())
                 self._quarantine(verdicts, error, worker.spec.worker)
 
     def _on_collector(self, collector: CollectorProcess) -> None:
@@ -372,7 +376,7 @@ class Supervisor:
         """Hand a batch on, count it, straight from the ring; free its slot. Rows that were seen before are left out."""
         view = memoryview(inline) if inline is not None else self._ring.view(slot, size)
         whole = batch = from_ipc(bytes(view) if self._may_keep else view)
-        care.rows_came(seqs, batch, self._book, self._trouble)
+        lifecycle.rows_came(seqs, batch, self._book, self._trouble)
         self._unseen.difference_update(seqs)
         if self._seen_before:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
@@ -442,9 +446,9 @@ class Supervisor:
             return
         signs, now = self._beats.signs(place), time.monotonic()
         started = int(self._beats.row(place)["started"])
-        charge = care.blame(worker, self._book, signs, started, self._trouble, now)
-        self._quarantine(charge.verdicts, care.error_of(worker, signs, self._limits.item_timeout_s), place)
-        delay_s = care.delay_after(worker, self._policy, charge)
+        charge = lifecycle.blame(worker, self._book, signs, started, self._trouble, now)
+        self._quarantine(charge.verdicts, lifecycle.error_of(worker, signs, self._limits.item_timeout_s), place)
+        delay_s = lifecycle.delay_after(worker, self._policy, charge)
         self._restarts[place] += 1
         self._vacant[place] = time.monotonic() + delay_s
 
@@ -527,7 +531,7 @@ class Supervisor:
             weights_digest=self._job.weights_digest,
             heartbeats=self._beats.name,
             row=len(self._job.placements),
-            environment=dict(os.environ) if storage.is_remote(self._store.path) else {},
+            environment=dict(os.environ) if folders.is_remote(self._store.path) else {},
         )
         self._beats.reset(spec.row)
         with interrupts.held():  # a process that was started is one that is known
@@ -614,7 +618,7 @@ class Supervisor:
             return
         fill = self._job.config.workers.recycle_after
         for worker in self._workers.values():
-            care.feed(worker, self._book, now, fill, self._lease_size, self._trouble)
+            lifecycle.feed(worker, self._book, now, fill, self._lease_size, self._trouble)
 
     def _lease_size(self, worker: WorkerProcess) -> int:
         if not self._listed:
@@ -634,11 +638,11 @@ class Supervisor:
             )
             if worker.dead:
                 continue
-            if care.is_over(worker, awake_s):
+            if lifecycle.is_over(worker, awake_s):
                 self._on_death(worker)
                 continue
             signs, held = self._beats.signs(worker.spec.worker), self._book.held_by(worker.uid)
-            care.kill_late(worker, signs, held, now, awake_s, self._limits.item_timeout_s)
+            lifecycle.kill_late(worker, signs, held, now, awake_s, self._limits.item_timeout_s)
             if worker.late and worker.late.stage == "predict" and self._job.config.workers.kind == "locked":
                 self._replace_threads(worker)
                 break

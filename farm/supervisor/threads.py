@@ -19,18 +19,19 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from farm import collector, worker
-from farm.channel import Writer
-from farm.config import ModelConfig
-from farm.deadlines import BEAT_S
-from farm.endings import describe_exit
-from farm.forks import lock_of_each_process, no_fork
-from farm.heartbeat import Heartbeats
-from farm.messages import Stop
+from farm import collector
+from farm.config.sections import ModelConfig
+from farm.core.deadlines import BEAT_S
+from farm.ipc.channel import Writer
+from farm.ipc.heartbeat import Heartbeats
+from farm.ipc.messages import Stop
+from farm.machine.exit_reasons import describe_exit
+from farm.machine.forks import lock_of_each_process, no_fork
 from farm.models import load_model
 from farm.models.base import Model
 from farm.models.locked import LockedModel
-from farm.pulse import Pulse
+from farm.worker import loop
+from farm.worker.heartbeat_writer import Pulse
 
 CLOSED = -1  # in place of a descriptor
 
@@ -187,7 +188,7 @@ class ThreadWorker(RoleThread):
     """A worker in a thread."""
 
     def __init__(
-        self, spec: worker.WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
+        self, spec: loop.WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
         load: Callable[[ModelConfig, str, int, str | None], Model], name: str,
     ) -> None:  # fmt: skip
         super().__init__(name)
@@ -206,11 +207,11 @@ class ThreadWorker(RoleThread):
         try:
             pulse = self._begin_pulse(self._spec)
         except RuntimeError as error:  # no more threads may be started
-            raise worker.init_failed(self._spec, Writer(self._sockets[0]), error) from None
+            raise loop.init_failed(self._spec, Writer(self._sockets[0]), error) from None
         if pulse is not None:
-            worker.serve(self._spec, pulse, self._leases, *self._sockets, self._load)
+            loop.serve(self._spec, pulse, self._leases, *self._sockets, self._load)
 
-    def _begin_pulse(self, spec: worker.WorkerSpec) -> Pulse | None:
+    def _begin_pulse(self, spec: loop.WorkerSpec) -> Pulse | None:
         """None where the thread was given up already: the row of the heartbeats may be another's."""
         beats = Heartbeats.attach(spec.heartbeats, spec.rows)
         with self._lock:

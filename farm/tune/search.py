@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from farm.config import FarmConfig
+from farm.config.sections import FarmConfig
+from farm.core.placement import Machine, inspect_machine, plan, usable_cores
 from farm.engines import local
 from farm.errors import ConfigError, FarmError, OutOfTimeError, SourceError
 from farm.models import backends
-from farm.placement import Machine, inspect_machine, plan, usable_cores
 from farm.sources.base import Entry, Source, examine, first_entry_or_raise
-from farm.store import RunStore
-from farm.trials import DISAGREES, Bench, Sample, Trial
+from farm.storage.run_store import RunStore
+from farm.tune.trials import DISAGREES, Bench, Sample, Trial
 
 BUDGET_S = 180.0  # of which an int8 network takes a third to make
 SAMPLE_IMAGES = 256

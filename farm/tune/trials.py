@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import psutil
 
 from farm.api import run
-from farm.config import FarmConfig
+from farm.config.sections import FarmConfig
+from farm.core.placement import Machine, plan
+from farm.core.summary import Snapshot, Summary
 from farm.engines.local import Hooks, Running
 from farm.errors import OutOfTimeError
-from farm.models.conversions import Agreement
-from farm.placement import Machine, plan
-from farm.scratch import Scratch
+from farm.models.converted_weights import Agreement
 from farm.sources.base import Entry, Source
-from farm.summary import Snapshot, Summary
+from farm.storage.scratch import Scratch
 
 TRIAL_S = 5.0  # of labelling, all workers ready
 GLANCE_S = 2.0  # after which a trial that is far behind is ended

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from farm import heartbeat
-from farm.deadlines import Work, lost_s
-from farm.heartbeat import Heartbeats
+from farm.core.deadlines import Work, lost_s
+from farm.ipc import heartbeat
+from farm.ipc.heartbeat import Heartbeats
 
 
 class Pulse:

@@ -34,27 +34,29 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from farm import child, heartbeat, placement, shortage, standard_streams
-from farm.allowance import READY_BYTES, Allowance, Backlog
-from farm.batch_size import BatchSizes
-from farm.channel import Writer
-from farm.config import ModelConfig
-from farm.deadlines import DECODE, PREDICT, READ
-from farm.decoders import Decoders
-from farm.decoding import decode_bytes, decode_reduced, read_bytes
-from farm.decoding_memory import decoding_bytes
+from farm.config.sections import ModelConfig
+from farm.core import placement
+from farm.core.batch_size import BatchSizes
+from farm.core.deadlines import DECODE, PREDICT, READ
+from farm.core.key_set import ABSENT, item_key, split
+from farm.core.lease_size import READ_AHEAD_BATCHES
+from farm.core.read_errors import FILE, GONE, looked_in
+from farm.core.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 from farm.errors import DecodeError, ModelError
-from farm.feeding import READ_AHEAD_BATCHES
-from farm.heartbeat import Heartbeats
-from farm.keys import ABSENT, item_key, split
-from farm.known_good import Identity, KnownGood, is_deleted
-from farm.messages import AttemptFailed, InitFailed, Item, Lease, PlaceFailed, Ready, Stop
+from farm.images.decoder_threads import Decoders
+from farm.images.decoding import decode_bytes, decode_reduced, read_bytes
+from farm.images.decoding_memory import decoding_bytes
+from farm.images.known_good import Identity, KnownGood, is_deleted
+from farm.images.memory_budget import READY_BYTES, Allowance, Backlog
+from farm.ipc import heartbeat
+from farm.ipc.channel import Writer
+from farm.ipc.heartbeat import Heartbeats
+from farm.ipc.messages import AttemptFailed, InitFailed, Item, Lease, PlaceFailed, Ready, Stop
+from farm.machine import child, shortage, standard_streams
 from farm.models import load_model
 from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory
-from farm.outbox import Outbox
-from farm.place_errors import FILE, GONE, looked_in
-from farm.pulse import Pulse
-from farm.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
+from farm.worker.heartbeat_writer import Pulse
+from farm.worker.result_batcher import Outbox
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
 DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from farm.channel import Writer
-from farm.messages import Results, pack_seqs
-from farm.schema import to_ipc
+from farm.core.schema import to_ipc
+from farm.ipc.channel import Writer
+from farm.ipc.messages import Results, pack_seqs
 
 SEND_S = 0.2  # between two messages while more is coming: what a death costs, and how smoothly a caller is fed
 FULL_ROWS = 256

@@ -6,16 +6,16 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from farm import blocks
-from farm.blocks import Blocks, pack
-from farm.config import LimitsConfig, ModelConfig
+from farm.cluster import blocks
+from farm.cluster.block_executor import HOLD_AT_END_S, Labeller, LabellerSpec
+from farm.cluster.blocks import Blocks, pack
+from farm.cluster.worker_host import KeeperSpec
+from farm.config.sections import LimitsConfig, ModelConfig
+from farm.core.placement import Placement
+from farm.core.schema import from_ipc
 from farm.errors import ModelError, OutputError
-from farm.keeper import KeeperSpec
-from farm.labeller import HOLD_AT_END_S, Labeller, LabellerSpec
-from farm.messages import Item
-from farm.placement import Placement
-from farm.schema import from_ipc
-from farm.store import RunStore, blocks_dir
+from farm.ipc.messages import Item
+from farm.storage.run_store import RunStore, blocks_dir
 from tests.faults.harness import POISON, pictures, rows, wait_for
 
 pytestmark = pytest.mark.timeout(60)

@@ -1,6 +1,6 @@
 """What actors that died had in hand."""
 
-from farm.suspects import DEATHS_IN_GROUP, Hand
+from farm.cluster.crash_journal import DEATHS_IN_GROUP, Hand
 
 
 def tried(folder, *places):

@@ -5,20 +5,19 @@ import signal
 import pyarrow as pa
 import pytest
 
-from farm import earlier
-from farm.blocks import follow, give_up, unpack
-from farm.config import validate
-from farm.driver import Driver
+from farm.cluster.block_executor import Receipt
+from farm.cluster.blocks import follow, give_up, unpack
+from farm.cluster.driver import Driver
+from farm.config.sections import validate
+from farm.core.schema import STATUS_OK, failed_batch, part_metadata, part_schema, to_ipc
 from farm.engines.local import Hooks, prepare
 from farm.errors import ModelError, TooManyFailures, WorkerError
-from farm.labeller import Receipt
-from farm.lister import Lister
-from farm.parts import read_part
-from farm.schema import STATUS_OK, failed_batch, part_metadata, part_schema, to_ipc
-from farm.sources import first_entry_or_raise
+from farm.sources import earlier_runs, first_entry_or_raise
 from farm.sources.base import item_key
-from farm.store import PartWriter, RunStore
-from farm.supervisor import Job
+from farm.storage.parts import read_part
+from farm.storage.run_store import PartWriter, RunStore
+from farm.supervisor.lister import Lister
+from farm.supervisor.supervisor import Job
 from tests.faults.harness import pictures
 
 pytestmark = pytest.mark.timeout(60)
@@ -67,7 +66,7 @@ def drive(tmp_path):
         entries = first_entry_or_raise(prepared.source)
         hooks = hooks or Hooks()
         known = store.committed_keys()
-        make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier)  # noqa: E731
+        make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier_runs)  # noqa: E731
         return Driver(job, store, make, pipeline, hooks.on_snapshot, None, [].append if notes is None else notes.append)
 
     yield start
@@ -163,7 +162,7 @@ def test_an_outage_while_lost_actors_are_looked_for_ends_nothing(drive, monkeypa
         raise OSError(5, "SlowDown")
 
     monkeypatch.setattr(driver._blocks, "given_up", given_up)
-    monkeypatch.setattr("farm.driver.LOST_CHECK_S", 0.0)
+    monkeypatch.setattr("farm.cluster.driver.LOST_CHECK_S", 0.0)
     assert driver.run().committed == 100
     assert asked
 
@@ -196,7 +195,7 @@ def test_an_interrupt_says_what_is_left(drive):
 
 
 def test_what_has_vanished_becomes_rows_in_portions(drive, tmp_path, monkeypatch):
-    monkeypatch.setattr(earlier, "VANISHED_AT_ONCE", 3)
+    monkeypatch.setattr(earlier_runs, "VANISHED_AT_ONCE", 3)
     gone = [f"gone{number:02d}.png" for number in range(20)]
     values = {
         "key": [item_key(path, 1, 1) for path in gone], "path": gone, "status": [STATUS_OK] * 20,

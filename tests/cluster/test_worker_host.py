@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from farm.config import LimitsConfig, ModelConfig
+from farm.cluster.worker_host import Keeper, KeeperSpec
+from farm.config.sections import LimitsConfig, ModelConfig
+from farm.core.placement import Placement
+from farm.core.read_errors import Patience
 from farm.errors import FarmError, ModelError, SourceLostError, WorkerError
-from farm.keeper import Keeper, KeeperSpec
-from farm.place_errors import Patience
-from farm.placement import Placement
-from farm.segments import leftovers, prefix_of
+from farm.ipc.shared_memory import leftovers, prefix_of
 from tests.faults.harness import POISON, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(60)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.config import load
+from farm.config.sections import load
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from farm import factories
 from farm.cli import main
-from farm.config import load, validate
+from farm.config import factories
+from farm.config.sections import load, validate
 from farm.engines import local
 from farm.errors import ModelError
 from tests.faults.harness import ROOT

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from farm.config import PATH_KEYS, FarmConfig, load, validate
-from farm.config_schema import json_schema
+from farm.config.json_schema import json_schema
+from farm.config.sections import PATH_KEYS, FarmConfig, load, validate
 from farm.errors import ConfigError
 
 MINIMAL = {"source": "/a", "model": "m.pt", "output": "/o"}

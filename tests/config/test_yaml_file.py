@@ -3,8 +3,8 @@
 import pytest
 
 from farm.cli import main
-from farm.config import load
-from farm.config_file import parse, read
+from farm.config.sections import load
+from farm.config.yaml_file import parse, read
 from farm.errors import ConfigError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.batch_size import GROW_LIMIT_S, GROW_S, WORTH, BatchSizes
+from farm.core.batch_size import GROW_LIMIT_S, GROW_S, WORTH, BatchSizes
 
 PLANNED = 32
 SMALL, LARGE = (320, 320, 3, 0), (640, 640, 3, 0)
@@ -23,7 +23,7 @@ class Device:
 
 
 class Labelling:
-    """Batches of one worker, as `farm.worker` asks and tells: a part that is refused is tried again in smaller ones."""
+    """Batches of one worker, as `farm.worker.loop` asks and tells: a part that is refused is tried again in smaller ones."""
 
     def __init__(self, device, planned=PLANNED):
         self.device, self.sizes, self.now = device, BatchSizes(planned), 0.0

@@ -11,8 +11,8 @@ import pytest
 
 import farm
 from farm.api import retry
-from farm.config import FarmConfig
-from farm.continuation import (
+from farm.config.sections import FarmConfig
+from farm.core.continuation import (
     DEVICE,
     RULES,
     SOURCE_ROOT,
@@ -25,8 +25,8 @@ from farm.continuation import (
 )
 from farm.engines import local
 from farm.errors import RunMismatchError, SourceError
-from farm.moved_source import Found
-from farm.store import RunStore
+from farm.sources.moved_source import Found
+from farm.storage.run_store import RunStore
 from farm.verify import verify
 from tests.faults.harness import ROOT, config, pictures
 
@@ -250,7 +250,7 @@ def test_check_says_that_nothing_can_be_written_or_started(tmp_path, capsys, mon
     (tmp_path / "file").write_text("in the way")
     values = config(tmp_path / "source", tmp_path / "file" / "run", workers={"count": 2})
     (tmp_path / "config.yaml").write_text(json.dumps(values))
-    monkeypatch.setattr("farm.shortage.processes_left", lambda root: 9)  # of which the lister is one
+    monkeypatch.setattr("farm.machine.shortage.processes_left", lambda root: 9)  # of which the lister is one
     assert main(["check", str(tmp_path / "config.yaml")]) == 2
     said = capsys.readouterr().out
     (written,), (started,) = re.findall(r"a run refuses    (.*)", said), re.findall(r"not started      (.*)", said)

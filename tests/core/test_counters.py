@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from farm.schema import failed_batch, part_schema
-from farm.tally import KINDS_KEPT, MESSAGES_KEPT, OTHER_MESSAGES, Tally, counted_columns, too_many
+from farm.core.counters import KINDS_KEPT, MESSAGES_KEPT, OTHER_MESSAGES, Tally, counted_columns, too_many
+from farm.core.schema import failed_batch, part_schema
 
 
 def failures(errors, paths=None):

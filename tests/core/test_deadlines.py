@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.deadlines import (
+from farm.core.deadlines import (  # fmt: skip
     BEAT_S,
     DECODE,
     LATE_BEAT_S,
@@ -18,8 +18,8 @@ from farm.deadlines import (
     Vigil,
     Work,
     lost_s,
-)  # fmt: skip
-from farm.heartbeat import DECODING, IDLE, PREDICTING, SENDING, stage_of
+)
+from farm.ipc.heartbeat import DECODING, IDLE, PREDICTING, SENDING, stage_of
 
 NOW_S = 100.0
 TIMEOUT_S = 20.0

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from farm.keys import KeySet, split
+from farm.core.key_set import KeySet, split
 
 HALVES = st.binary(min_size=8, max_size=8) | st.sampled_from([b"\0" * 8, b"\xff" * 8, b"collide!"])
 KEYS = st.builds(bytes.__add__, HALVES, HALVES)
@@ -25,7 +25,7 @@ def test_it_answers_as_a_set_does(bulk, single, asked):
 
 
 def test_recent_keys_are_merged_and_still_found(monkeypatch):
-    monkeypatch.setattr("farm.keys.MERGE_AT", 100)
+    monkeypatch.setattr("farm.core.key_set.MERGE_AT", 100)
     keys, added = KeySet(), [os.urandom(16) for _ in range(1234)]
     for key in added:
         keys.add([key])
@@ -46,7 +46,7 @@ def test_split_undoes_join():
 @pytest.mark.parametrize("bulk", [True, False])
 def test_keys_are_copied_once_for_each_doubling(bulk, monkeypatch):
     """Counted, not timed: chunk after chunk, as a run of any length adds them."""
-    monkeypatch.setattr("farm.keys.MERGE_AT", 64)
+    monkeypatch.setattr("farm.core.key_set.MERGE_AT", 64)
     keys, chunks = KeySet(), 512
     for _ in range(chunks):
         chunk = os.urandom(16 * 64)

@@ -1,6 +1,6 @@
 """Lease sizes: found by doubling and halving, small at the end."""
 
-from farm.feeding import LEASE_ITEMS, LEASE_S, LEASES_AHEAD, READ_AHEAD_BATCHES, last_leases, lease_items
+from farm.core.lease_size import LEASE_ITEMS, LEASE_S, LEASES_AHEAD, READ_AHEAD_BATCHES, last_leases, lease_items
 
 
 def test_a_fast_worker_gets_more_and_a_slow_one_less():

@@ -2,8 +2,8 @@
 
 import pytest
 
+from farm.core.lost_actors import PATIENCE_S, LostActors
 from farm.errors import ModelError
-from farm.lost_actors import PATIENCE_S, LostActors
 
 WHY = ModelError("the device is gone")
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from farm.place_errors import Patience, named
-from farm.place_trouble import MANY, PROBES, PlaceTrouble
+from farm.core.outages import MANY, PROBES, PlaceTrouble
+from farm.core.read_errors import Patience, named
 
 PATIENCE = Patience(whole_s=100.0, first_pause_s=1.0, longest_pause_s=8.0)
 GIVING_UP = replace(PATIENCE, ends_run=False)

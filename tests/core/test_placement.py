@@ -5,10 +5,10 @@ import os
 import psutil
 import pytest
 
-from farm import placement
-from farm.config import WorkersConfig
+from farm.config.sections import WorkersConfig
+from farm.core import placement
+from farm.core.placement import Machine, Placement, inspect_machine, plan, shortfall, usable_cores
 from farm.errors import ConfigError
-from farm.placement import Machine, Placement, inspect_machine, plan, shortfall, usable_cores
 
 GIB = 1 << 30
 

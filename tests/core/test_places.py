@@ -4,7 +4,17 @@ import os
 
 import pytest
 
-from farm.places import Move, Place, carried_along, holds_nothing, is_of_place, mounted, move_of, place_of, remembered
+from farm.core.places import (
+    Move,
+    Place,
+    carried_along,
+    holds_nothing,
+    is_of_place,
+    mounted,
+    move_of,
+    place_of,
+    remembered,
+)
 
 ROOT = Place("/", "disk")
 USB = Place("/mnt/usb", "stick")

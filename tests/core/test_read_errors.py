@@ -2,7 +2,7 @@
 
 import errno
 
-from farm.place_errors import FILE, MACHINE, PLACE, Patience, named, said
+from farm.core.read_errors import FILE, MACHINE, PLACE, Patience, named, said
 
 
 def test_a_number_is_of_one_kind():

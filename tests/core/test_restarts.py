@@ -2,8 +2,8 @@
 
 import pytest
 
+from farm.core.restarts import BACKOFF_LIMIT_S, GUILTY_PER_RESTART, RestartPolicy
 from farm.errors import CollectorError, ModelError, WorkerError
-from farm.restarts import BACKOFF_LIMIT_S, GUILTY_PER_RESTART, RestartPolicy
 
 
 def test_deaths_with_images_between_go_on_for_ever():

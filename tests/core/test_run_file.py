@@ -6,9 +6,9 @@ import re
 import pytest
 
 from farm.cli import main
+from farm.core.run_file import damaged, parse
 from farm.errors import DamagedRunError
-from farm.run_file import damaged, parse
-from farm.store import RunStore
+from farm.storage.run_store import RunStore
 from tests.faults.harness import config, pictures
 
 WHOLE = {

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from farm.schema import TASKS, failed_batch, from_ipc, names_of, part_metadata, part_schema, path_of, to_ipc
+from farm.core.schema import TASKS, failed_batch, from_ipc, names_of, part_metadata, part_schema, path_of, to_ipc
 
 ERROR = {"stage": "read", "type": "OSError", "message": "gone"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from farm.config import validate
+from farm.config.sections import validate
 from tests.engines.harness import config
 
 

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from farm import storage
+from farm.ipc.shared_memory import leftovers, prefix_of
 from farm.models.fake import FakeModel
-from farm.segments import leftovers, prefix_of
-from farm.store import PART_NAME, RunStore
+from farm.storage import folders
+from farm.storage.run_store import PART_NAME, RunStore
 from farm.verify import verify
 from tests.faults.harness import wait_for
 
@@ -39,10 +39,10 @@ def rows(run_dir: Path | str) -> list[list[Any]]:
 
 def sound(run_dir: Path | str) -> list[list[Any]]:
     """The rows of a run directory that is as it must be, with nothing left of its processes."""
-    folder = storage.folder_of(run_dir)
+    folder = folders.folder_of(run_dir)
     assert verify(run_dir).problems == ()
-    assert all(PART_NAME.match(name) for name in storage.names_in(folder / "parts"))
-    assert not storage.is_there(folder / "blocks")
+    assert all(PART_NAME.match(name) for name in folders.names_in(folder / "parts"))
+    assert not folders.is_there(folder / "blocks")
     assert wait_for(lambda: not leftovers(prefix_of(folder)), 15)  # in a borrowed Ray actors end by and by
     return rows(run_dir)
 

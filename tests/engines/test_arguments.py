@@ -10,7 +10,7 @@ import farm
 from farm.api import retry
 from farm.cli import main
 from farm.errors import RunMismatchError
-from farm.store import RUN_FILE, RunStore
+from farm.storage.run_store import RUN_FILE, RunStore
 from tests.faults.harness import pictures
 
 SIZE = 64
@@ -133,7 +133,7 @@ def test_a_run_with_a_factory_goes_on_whatever_an_older_farm_wrote_down(images, 
 
 def test_preparing_a_run_imports_no_torch(images, coco_weights, tmp_path):
     code = (
-        "import sys; from farm.config import validate; from farm.engines import local; "
+        "import sys; from farm.config.sections import validate; from farm.engines import local; "
         f"made = local.prepare(validate({values(images, tmp_path / 'run', weights=str(coco_weights))!r})); "
         "print(made.config.model.imgsz, 'torch' in sys.modules)"
     )

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from farm.config import validate
+from farm.config.sections import validate
+from farm.core.placement import Machine
 from farm.engines import local
-from farm.engines.settling import settle
+from farm.engines.backend_choice import settle
 from farm.errors import RunMismatchError
-from farm.models import backends, conversions
-from farm.models.conversions import _Work
-from farm.placement import Machine
+from farm.models import backends, converted_weights
+from farm.models.converted_weights import _Work
 from farm.sources.base import Entry, Source
-from farm.store import RunStore
+from farm.storage.run_store import RunStore
 
 GPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=("A",))
 CPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=())
@@ -128,7 +128,7 @@ def test_the_sample_lies_all_over_the_source(tmp_path, monkeypatch, folders, eac
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(backends, "installed", lambda name: True)
     monkeypatch.setattr(backends, "AUTO_IMAGES", 10)
-    monkeypatch.setattr(conversions, "CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr(converted_weights, "CALIBRATION_IMAGES", 16)
     (tmp_path / "m.pt").write_bytes(b"weights")
     for folder in range(folders):
         (tmp_path / "images" / str(folder)).mkdir(parents=True)
@@ -169,9 +169,9 @@ def test_what_is_converted_is_let_go_where_the_run_turns_out_to_be_another(settl
             raise RunMismatchError("other settings")
         check(self, *about)
 
-    prepare = conversions.prepare
+    prepare = converted_weights.prepare
     monkeypatch.setattr(RunStore, "check", mismatch)
-    monkeypatch.setattr(conversions, "prepare", lambda *a, **k: made.append(prepare(*a, **k)) or made[-1])
+    monkeypatch.setattr(converted_weights, "prepare", lambda *a, **k: made.append(prepare(*a, **k)) or made[-1])
     with pytest.raises(RunMismatchError):
         settled(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
     (executable,) = made

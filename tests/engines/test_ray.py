@@ -16,11 +16,11 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[
 
 import farm
 from farm import engines
-from farm.config import SourceConfig, validate
+from farm.config.sections import SourceConfig, validate
+from farm.core.placement import Machine, Placement
+from farm.core.read_errors import Patience
 from farm.engines.ray import shares
 from farm.errors import ConfigError, FarmError, SourceLostError, WorkerError
-from farm.place_errors import Patience
-from farm.placement import Machine, Placement
 from farm.sources import open_source
 from tests.engines.harness import config, sound
 from tests.faults.harness import POISON, ROOT, pictures, wait_for

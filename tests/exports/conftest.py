@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from farm import exports
+from farm.core.schema import STATUS_FAILED, STATUS_OK, part_schema, path_columns
 from farm.exports.base import ExportRequest
-from farm.schema import STATUS_FAILED, STATUS_OK, part_schema, path_columns
 
 NAMES = {0: "cat", 1: "dog", 2: "two words"}
 BOX = {"class_id": 1, "confidence": 0.5, "x1": 10.0, "y1": 20.0, "x2": 30.0, "y2": 60.0}

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from farm.core.schema import TASKS, part_schema
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
-from farm.schema import TASKS, part_schema
 
 IMAGES = 8
 RANDOM = {"conf": 1e-7, "max_det": 15, "imgsz": 160}  # fresh weights are sure of nothing

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from farm import exports, filesystem
+from farm import exports
+from farm.core.schema import STATUS_FAILED, STATUS_OK, part_metadata, path_columns
 from farm.errors import OutputError
 from farm.exports import record, update
 from farm.exports.base import ExportRequest
 from farm.exports.writing import Writing
-from farm.schema import STATUS_FAILED, STATUS_OK, part_metadata, path_columns
-from farm.store import PartWriter, RunStore
+from farm.machine import filesystem
+from farm.storage.run_store import PartWriter, RunStore
 
 from .conftest import BOX, BOX_LINE, NAMES, make_rows
 

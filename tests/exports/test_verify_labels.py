@@ -13,9 +13,9 @@ import farm
 from farm.api import Hooks
 from farm.cli import main
 from farm.cli.verify import in_words
+from farm.core.schema import part_metadata
 from farm.errors import OutputError
-from farm.schema import part_metadata
-from farm.store import PartWriter, RunStore
+from farm.storage.run_store import PartWriter, RunStore
 from farm.verify import SHOWN, Verification, verify
 from tests.exports.conftest import make_rows
 from tests.faults.harness import ROOT, config, pictures

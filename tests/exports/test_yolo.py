@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 
 from farm import exports
+from farm.core.schema import part_schema, path_columns
 from farm.errors import ConfigError
 from farm.exports.base import ExportRequest
 from farm.exports.label_tree import label_path
-from farm.schema import part_schema, path_columns
 
 BOX = {"class_id": 1, "confidence": 0.5, "x1": 10.0, "y1": 20.0, "x2": 30.0, "y2": 60.0}
 LINE = "1 0.2 0.4 0.2 0.4"

@@ -9,7 +9,7 @@ import pytest
 from farm.errors import OutputError, RunLockedError
 from farm.exports import label_tree, writing
 from farm.exports.base import WARNINGS_SHOWN
-from farm.exports.claim import claimed
+from farm.exports.export_lock import claimed
 from farm.exports.label_tree import LabelTree
 
 from .conftest import BOX, BOX_LINE

@@ -18,10 +18,10 @@ import numpy as np
 
 import farm
 from farm.api import Hooks
-from farm.segments import leftovers, prefix_of
-from farm.store import RunStore
-from farm.summary import Snapshot, Summary
-from farm.supervisor import Supervisor
+from farm.core.summary import Snapshot, Summary
+from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.storage.run_store import RunStore
+from farm.supervisor.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 POISON = 200  # the first pixel's blue value that a faulty model takes offence at

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import farm
-from farm import earlier, supervisor
 from farm.api import export, retry
 from farm.cli import main
+from farm.core.schema import SCHEMA_VERSION
 from farm.errors import OutputError, SourceError
-from farm.schema import SCHEMA_VERSION
-from farm.store import RunStore
+from farm.sources import earlier_runs
+from farm.storage.run_store import RunStore
+from farm.supervisor import supervisor
 from farm.verify import verify
 from tests.faults.harness import ROOT, config, pictures
 
@@ -74,7 +75,7 @@ def test_many_vanished_images_become_rows_in_portions(tmp_path, monkeypatch):
     label(source, tmp_path)
     for number in range(1, IMAGES):
         (source / f"{number:05d}.png").unlink()
-    monkeypatch.setattr(earlier, "VANISHED_AT_ONCE", 3)
+    monkeypatch.setattr(earlier_runs, "VANISHED_AT_ONCE", 3)
     monkeypatch.setattr(supervisor.Supervisor, "_quarantine", counted)
     assert label(source, tmp_path) == (1, 0, IMAGES - 1, 0)
     assert portions == [3, 3, 3, 2]
@@ -116,7 +117,7 @@ def test_an_unreadable_folder_that_comes_first_does_not_end_the_run(tmp_path, mo
     values = config(source, tmp_path / "run", limits={"attempts": 2})
     script = f"""
 import dataclasses, farm, json, os
-from farm.config import SourceConfig
+from farm.config.sections import SourceConfig
 from farm.sources import open_source
 folder = {str(tmp_path / "source" / "a")!r}
 for mode in ({mode}, 0o755):

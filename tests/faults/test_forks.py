@@ -227,9 +227,9 @@ def test_what_a_start_changes_for_a_moment_is_changed_back_in_a_fork_of_another_
     (tmp_path / "gone").mkdir()
     text = f"""
 import multiprocessing.util as util
-from farm.scratch import own_sockets
-from farm.standard_streams import forgiven
-from farm.surroundings import somewhere
+from farm.storage.scratch import own_sockets
+from farm.machine.standard_streams import forgiven
+from farm.machine.surroundings import somewhere
 chmod, flush = os.chmod, util._flush_std_streams
 os.chdir({str(tmp_path / "gone")!r})
 os.rmdir(os.getcwd())

@@ -12,9 +12,9 @@ import pytest
 import farm
 from farm.api import Hooks, retry
 from farm.cli import main
+from farm.core.key_set import ABSENT, item_key
 from farm.errors import SourceError
-from farm.keys import ABSENT, item_key
-from farm.store import RunStore
+from farm.storage.run_store import RunStore
 from farm.verify import verify
 from tests.faults.harness import config, pictures
 

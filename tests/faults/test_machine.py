@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import farm
-from farm.store import RunStore
+from farm.storage.run_store import RunStore
 from farm.verify import verify
 from tests.faults.harness import POISON, ROOT, Saboteur, config, group_members, pictures, rows, start, wait_for
 

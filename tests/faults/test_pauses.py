@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import farm
-from farm import worker
-from farm.allowance import Allowance
-from farm.decoding_memory import USUAL_BYTES
+from farm.images.decoding_memory import USUAL_BYTES
+from farm.images.memory_budget import Allowance
 from farm.models.fake import FakeModel
+from farm.worker import loop
 from tests.faults.harness import Saboteur, config, pictures, rows, start, wait_for
 
 pytestmark = pytest.mark.timeout(90)
@@ -39,7 +39,7 @@ def test_a_farm_that_is_stopped_for_some_seconds_kills_nobody(tmp_path):
 
 
 def test_a_stopped_worker_is_replaced_and_its_image_is_not_to_blame(tmp_path, monkeypatch):
-    monkeypatch.setattr("farm.deadlines.SILENCE_S", 3.0)
+    monkeypatch.setattr("farm.core.deadlines.SILENCE_S", 3.0)
     source = pictures(tmp_path / "source", 16)
 
     def stop(saboteur, snapshot):
@@ -63,8 +63,8 @@ class Slow(FakeModel):
 def test_waiting_for_memory_is_not_being_late(tmp_path, monkeypatch):
     """Eight decoders, and memory for one image at a time."""
     side = 100
-    monkeypatch.setattr(worker, "Allowance", lambda: Allowance(side * side * USUAL_BYTES))
-    monkeypatch.setattr("farm.threads.load_model", lambda *arguments: Slow(boxes=1, pixels=True))
+    monkeypatch.setattr(loop, "Allowance", lambda: Allowance(side * side * USUAL_BYTES))
+    monkeypatch.setattr("farm.supervisor.threads.load_model", lambda *arguments: Slow(boxes=1, pixels=True))
     folder = tmp_path / "source"
     folder.mkdir()
     for number in range(8):
@@ -92,7 +92,9 @@ class Queueing(FakeModel):
 
 def test_waiting_for_the_device_is_not_being_late(tmp_path, monkeypatch):
     """Each takes less than it may. The second is launched while the device is at the first."""
-    monkeypatch.setattr("farm.threads.load_model", lambda *arguments: Queueing(boxes=1, pixels=True, overlaps=True))
+    monkeypatch.setattr(
+        "farm.supervisor.threads.load_model", lambda *arguments: Queueing(boxes=1, pixels=True, overlaps=True)
+    )
     source = pictures(tmp_path / "source", 3)
     workers = {"kind": "thread", "count": 1, "batch": 1, "decoders": 1}
     summary = farm.run(config(source, tmp_path / "run", workers=workers, limits=FAILS_AT_ONCE))

@@ -13,9 +13,9 @@ import pytest
 import farm
 from farm.api import Hooks, retry
 from farm.errors import SourceError
+from farm.ipc.event_loop import Watch
 from farm.sources.base import Source, examine
 from farm.verify import verify
-from farm.watch import Watch
 from tests.faults.harness import ROOT, Saboteur, config, pictures, rows, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -68,7 +68,7 @@ def test_many_vanished_images_beside_large_batches(tmp_path):
 
 
 def test_a_stopped_collector_is_replaced(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("farm.supervisor.COLLECTOR_SILENCE_S", 1.0)
+    monkeypatch.setattr("farm.supervisor.supervisor.COLLECTOR_SILENCE_S", 1.0)
     farm.run(config(source, tmp_path / "undisturbed", {"sleep_ms": 5}))
 
     def stop(saboteur, snapshot):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import farm
-from farm.config import LimitsConfig, ModelConfig
-from farm.keeper import Keeper, KeeperSpec
-from farm.placement import Placement
-from farm.segments import leftovers, prefix_of
+from farm.cluster.worker_host import Keeper, KeeperSpec
+from farm.config.sections import LimitsConfig, ModelConfig
+from farm.core.placement import Placement
+from farm.ipc.shared_memory import leftovers, prefix_of
 from tests.faults.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, wait_for
 
 IMAGES = 60
@@ -107,10 +107,10 @@ def test_a_keeper_is_not_held_up_by_a_fork_either(keep, forks, tmp_path):
 def undying(monkeypatch):
     """SIGKILL does nothing, as to a process that hangs in the system. Those that are left are killed in the end."""
     spared = set()
-    kill = farm.roster.kill
-    monkeypatch.setattr("farm.roster.kill", lambda process: spared.add(process))
-    monkeypatch.setattr("farm.deadlines.SILENCE_S", 3.0)
-    monkeypatch.setattr("farm.care.GIVE_UP_S", 1.0)
+    kill = farm.supervisor.launcher.kill
+    monkeypatch.setattr("farm.supervisor.launcher.kill", lambda process: spared.add(process))
+    monkeypatch.setattr("farm.core.deadlines.SILENCE_S", 3.0)
+    monkeypatch.setattr("farm.supervisor.lifecycle.GIVE_UP_S", 1.0)
     yield spared
     for process in spared:
         kill(process)
@@ -140,10 +140,10 @@ def test_an_image_that_hangs_a_worker_for_good_fails_and_the_keeper_goes_on(keep
 
 FROZEN = """
 import os, sys, json, pathlib, signal
-import farm, farm.care, farm.deadlines
+import farm, farm.supervisor.lifecycle, farm.core.deadlines
 from tests.faults.harness import Saboteur
 values, group = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
-farm.care.GIVE_UP_S, farm.deadlines.SILENCE_S = 1.0, 3.0
+farm.supervisor.lifecycle.GIVE_UP_S, farm.core.deadlines.SILENCE_S = 1.0, 3.0
 
 def freeze(saboteur, snapshot):
     if snapshot.workers[0].images > 5 and not saboteur.kills:

@@ -95,7 +95,7 @@ def test_weights_that_are_no_longer_the_runs_are_loaded_by_nobody(run):
     from farm.models import load_model
 
     digest = weights_digest(str(run.weights))
-    settings = farm.config.ModelConfig(**run.settings["model"])
+    settings = farm.config.sections.ModelConfig(**run.settings["model"])
     assert load_model(settings, "cpu", 1, digest).task == "detect"
     run.other()
     with pytest.raises(WeightsChangedError):

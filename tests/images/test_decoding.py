@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence, features
 
-from farm.decoding import ARRAY_SUFFIX, decode, decode_bytes, header_pixels, read_bytes
 from farm.errors import DecodeError
+from farm.images.decoding import ARRAY_SUFFIX, decode, decode_bytes, header_pixels, read_bytes
 
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when ultralytics is imported: a zero-byte .heic asks for pip
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -372,7 +372,7 @@ def test_heic_without_its_package(monkeypatch):
 def test_nothing_is_installed(tmp_path, patched):
     """Pillow's `open` is the original one, whether Ultralytics has replaced it or not."""
     code = (
-        "import sys; import farm.decoding as d, farm.errors as e\n"
+        "import sys; import farm.images.decoding as d, farm.errors as e\n"
         + ("import ultralytics.utils.patches, ultralytics.utils.checks as c\n" if patched else "")
         + ("c.check_requirements = lambda *a, **k: sys.exit('asked pip')\n" if patched else "")
         + "try: d.decode_bytes(b'\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0mif1heic', 'a.heic', 9)\n"

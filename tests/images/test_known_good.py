@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from farm import known_good
-from farm.known_good import KnownGood, identity_of
-from farm.place_errors import MACHINE
+from farm.core.read_errors import MACHINE
+from farm.images import known_good
+from farm.images.known_good import KnownGood, identity_of
 
 
 @pytest.fixture

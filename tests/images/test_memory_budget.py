@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import farm
-from farm import worker
-from farm.allowance import Allowance, Backlog
+from farm.images.memory_budget import Allowance, Backlog
+from farm.worker import loop
 from tests.faults.harness import config
 
 
@@ -102,8 +102,8 @@ def test_what_a_worker_reads_ahead_is_bounded_by_bytes(tmp_path, monkeypatch):
     """Of two shapes, so that batches of sixteen gather slowly; half a hundred images would be read ahead."""
     model = Whole()
     image_bytes = 300 * 400 * 3
-    monkeypatch.setattr(worker, "READY_BYTES", 5 * image_bytes)
-    monkeypatch.setattr("farm.threads.load_model", lambda *arguments: model)
+    monkeypatch.setattr(loop, "READY_BYTES", 5 * image_bytes)
+    monkeypatch.setattr("farm.supervisor.threads.load_model", lambda *arguments: model)
     folder = tmp_path / "source"
     folder.mkdir()
     for number in range(80):

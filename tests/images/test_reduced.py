@@ -9,11 +9,11 @@ from PIL import Image
 
 import farm
 from farm.api import Hooks
-from farm.config import ModelConfig
-from farm.decoding import decode, decode_bytes, decode_reduced, jpeg_shape
+from farm.config.sections import ModelConfig
 from farm.errors import DecodeError
+from farm.images.decoding import decode, decode_bytes, decode_reduced, jpeg_shape
 from farm.models.agreement import Found, agreement, predictions
-from farm.models.conversions import FEWEST_COMPARED
+from farm.models.converted_weights import FEWEST_COMPARED
 
 MAX = 10**8
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from farm.decoding import decode
 from farm.errors import DecodeError
-from farm.refusals import MESSAGE_CHARS, REFUSED_SUFFIX, refusal
+from farm.images.decoding import decode
+from farm.images.refusals import MESSAGE_CHARS, REFUSED_SUFFIX, refusal
 
 
 @pytest.mark.parametrize("words", ["a int is no item", "名前\n", "half \udcff", "x" * 10 * MESSAGE_CHARS, ""], ids=len)

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from farm import tiff
-from farm.decoding_memory import decoding_bytes
+from farm.images import tiff
+from farm.images.decoding_memory import decoding_bytes
 from tests.faults.harness import ROOT
-from tests.test_decoding import IMAGES, encoded, pages, rgb, saved
+from tests.images.test_decoding import IMAGES, encoded, pages, rgb, saved
 
 MANY = [IMAGES["pages.tif"], IMAGES["gray_pages.tif"], pages("RGBA"), pages("RGB", compression="tiff_lzw")]
 
@@ -76,8 +76,8 @@ def test_pages(data, sizes):
 
 PEAK = """
 import sys
-from farm.decoding import decode_bytes
-from farm.decoding_memory import decoding_bytes
+from farm.images.decoding import decode_bytes
+from farm.images.decoding_memory import decoding_bytes
 data, name = open(sys.argv[1], "rb").read(), sys.argv[1]
 decode_bytes(open(sys.argv[2], "rb").read(), sys.argv[2], 10**9)  # what is loaded once
 said = lambda what: next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(what))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from farm.channel import HEADER, Writer, channel
-from farm.messages import Item, Results, Stop, pack_seqs, unpack_seqs
+from farm.ipc.channel import HEADER, Writer, channel
+from farm.ipc.messages import Item, Results, Stop, pack_seqs, unpack_seqs
 
 
 def test_frames_come_whole_and_in_order():

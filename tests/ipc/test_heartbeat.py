@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from farm import child
-from farm.deadlines import BEAT_S, DECODE, PREDICT, Vigil, Work
-from farm.heartbeat import IDLE, NOTHING, PREDICTING, WORK_STAGES, Heartbeats
-from farm.pulse import Pulse
+from farm.core.deadlines import BEAT_S, DECODE, PREDICT, Vigil, Work
+from farm.ipc.heartbeat import IDLE, NOTHING, PREDICTING, WORK_STAGES, Heartbeats
+from farm.machine import child
+from farm.worker.heartbeat_writer import Pulse
 from tests.faults.harness import wait_for
 
 LOOK_S = 2.0  # ten thousand looks and more: a farm of sixty-four workers makes so many in two minutes
@@ -111,7 +111,7 @@ def test_the_oldest_work_is_shown_and_its_time_stands_while_it_waits(beats):
 
 def test_a_beat_that_comes_late_forgives_what_the_process_did_not_run(beats, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("farm.pulse.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("farm.worker.heartbeat_writer.time.monotonic", lambda: now[0])
     pulse = Pulse(beats, 1)
     now[0] = 1000.4
     pulse.begin((3,), DECODE)

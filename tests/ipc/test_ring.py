@@ -6,10 +6,10 @@ import secrets
 
 import pytest
 
-from farm import segments
 from farm.errors import SharedMemoryError
-from farm.heartbeat import Heartbeats
-from farm.ring import NO_SLOT, Ring
+from farm.ipc import shared_memory
+from farm.ipc.heartbeat import Heartbeats
+from farm.ipc.ring import NO_SLOT, Ring
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_where_room_is_short_there_are_fewer_slots(monkeypatch, room):
 
 
 def test_room_is_left_for_the_semaphores_of_queues(monkeypatch):
-    monkeypatch.setattr(segments, "free_bytes", lambda: 5 * 1024 + 100)
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: 5 * 1024 + 100)
     ring = Ring.create(f"farm-test-{secrets.token_hex(4)}", slots=16, slot_bytes=1024, spare=1500)
     assert ring.slots == 2
     ring.close()

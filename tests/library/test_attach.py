@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import farm
-from farm import broadcast, segments
-from farm.broadcast import Broadcast, Follower
+from farm.core.schema import failed_batch, to_ipc
 from farm.errors import NotRunningError
-from farm.schema import failed_batch, to_ipc
-from farm.segments import leftovers, prefix_of
+from farm.ipc import broadcast, shared_memory
+from farm.ipc.broadcast import Broadcast, Follower
+from farm.ipc.shared_memory import leftovers, prefix_of
 from tests.faults.harness import ROOT, config, pictures
 
 FOLLOW = """
@@ -186,7 +186,7 @@ def test_there_must_be_a_farm_at_work(tmp_path):
     with pytest.raises(NotRunningError, match="no farm is at work there"):
         farm.attach(tmp_path, wait_s=0.3)
     assert time.monotonic() - began >= 0.3
-    stale = segments.SHARED_MEMORY / f"{prefix_of(tmp_path)}0{broadcast.SUFFIX}"
+    stale = shared_memory.SHARED_MEMORY / f"{prefix_of(tmp_path)}0{broadcast.SUFFIX}"
     try:
         for content, words in ((b"", "it is not complete"), (bytes(4096), "another version of farm")):
             stale.write_bytes(content)
@@ -204,7 +204,7 @@ def pair():
     """A small broadcast and its follower."""
     name = f"farm-test-{os.getpid()}{broadcast.SUFFIX}"
     writer = Broadcast.create(name, 1 << 16)
-    follower = Follower(os.open(segments.SHARED_MEMORY / name, os.O_RDONLY))
+    follower = Follower(os.open(shared_memory.SHARED_MEMORY / name, os.O_RDONLY))
     yield writer, follower
     follower.close()
     with contextlib.suppress(ValueError):  # closed already
@@ -251,7 +251,7 @@ def test_one_that_comes_later_gets_what_is_still_there(pair):
     writer, _ = pair
     for number in range(200):
         writer.publish(rows(number, filler=500), 1)
-    late = Follower(os.open(segments.SHARED_MEMORY / writer._segment.name, os.O_RDONLY))
+    late = Follower(os.open(shared_memory.SHARED_MEMORY / writer._segment.name, os.O_RDONLY))
     given = []
     while (batch := late.take()) is not None:
         given.append(number_of(batch))
@@ -315,10 +315,12 @@ def test_nothing_is_torn_under_a_writer_that_never_waits():
     name = f"farm-test-{os.getpid()}-fast{broadcast.SUFFIX}"
     process = multiprocessing.get_context("spawn").Process(target=write_fast, args=(name, 3.0))
     process.start()
-    wait_for(lambda: (segments.SHARED_MEMORY / name).exists() and (segments.SHARED_MEMORY / name).stat().st_size)
+    wait_for(
+        lambda: (shared_memory.SHARED_MEMORY / name).exists() and (shared_memory.SHARED_MEMORY / name).stat().st_size
+    )
     time.sleep(0.1)
     given = 0
-    with Follower(os.open(segments.SHARED_MEMORY / name, os.O_RDONLY)) as follower:
+    with Follower(os.open(shared_memory.SHARED_MEMORY / name, os.O_RDONLY)) as follower:
         for batch in follower:
             (path,) = set(batch["path"].to_pylist())
             (key,) = set(batch["key"].to_pylist())
@@ -333,12 +335,12 @@ def test_the_memory_cannot_be_written_through_a_follower(pair):
     _, follower = pair
     with pytest.raises(TypeError):
         follower._words[broadcast.END] = 1
-    before = segments.leftovers("farm-test")
+    before = shared_memory.leftovers("farm-test")
     follower.close()
     follower.close()
     assert follower.take() is None and list(follower) == [] and not follower.running
     gc.collect()
-    assert segments.leftovers("farm-test") == before
+    assert shared_memory.leftovers("farm-test") == before
 
 
 def test_a_batch_outlives_its_follower(pair):

@@ -26,11 +26,11 @@ from PIL import Image
 
 from farm import Farm, FarmError, ImageError, run
 from farm.api import Hooks
-from farm.decoding import decode
 from farm.errors import ConfigError, DecodeError, ModelError, OutputError, WorkerError
-from farm.library import AHEAD_BATCHES, AHEAD_ITEMS, AHEAD_S
-from farm.segments import leftovers
-from farm.spool import Spool
+from farm.images.decoding import decode
+from farm.ipc.shared_memory import leftovers
+from farm.library.farm import AHEAD_BATCHES, AHEAD_ITEMS, AHEAD_S
+from farm.library.spool import Spool
 from tests.faults.harness import POISON, ROOT, config, group_members, pictures, wait_for
 
 FAKE = "farm.models.fake:make"
@@ -95,10 +95,10 @@ def test_a_consumer_that_stalls_longer_than_any_deadline(tmp_path):
     with Farm(model=fake(), workers=2, limits={"item_timeout_s": 1}) as farm:
         results = farm.map(paths(3000))
         seen = [next(results).path for _ in range(50)]
-        before = farm.processes()
+        before = farm.machine.processes()
         time.sleep(STALL_S)
         seen += [result.path for result in results]
-        assert farm.processes() == before
+        assert farm.machine.processes() == before
     assert sorted(seen) == sorted(paths(3000))
     stalled = []
 
@@ -304,9 +304,9 @@ def test_a_spool_without_room_takes_the_next_folder_and_then_says_so(tmp_path, m
             raise OSError(errno.ENOSPC, "No space left on device")
         return open(path, mode)
 
-    monkeypatch.setattr("farm.spool.open", write, raising=False)
-    monkeypatch.setattr("farm.spool.SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr("farm.spool.SHARED_ROOM_BYTES", 0)
+    monkeypatch.setattr("farm.library.spool.open", write, raising=False)
+    monkeypatch.setattr("farm.library.spool.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("farm.library.spool.SHARED_ROOM_BYTES", 0)
     spool = Spool("memory", tmp_path / "disk", 10**6)
     first = Path(spool.place(b"one", 1)[1]).parent
     assert first.name.startswith("memory-")
@@ -685,7 +685,7 @@ def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path):
 def test_leaving_early_stops_everything():
     with Farm(model=fake(sleep_ms=50), workers=2) as farm:
         for _ in farm.map(paths(10**9)):
-            farm.pids = list(farm.processes().values())
+            farm.pids = list(farm.machine.processes().values())
             prefix = farm._supervisor._prefix
             assert leftovers(prefix)
             break
@@ -699,7 +699,7 @@ def test_leaving_early_stops_everything():
 def test_an_exception_in_the_block_stops_everything():
     with pytest.raises(ZeroDivisionError), Farm(model=fake(sleep_ms=50), workers=1) as farm:
         for _ in farm.map(paths(10**9)):
-            farm.pids = list(farm.processes().values())
+            farm.pids = list(farm.machine.processes().values())
             raise ZeroDivisionError
     assert wait_for(lambda: not remains(farm), 30)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from farm.results import ImageResult
-from farm.schema import BOX, TASK_COLUMNS
-from farm.streams import batch_of, line_of
+from farm.core.schema import BOX, TASK_COLUMNS
+from farm.library.results import ImageResult
+from farm.library.streams import batch_of, line_of
 
 
 def results(batch, numbers):

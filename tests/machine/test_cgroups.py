@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from farm import allotment, cgroups
+from farm.machine import allotment, cgroups
 
 GIB = 1 << 30
 V2 = "29 23 0:26 {top} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"

@@ -80,7 +80,7 @@ def test_a_child_of_multiprocessing_has_a_farm_and_ends(tmp_path, text, lines):
 
 def test_what_a_process_knows_of_itself_is_as_before(monkeypatch):
     """Also in a process of billiard's, whose key is of a type of its own."""
-    from farm.daemonic import children_allowed
+    from farm.machine.daemonic import children_allowed
 
     class Key(bytes):
         pass

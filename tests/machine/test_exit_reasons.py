@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from farm import cgroups, child
-from farm.child import EXIT_NO_MEMORY
-from farm.endings import OomKills, describe_exit
+from farm.machine import cgroups, child
+from farm.machine.child import EXIT_NO_MEMORY
+from farm.machine.exit_reasons import OomKills, describe_exit
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import pytest
 
 import farm
-from farm import filenames
-from farm.config import load
-from farm.engines import settling
+from farm.config.sections import load
+from farm.core.key_set import item_key, path_key
+from farm.core.schema import path_columns, path_of
+from farm.engines import backend_choice
 from farm.errors import ConfigError
-from farm.keys import item_key, path_key
-from farm.schema import path_columns, path_of
+from farm.machine import filenames
 from tests.faults.harness import ROOT, config, pictures
 
 NAMES = (b"d\xc3\xbcne.png", b"nbsp-\xc3\xa0", b"latin1-\xe9.png", b"plain.png", b"\xe6\x97\xa5.png")
@@ -30,7 +30,7 @@ def held_as(request, monkeypatch):
     """This process in another locale, as far as farm looks at it."""
     monkeypatch.setattr(filenames, "HELD_AS", request.param)
     monkeypatch.setattr(filenames, "IS_UTF8", False)
-    monkeypatch.setattr("farm.schema.IS_UTF8", False)
+    monkeypatch.setattr("farm.core.schema.IS_UTF8", False)
     return request.param
 
 
@@ -46,7 +46,7 @@ def test_keys_and_rows_are_made_of_the_bytes(held_as):
         with pytest.MonkeyPatch.context() as utf8:
             utf8.setattr(filenames, "HELD_AS", "utf-8")
             utf8.setattr(filenames, "IS_UTF8", True)
-            utf8.setattr("farm.schema.IS_UTF8", True)
+            utf8.setattr("farm.core.schema.IS_UTF8", True)
             assert item_key(there, 5, 6) == framed
             assert [column.to_pylist() for column in path_columns([there])] == [shown.to_pylist(), exact.to_pylist()]
             assert path_of(shown[0].as_py(), exact[0].as_py()) == there
@@ -73,10 +73,10 @@ def test_paths_in_a_config_file_are_its_bytes(held_as, tmp_path):
 
 def test_a_source_that_has_not_moved_is_not_looked_for(held_as, monkeypatch):
     """That reads the parts of the run."""
-    monkeypatch.setattr(settling, "look", lambda store, root: pytest.fail("it is where it was"))
+    monkeypatch.setattr(backend_choice, "look", lambda store, root: pytest.fail("it is where it was"))
     root = b"/d\xc3\xbc".decode(held_as, "surrogateescape")
     prepared = SimpleNamespace(config=SimpleNamespace(accept=[]), source=SimpleNamespace(root=root))
-    assert settling._accepted(prepared, None, {"source root": "/d\xfc"}) == (frozenset(), "")
+    assert backend_choice._accepted(prepared, None, {"source root": "/d\xfc"}) == (frozenset(), "")
 
 
 def test_names_that_are_no_utf8_may_stand_in_a_config():
@@ -100,8 +100,8 @@ def test_a_run_directory_whose_name_is_no_utf8(tmp_path):
 SESSIONS = """
 import json, sys
 import farm.api
-from farm.filenames import HELD_AS, kept
-from farm.store import RunStore
+from farm.machine.filenames import HELD_AS, kept
+from farm.storage.run_store import RunStore
 source, run_dir = sys.argv[1:]
 config = {"source": source, "output": run_dir, "model": {"factory": "farm.models.fake:make", "args": {"boxes": 1, "pixels": True}},
           "workers": {"count": 1, "devices": "cpu", "kind": "thread"}}

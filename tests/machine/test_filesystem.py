@@ -8,12 +8,14 @@ import stat
 
 import pytest
 
-from farm import filesystem, segments, storage
 from farm.errors import OutputError, RunLockedError
-from farm.exports.claim import claimed
+from farm.exports.export_lock import claimed
+from farm.ipc import shared_memory
+from farm.machine import filesystem
 from farm.models.cache import Entry
-from farm.store import PartWriter, RunStore
-from tests.test_store import METADATA, paths_in, rows
+from farm.storage import folders
+from farm.storage.run_store import PartWriter, RunStore
+from tests.storage.test_run_store import METADATA, paths_in, rows
 
 
 @pytest.fixture
@@ -35,8 +37,8 @@ def refuse(monkeypatch):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(storage, "RENEW_S", 0.2)
-    monkeypatch.setattr(storage, "STALE_S", 0.6)
+    monkeypatch.setattr(folders, "RENEW_S", 0.2)
+    monkeypatch.setattr(folders, "STALE_S", 0.6)
 
 
 NO_LOCKS = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
@@ -63,7 +65,7 @@ def test_a_lock_fails_for_another_reason_than_being_held(refuse, tmp_path):
 
 def test_who_has_locks_minds_who_has_none(monkeypatch, hasty, tmp_path):
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(storage, "lock_file", lambda path: (_ for _ in ()).throw(OSError(errno.ENOLCK, "none")))
+        elsewhere.setattr(folders, "lock_file", lambda path: (_ for _ in ()).throw(OSError(errno.ENOLCK, "none")))
         first = RunStore.open(tmp_path)
     with pytest.raises(RunLockedError):
         RunStore.open(tmp_path)
@@ -122,16 +124,16 @@ def test_a_disk_that_fails_to_flush_is_no_file_system_without(refuse, tmp_path):
 def test_a_rename_over_a_file_takes_two_steps_where_it_must(refuse, tmp_path):
     refuse(os, "replace", errno.EEXIST, lambda old, new: os.path.lexists(new))
     for text in (b"old", b"new"):
-        storage.write_whole(tmp_path / "run.json", text)
+        folders.write_whole(tmp_path / "run.json", text)
         assert (tmp_path / "run.json").read_bytes() == text
     assert os.listdir(tmp_path) == ["run.json"]
-    assert "cannot rename over a file" in storage.lacks(tmp_path)[0]
+    assert "cannot rename over a file" in folders.lacks(tmp_path)[0]
 
 
 @pytest.mark.parametrize("renamed", [1, 2])
 def test_a_rename_that_a_kill_cuts_in_two_is_put_back(refuse, tmp_path, renamed):
     path = tmp_path / "run.json"
-    storage.write_whole(path, b"old")
+    folders.write_whole(path, b"old")
     refuse(os, "replace", errno.EEXIST)
     done, killed = [], [True]
 
@@ -142,10 +144,10 @@ def test_a_rename_that_a_kill_cuts_in_two_is_put_back(refuse, tmp_path, renamed)
     refuse(os, "rename", errno.EINTR, is_killed)
     refuse(os, "unlink", errno.EINTR, lambda *name: killed[0] and len(done) >= 2)
     with pytest.raises(OSError, match="Interrupted"):
-        storage.write_whole(path, b"new")
+        folders.write_whole(path, b"new")
     assert path.exists() == (renamed == 2)
     killed[0] = False
-    storage.sweep_temporaries(tmp_path)
+    folders.sweep_temporaries(tmp_path)
     assert path.read_bytes() == (b"new" if renamed == 2 else b"old")
 
 
@@ -176,11 +178,11 @@ def test_the_file_that_is_refused_is_named(tmp_path):
 
 def test_pages_are_had_by_writing_where_they_cannot_be_allocated(refuse):
     refuse(os, "posix_fallocate", errno.EOPNOTSUPP)
-    segment = segments.create(f"farm-test-{os.getpid()}", 3 << 20)
+    segment = shared_memory.create(f"farm-test-{os.getpid()}", 3 << 20)
     try:
         assert os.fstat(segment._fd).st_blocks * 512 >= 3 << 20
     finally:
-        segments.remove(segment)
+        shared_memory.remove(segment)
 
 
 def test_what_a_kill_left_and_cannot_be_removed_stops_nobody(refuse, tmp_path):
@@ -192,13 +194,13 @@ def test_what_a_kill_left_and_cannot_be_removed_stops_nobody(refuse, tmp_path):
 
 
 def test_nobody_looks_into_shared_memory_where_there_is_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(segments, "SHARED_MEMORY", tmp_path / "none")
-    assert segments.sweep("farm-") == []
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path / "none")
+    assert shared_memory.sweep("farm-") == []
 
 
 def test_a_leftover_that_cannot_be_removed_is_left(refuse, monkeypatch, tmp_path):
-    monkeypatch.setattr(segments, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path)
     (tmp_path / "farm-x").touch()
-    refuse(storage, "remove", errno.EPERM)
-    segments.sweep("farm-")
+    refuse(folders, "remove", errno.EPERM)
+    shared_memory.sweep("farm-")
     assert (tmp_path / "farm-x").exists()

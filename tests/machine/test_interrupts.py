@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from farm import interrupts
+from farm.machine import interrupts
 from tests.faults.harness import ROOT, pictures
 
 pytestmark = pytest.mark.timeout(120)
@@ -99,8 +99,8 @@ import numpy as np
 import psutil
 import farm
 from farm import library, ring, roster, segments, spool, supervisor
-from farm.segments import leftovers, prefix_of
-from tests.test_interrupts import press
+from farm.ipc.shared_memory import leftovers, prefix_of
+from tests.machine.test_interrupts import press
 
 FAKE = {"factory": "farm.models.fake:make", "args": {"pixels": True, "sleep_ms": 5}}
 names = []

@@ -13,18 +13,20 @@ import numpy as np
 import numpy.ma
 import pytest
 
-from farm import Farm, attach, scratch, segments, storage
+from farm import Farm, attach
 from farm.api import export
-from farm.broadcast import SUFFIX, Broadcast
+from farm.core.schema import failed_batch, to_ipc
 from farm.errors import NotRunningError, OutputError
 from farm.exports.label_tree import LabelTree
-from farm.processes import myself
-from farm.schema import failed_batch, to_ipc
-from farm.scratch import OWNER
-from farm.segments import SHARED_MEMORY, leftovers, prefix_of
-from farm.spool import Spool
-from farm.store import PartWriter, RunStore
-from tests.test_store import METADATA, labelled
+from farm.ipc import shared_memory
+from farm.ipc.broadcast import SUFFIX, Broadcast
+from farm.ipc.shared_memory import SHARED_MEMORY, leftovers, prefix_of
+from farm.library.spool import Spool
+from farm.machine.processes import myself
+from farm.storage import folders, scratch
+from farm.storage.run_store import PartWriter, RunStore
+from farm.storage.scratch import OWNER
+from tests.storage.test_run_store import METADATA, labelled
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -57,7 +59,7 @@ def shared(tmp_path, monkeypatch):  # the tests' own folder first: it lies where
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         os.chmod(name, 0o1777)
         monkeypatch.setattr(tempfile, "tempdir", name)
-        monkeypatch.setattr("farm.scratch.SHORT_PLACES", (), raising=False)
+        monkeypatch.setattr("farm.storage.scratch.SHORT_PLACES", (), raising=False)
         yield Path(name)
 
 
@@ -150,7 +152,7 @@ def test_two_users_of_a_group_continue_each_others_run(tmp_path, shared):
         store = RunStore.open(run_dir)
         PartWriter(store.parts_dir, store.session).commit([labelled(f"{user}/a.jpg", stamp=user)], METADATA)
         store.write_json("run.json", {"source_root": "/images", "task": "detect"})
-        storage.append(run_dir / "lines", b"line")
+        folders.append(run_dir / "lines", b"line")
         export(store, "yolo")
         tree = LabelTree(run_dir / "other")
         tree.write("a/b.txt", "text")
@@ -209,21 +211,21 @@ def test_a_lock_that_a_backup_has_linked_is_one(tmp_path):
 
 def test_a_file_that_is_written_whole_follows_no_link(precious, tmp_path):
     (tmp_path / f".run.json.{os.getpid()}").symlink_to(precious)
-    storage.write_whole(tmp_path / "run.json", b"{}")
+    folders.write_whole(tmp_path / "run.json", b"{}")
     assert (tmp_path / "run.json").read_bytes() == b"{}"
 
 
 def test_a_line_is_not_appended_to_what_a_link_leads_to(precious, tmp_path):
     (tmp_path / "hand").symlink_to(precious)
     with pytest.raises(OSError, match="symbolic link"):
-        storage.append(tmp_path / "hand", b"line\n")
+        folders.append(tmp_path / "hand", b"line\n")
 
 
 def test_names_in_shared_memory_that_another_has_given_are_left_alone(tmp_path, given):
     prefix = prefix_of(tmp_path)
     path = given(f"{prefix}theirs")
     as_user(STRANGER, path.touch)
-    segments.sweep(prefix)
+    shared_memory.sweep(prefix)
     assert path.exists()
 
 
@@ -231,7 +233,7 @@ def test_names_in_shared_memory_that_another_has_given_stop_nobody(tmp_path, giv
     os.chmod(tmp_path, 0o777)
     prefix = prefix_of(tmp_path)
     as_user(STRANGER, given(f"{prefix}theirs").touch)
-    as_user(VICTIM, lambda: segments.sweep(prefix))
+    as_user(VICTIM, lambda: shared_memory.sweep(prefix))
 
 
 def test_a_folder_of_anothers_in_shared_memory_is_no_spool(shared, given):
@@ -249,7 +251,7 @@ def test_a_segment_of_anothers_is_not_attached_to(given):
     path = given(name)
     as_user(STRANGER, lambda: path.write_bytes(bytes(64)))
     with pytest.raises(PermissionError, match="another user"):
-        segments.attach(name)
+        shared_memory.attach(name)
 
 
 def test_results_of_another_are_not_those_of_a_run(tmp_path, given):

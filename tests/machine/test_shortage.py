@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from farm import decoding, shortage, worker
 from farm.errors import DecodeError, WorkerError
+from farm.images import decoding
+from farm.machine import shortage
 from farm.models.base import is_out_of_memory
+from farm.worker import loop
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_memory_that_a_decoder_is_refused_is_no_fault_of_the_file(monkeypatch):
     [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), cv2.error(REFUSED)],
 )
 def test_memory_that_a_model_is_refused_has_one_name_in_rows(error):
-    kind, message = worker._named(error)
+    kind, message = loop._named(error)
     assert kind == "MemoryError"
     assert message.startswith("not enough memory for this image: ")
     assert is_out_of_memory(error), "a batch gets smaller by it"

@@ -16,11 +16,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from farm import standard_streams as streams
 from farm.cli import main
 from farm.cli.run import _signals
-from farm.standard_streams import PLAIN, Unfailing
-from farm.store import RunStore
+from farm.machine import standard_streams as streams
+from farm.machine.standard_streams import PLAIN, Unfailing
+from farm.storage.run_store import RunStore
 from tests.faults.harness import ROOT, config, pictures
 
 FULL = "/dev/full"

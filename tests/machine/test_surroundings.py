@@ -8,10 +8,10 @@ import yaml
 import farm
 from farm import Farm
 from farm.cli import main
-from farm.config import SourceConfig
+from farm.config.sections import SourceConfig
 from farm.errors import ConfigError, ModelError
+from farm.machine.surroundings import in_working_directory, somewhere
 from farm.sources import open_source
-from farm.surroundings import in_working_directory, somewhere
 from tests.faults.harness import Saboteur, config, pictures
 
 pytestmark = pytest.mark.timeout(100)

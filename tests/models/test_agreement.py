@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.config import ModelConfig
-from farm.engines.settling import _executable
-from farm.models import conversions, convert
+from farm.config.sections import ModelConfig
+from farm.engines.backend_choice import _executable
+from farm.models import conversion_process, converted_weights
 from farm.models.agreement import (
     LIKE,
     Found,
@@ -25,7 +25,7 @@ from farm.models.agreement import (
     overlap,
     polygon_iou,
 )
-from farm.models.conversions import Request, prepare
+from farm.models.converted_weights import Request, prepare
 from farm.models.weights import weights_digest
 from tests.models.live_weights import SIZE, live, save
 
@@ -201,9 +201,9 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
             if asked["what"] == "convert":
                 shutil.copy(converted, Path(asked["out"]) / "model.pt")
                 return {"file": "model.pt"}
-            return convert.compare(self.request.config, asked | {"device": "cpu"})
+            return conversion_process.compare(self.request.config, asked | {"device": "cpu"})
 
-        monkeypatch.setattr(conversions._Work, "_in_a_process", answer)
+        monkeypatch.setattr(converted_weights._Work, "_in_a_process", answer)
         monkeypatch.setattr(
             "farm.models.agreement.usable_cpus", lambda: 1
         )  # threads that wait for a core that is busy cost more than they give

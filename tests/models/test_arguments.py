@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models.arguments import PREDICT, plain_size, resolve
-from farm.models.conversions import Request, prepare
+from farm.models.converted_weights import Request, prepare
 from farm.models.weights import resolve_weights, weights_digest
 from farm.models.yolo import _make
 

@@ -12,13 +12,13 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from farm.config import ModelConfig
-from farm.engines.settling import _doubt
+from farm.config.sections import ModelConfig
+from farm.engines.backend_choice import _doubt
 from farm.errors import ModelError, RunMismatchError
-from farm.models import backends, conversions
+from farm.models import backends, converted_weights
 from farm.models.agreement import Found, agreement, predictions
 from farm.models.backends import choose
-from farm.models.conversions import Agreement, Request, prepare
+from farm.models.converted_weights import Agreement, Request, prepare
 from farm.models.weights import weights_digest
 
 SAMPLE = 12
@@ -243,7 +243,7 @@ def test_auto_falls_back_where_a_conversion_fails(coco_images, coco_weights, tmp
         raise ModelError("no such operator")
 
     monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
-    monkeypatch.setattr(conversions, "ask_converter", fail)
+    monkeypatch.setattr(converted_weights, "ask_converter", fail)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     notes = []
     config = short_run(coco_images, coco_weights, tmp_path)
@@ -269,7 +269,7 @@ def test_without_a_home_that_can_be_written_a_conversion_lies_with_its_run(
 def test_int8_is_calibrated_once_for_a_run(coco_images, coco_weights, tmp_path, monkeypatch, cache):
     """Images that come before the first ones would calibrate it otherwise, and half of the run have other labels."""
     pytest.importorskip("nncf")
-    monkeypatch.setattr(conversions, "CALIBRATION_IMAGES", 4)
+    monkeypatch.setattr(converted_weights, "CALIBRATION_IMAGES", 4)
     monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
     monkeypatch.setenv("HOME", str(tmp_path))
     images = tmp_path / "images"

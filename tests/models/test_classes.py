@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from farm.cli import main
-from farm.config import ModelConfig, validate
+from farm.config.sections import ModelConfig, validate
 from farm.engines import local
 from farm.errors import ModelError
 from farm.models import exported

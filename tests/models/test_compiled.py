@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from farm.config import ModelConfig
-from farm.decoding import decode
+from farm.config.sections import ModelConfig
+from farm.images.decoding import decode
 from farm.models import compiled, load_model
 from farm.models.compiled import ShapeCompiler
-from farm.models.conversions import Request, prepare
+from farm.models.converted_weights import Request, prepare
 from farm.models.weights import weights_digest
 
 
@@ -30,7 +30,7 @@ def outputs(model, batch):
 
 
 def test_the_same_numbers_before_a_shape_is_compiled_for_and_after(converted, coco_images, monkeypatch):
-    monkeypatch.setattr("farm.models.budgets.SEEN_BEFORE", 1)
+    monkeypatch.setattr("farm.models.runtimes.SEEN_BEFORE", 1)
     model = load_model(converted, "cpu", 1)
     paths = sorted(coco_images.glob("*.jpg"))[:6]
     images = batches(model, paths)

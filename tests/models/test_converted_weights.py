@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
-from farm.models import cache, convert
+from farm.models import cache, conversion_process
 from farm.models.cache import Entry
-from farm.models.conversions import Request, _depends_on, _label, _Work, prepare, sample_size
+from farm.models.converted_weights import Request, _depends_on, _label, _Work, prepare, sample_size
 from farm.models.upkeep import found, remove
 from farm.models.weights import weights_digest
 
@@ -124,9 +124,9 @@ def test_the_process_that_compares_uses_the_processors_it_may(monkeypatch):
         raise Asked(threads)
 
     monkeypatch.setattr("farm.models.yolo.YoloModel", model)
-    monkeypatch.setattr("farm.allotment.usable_cpus", lambda: 3)
+    monkeypatch.setattr("farm.machine.allotment.usable_cpus", lambda: 3)
     with pytest.raises(Asked, match="3"):
-        convert.prepared_images(ModelConfig(weights="a.pt"), [])
+        conversion_process.prepared_images(ModelConfig(weights="a.pt"), [])
 
 
 def test_a_comparison_that_fails_ends_no_run(tmp_path, monkeypatch):
@@ -221,7 +221,7 @@ def test_pictures_that_change_while_they_calibrate(tmp_path, monkeypatch):
         image.write_bytes(b"two")
         return {"file": "model.onnx"}
 
-    monkeypatch.setattr(_Work, "_in_a_process", convert)
+    monkeypatch.setattr(_Work, "_in_a_process", conversion_process)
     request = Request(model(precision="int8"), "digest", "openvino", "cpu", (str(image),))
     with pytest.raises(ModelError, match="are being changed"):
         prepare(request, print, tmp_path / "cache")

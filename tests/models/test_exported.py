@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.models import exported
 from farm.models.arguments import plain_size, resolve
 

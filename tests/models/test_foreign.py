@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models import load_model
 from farm.models.arguments import resolve

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models import backends, load_model
 from farm.models.graphs import Recorder, anchored_modules

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError, WeightsChangedError
 from farm.models import cache as kept
-from farm.models import load_model, mapped
+from farm.models import load_model, shared_weights
 from farm.models.cache import Entry
 from farm.models.upkeep import tidy
 from tests.faults.harness import ROOT
@@ -26,7 +26,7 @@ from tests.faults.harness import ROOT
 TASKS = ["yolo11n", "yolo26n", "yolov10n", "yolo11n-seg", "yolo11n-pose", "yolo11n-obb", "yolo11n-cls", "yolov8n-p6"]
 MEASURE = """
 import sys, psutil
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.models import load_model
 model = load_model(ModelConfig(weights=sys.argv[1], imgsz=64), "cpu", 1)
 print("loaded", flush=True)
@@ -99,7 +99,7 @@ def test_mapped_models_give_the_same_bits(name, cache, tmp_path, monkeypatch):
     first, again = load(weights), load(weights)
     assert is_mapped(first) and is_mapped(again)
     with monkeypatch.context() as patched:
-        patched.setattr(mapped, "load_once", lambda weights, safe, make, digest: make(weights))
+        patched.setattr(shared_weights, "load_once", lambda weights, safe, make, digest: make(weights))
         plain = load(weights)
     assert not is_mapped(plain)
     assert columns(first) == columns(again) == columns(plain)
@@ -140,7 +140,7 @@ def test_where_nothing_can_be_kept_weights_are_loaded_plainly(weights, cache, mo
     expected = columns(load(weights))
     cache.unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(mapped.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0, total=1))
+        patched.setattr(shared_weights.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0, total=1))
         assert columns(load(weights)) == expected
     with monkeypatch.context() as patched:
         patched.setattr(kept.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
@@ -157,7 +157,7 @@ def test_a_model_that_cannot_be_kept_is_tried_once(weights, cache, monkeypatch):
         tried.append(model)
         raise TypeError("forward of model.0 is odd")
 
-    monkeypatch.setattr(mapped, "_take_forwards", refuse)
+    monkeypatch.setattr(shared_weights, "_take_forwards", refuse)
     assert columns(load(weights)) == columns(load(weights))
     assert len(tried) == 1 and not list(cache.glob("*/*.pt"))
 
@@ -166,7 +166,7 @@ def test_who_waits_too_long_loads_its_own(weights, cache, monkeypatch):
     load(weights)
     (file,) = cache.glob("*/*.pt")
     file.unlink()
-    monkeypatch.setattr(mapped, "LOCK_S", 0.2)
+    monkeypatch.setattr(shared_weights, "LOCK_S", 0.2)
     with Entry(file.parent).alone(0):
         assert not is_mapped(load(weights))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.config import ModelConfig
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models import load_model, weights
 from farm.models.fake import FakeModel

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from farm.config import ModelConfig
-from farm.decoding import decode
+from farm.config.sections import ModelConfig
 from farm.errors import ModelError
+from farm.images.decoding import decode
 from farm.models import load_model
 
 FIELDS = ("class_id", "confidence", "x1", "y1", "x2", "y2")

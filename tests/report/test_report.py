@@ -6,11 +6,11 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from farm.models.conversions import Agreement
+from farm.core.summary import Failure, Snapshot, Summary, WorkerSnapshot, stopping
+from farm.models.converted_weights import Agreement
 from farm.report.closing import chosen, print_summary
 from farm.report.live import LiveView, PlainView, open_view
 from farm.report.text import counted, in_seconds, printable, rate
-from farm.summary import Failure, Snapshot, Summary, WorkerSnapshot, stopping
 
 
 def snapshot(done=500, total=2000, skipped=1000, workers=2, elapsed=50.0, **more):

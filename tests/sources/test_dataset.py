@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from farm.config import SourceConfig
+from farm.config.sections import SourceConfig
 from farm.errors import SourceError
 from farm.sources import Source, open_source
 

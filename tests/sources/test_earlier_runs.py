@@ -13,16 +13,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from farm import api, earlier
-from farm.config import validate
-from farm.earlier import Earlier
-from farm.keys import KeySet, item_key
-from farm.lister import VANISHED, Lister
-from farm.messages import Item
-from farm.schema import BOX, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_metadata, part_schema
-from farm.sources import open_source
+from farm import api
+from farm.config.sections import validate
+from farm.core.key_set import KeySet, item_key
+from farm.core.schema import BOX, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_metadata, part_schema
+from farm.ipc.messages import Item
+from farm.sources import earlier_runs, open_source
+from farm.sources.earlier_runs import Earlier
 from farm.sources.rows import FailedRows
-from farm.store import RUN_FILE, PartWriter, RunStore
+from farm.storage.run_store import RUN_FILE, PartWriter, RunStore
+from farm.supervisor.lister import VANISHED, Lister
 from farm.verify import verify
 
 SIDE = 1000
@@ -339,7 +339,7 @@ def test_a_file_that_vanishes_while_the_source_is_listed_has_one_row(tmp_path, d
 
 
 def test_many_vanished_images_come_in_portions(tmp_path, disk, monkeypatch):
-    monkeypatch.setattr(earlier, "VANISHED_AT_ONCE", 10)
+    monkeypatch.setattr(earlier_runs, "VANISHED_AT_ONCE", 10)
     for number in range(45):
         put(tmp_path / "files" / f"{number}.png", number, 1)
     run(tmp_path / "files", tmp_path / "run", disk)
@@ -419,7 +419,7 @@ def test_what_is_skipped_is_counted_of_what_is_listed(tmp_path, disk):
 def table(monkeypatch):
     """A mount table of our own; `/` and what the test adds."""
     mounts = {"/": "disk"}
-    monkeypatch.setattr(earlier, "mounted", lambda: dict(mounts))
+    monkeypatch.setattr(earlier_runs, "mounted", lambda: dict(mounts))
     return mounts
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ultralytics.data.loaders import LoadImagesAndVideos
 
-from farm.config import SourceConfig
+from farm.config.sections import SourceConfig
 from farm.sources import open_source
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.config import SourceConfig
+from farm.config.sections import SourceConfig
 from farm.errors import SourceError
 from farm.sources import first_entry_or_raise, named, open_source
 from farm.sources.dataset import DatasetSource

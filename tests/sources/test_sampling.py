@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.config import SourceConfig
+from farm.config.sections import SourceConfig
 from farm.sources import open_source, sampling
 from farm.sources.directory import DirectorySource
 from farm.sources.globbing import GlobSource

@@ -2,7 +2,7 @@
 
 import pytest
 
-from farm.config import SourceConfig, load
+from farm.config.sections import SourceConfig, load
 from farm.errors import ModelError, SourceError
 from farm.models.weights import resolve_weights
 from farm.sources import open_source

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from farm.cli import main
-from farm.schema import failed_batch, part_metadata
-from farm.store import PartWriter, RunStore
-from farm.supervisor import Supervisor
+from farm.core.schema import failed_batch, part_metadata
+from farm.storage.run_store import PartWriter, RunStore
+from farm.supervisor.supervisor import Supervisor
 from tests.faults.harness import Saboteur, config, pictures
-from tests.test_store import committed, labelled, rows
+from tests.storage.test_run_store import committed, labelled, rows
 
 UNREADABLE = {"stage": "read", "type": "PermissionError", "message": "EACCES: Permission denied"}
 VANISHED = {"stage": "list", "type": "FileNotFoundError", "message": "vanished"}

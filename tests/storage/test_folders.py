@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from farm import storage
 from farm.errors import OutputError, RunLockedError
-from farm.segments import prefix_of
-from farm.storage import folder_of
+from farm.ipc.shared_memory import prefix_of
+from farm.storage import folders
+from farm.storage.folders import folder_of
 
 FAR = {"holder": "process 7 on elsewhere", "host": "elsewhere", "pid": 7, "began": 0.0, "token": "far"}
 
@@ -25,78 +25,78 @@ def folder(request, tmp_path):
     else:
         place = f"{request.getfixturevalue('bucket')}/run"
     made = folder_of(place)
-    storage.make_folder(made / "parts")
+    folders.make_folder(made / "parts")
     return made
 
 
 def test_what_is_written_is_there_and_is_replaced_as_a_whole(folder):
     path = folder / "run.json"
-    assert not storage.is_there(path)
+    assert not folders.is_there(path)
     with pytest.raises(FileNotFoundError):
-        storage.read(path)
+        folders.read(path)
     for data in (b"old", b"new"):
-        storage.write_whole(path, data)
-        assert storage.is_there(path)
-        assert storage.read(path) == data
-    assert [name for name in storage.names_in(folder) if name != "parts"] == ["run.json"]
-    assert abs(storage.modified_s(path) - time.time()) < 60
+        folders.write_whole(path, data)
+        assert folders.is_there(path)
+        assert folders.read(path) == data
+    assert [name for name in folders.names_in(folder) if name != "parts"] == ["run.json"]
+    assert abs(folders.modified_s(path) - time.time()) < 60
 
 
 def test_a_file_is_created_once(folder):
-    storage.create(folder / "worker-0", b"mine")
+    folders.create(folder / "worker-0", b"mine")
     with pytest.raises(FileExistsError):
-        storage.create(folder / "worker-0", b"yours")
-    assert storage.read(folder / "worker-0") == b"mine"
+        folders.create(folder / "worker-0", b"yours")
+    assert folders.read(folder / "worker-0") == b"mine"
 
 
 def test_lines_are_appended(folder):
     for line in (b"try\n", b"1\n", b"try\n"):
-        storage.append(folder / "hand", line)
-    assert storage.read(folder / "hand") == b"try\n1\ntry\n"
+        folders.append(folder / "hand", line)
+    assert folders.read(folder / "hand") == b"try\n1\ntry\n"
 
 
 def test_files_are_renamed_and_removed(folder):
     for name in ("a", "b", "c"):
-        storage.write_whole(folder / "parts" / name, name.encode())
-    storage.rename(folder / "parts" / "a", "a.torn")
-    storage.remove(folder / "parts" / "b")
-    storage.remove(folder / "parts" / "none")
-    assert sorted(storage.names_in(folder / "parts")) == ["a.torn", "c"]
-    storage.remove(folder / "parts")
-    assert not storage.is_there(folder / "parts" / "c")
-    storage.remove(folder / "parts")
+        folders.write_whole(folder / "parts" / name, name.encode())
+    folders.rename(folder / "parts" / "a", "a.torn")
+    folders.remove(folder / "parts" / "b")
+    folders.remove(folder / "parts" / "none")
+    assert sorted(folders.names_in(folder / "parts")) == ["a.torn", "c"]
+    folders.remove(folder / "parts")
+    assert not folders.is_there(folder / "parts" / "c")
+    folders.remove(folder / "parts")
 
 
 def test_reading_ahead_keeps_the_order(folder):
     paths = [folder / "parts" / f"{n:03d}" for n in range(100)]
     for path in paths:
-        storage.write_whole(path, path.name.encode())
-    assert [(path.name, data.decode()) for path, data in storage.read_ahead(paths, storage.read)] == [
+        folders.write_whole(path, path.name.encode())
+    assert [(path.name, data.decode()) for path, data in folders.read_ahead(paths, folders.read)] == [
         (path.name, path.name) for path in paths
     ]
-    assert list(storage.read_ahead([], storage.read)) == []
+    assert list(folders.read_ahead([], folders.read)) == []
 
 
 def test_a_lock_is_one_farms_at_a_time(folder):
-    held = storage.lock(folder / ".lock")
+    held = folders.lock(folder / ".lock")
     with pytest.raises(RunLockedError, match=f"is being written by process {os.getpid()} on"):
-        storage.lock(folder / ".lock")
+        folders.lock(folder / ".lock")
     held.release()
     held.release()
-    storage.lock(folder / ".lock").release()
+    folders.lock(folder / ".lock").release()
 
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(storage, "RENEW_S", 0.1)
-    monkeypatch.setattr(storage, "STALE_S", 0.5)
+    monkeypatch.setattr(folders, "RENEW_S", 0.1)
+    monkeypatch.setattr(folders, "STALE_S", 0.5)
 
 
 def test_a_remote_lock_without_a_sign_of_life_is_anybodys(bucket, hasty):
     path = folder_of(bucket) / ".lock"
-    storage.write_whole(path, json.dumps(FAR).encode())
-    storage.lock(path).release()
-    assert not storage.is_there(path)
+    folders.write_whole(path, json.dumps(FAR).encode())
+    folders.lock(path).release()
+    assert not folders.is_there(path)
 
 
 def test_a_remote_lock_that_is_renewed_elsewhere_is_respected(bucket, hasty):
@@ -107,14 +107,14 @@ def test_a_remote_lock_that_is_renewed_elsewhere_is_respected(bucket, hasty):
         count = 0
         while not over.wait(0.05):
             count += 1
-            storage.write_whole(path, json.dumps({**FAR, "renewed": count}).encode())
+            folders.write_whole(path, json.dumps({**FAR, "renewed": count}).encode())
 
-    storage.write_whole(path, json.dumps(FAR).encode())
+    folders.write_whole(path, json.dumps(FAR).encode())
     thread = threading.Thread(target=renew)
     thread.start()
     try:
         with pytest.raises(RunLockedError, match="process 7 on elsewhere"):
-            storage.lock(path)
+            folders.lock(path)
     finally:
         over.set()
         thread.join()
@@ -122,10 +122,10 @@ def test_a_remote_lock_that_is_renewed_elsewhere_is_respected(bucket, hasty):
 
 def test_the_holder_of_a_remote_lock_renews_it(bucket, hasty):
     path = folder_of(bucket) / ".lock"
-    held = storage.lock(path)
-    first = storage.read(path)
+    held = folders.lock(path)
+    first = folders.read(path)
     deadline_s = time.monotonic() + 20
-    while storage.read(path) == first:
+    while folders.read(path) == first:
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
     held.release()
@@ -133,28 +133,28 @@ def test_the_holder_of_a_remote_lock_renews_it(bucket, hasty):
 
 def test_a_refused_upload_is_tried_again(bucket, monkeypatch):
     """Whatever a client library raises: for as long as patience lasts, unless the answer is final."""
-    monkeypatch.setattr(storage, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(folders, "FIRST_PAUSE_S", 0.01)
     path = folder_of(bucket) / "part"
-    upload, refusals = storage._upload, [OSError("slow down"), TimeoutError("no answer")]
+    upload, refusals = folders._upload, [OSError("slow down"), TimeoutError("no answer")]
 
     def refuse(path, data):
         if refusals:
             raise refusals.pop()
         upload(path, data)
 
-    monkeypatch.setattr(storage, "_upload", refuse)
-    storage.write_whole(path, b"data")
-    assert storage.read(path) == b"data"
+    monkeypatch.setattr(folders, "_upload", refuse)
+    folders.write_whole(path, b"data")
+    assert folders.read(path) == b"data"
 
-    monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(folders, "PATIENCE_S", 0.0)
     refusals.append(OSError("slow down"))
     with pytest.raises(OSError, match="slow down"):
-        storage.write_whole(path, b"data")
+        folders.write_whole(path, b"data")
 
-    monkeypatch.setattr(storage, "PATIENCE_S", 300.0)
+    monkeypatch.setattr(folders, "PATIENCE_S", 300.0)
     refusals.append(PermissionError("no"))
     with pytest.raises(PermissionError):
-        storage.write_whole(path, b"data")
+        folders.write_whole(path, b"data")
 
 
 def test_one_folder_has_one_identity(tmp_path, bucket):
@@ -174,12 +174,12 @@ def test_what_cannot_be_opened_says_what_is_missing(url, says):
 
 
 def test_what_a_killed_process_was_writing_is_swept(folder):
-    storage.write_whole(folder / "run.json", b"whole")
-    for name in (storage.temporary_name("run.json"), storage.temporary_name("labels.csv"), ".run.json.4711"):
-        storage.create(folder / name, b"half")
-    storage.create(folder / ".mine", b"the user's")
-    storage.sweep_temporaries(folder)
-    assert sorted(name for name in storage.names_in(folder) if name != "parts") == [".mine", "run.json"]
+    folders.write_whole(folder / "run.json", b"whole")
+    for name in (folders.temporary_name("run.json"), folders.temporary_name("labels.csv"), ".run.json.4711"):
+        folders.create(folder / name, b"half")
+    folders.create(folder / ".mine", b"the user's")
+    folders.sweep_temporaries(folder)
+    assert sorted(name for name in folders.names_in(folder) if name != "parts") == [".mine", "run.json"]
 
 
 def test_what_is_being_written_is_not_swept(tmp_path, monkeypatch):
@@ -187,17 +187,17 @@ def test_what_is_being_written_is_not_swept(tmp_path, monkeypatch):
     replace = os.replace
 
     def sweep_first(temporary, path):
-        storage.sweep_temporaries(tmp_path)
+        folders.sweep_temporaries(tmp_path)
         replace(temporary, path)
 
     monkeypatch.setattr(os, "replace", sweep_first)
-    storage.write_whole(tmp_path / "data.yaml", b"whole")
+    folders.write_whole(tmp_path / "data.yaml", b"whole")
     assert os.listdir(tmp_path) == ["data.yaml"]
 
 
 def test_a_clock_that_jumps_kills_no_holder_of_a_remote_lock(bucket, hasty, monkeypatch):
-    held = storage.lock(folder_of(bucket) / ".lock")
+    held = folders.lock(folder_of(bucket) / ".lock")
     monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 0.0)
     with pytest.raises(RunLockedError):
-        storage.lock(folder_of(bucket) / ".lock")
+        folders.lock(folder_of(bucket) / ".lock")
     held.release()

@@ -12,12 +12,13 @@ import time
 import pytest
 
 import farm
-from farm import api, storage
+from farm import api
 from farm.cli import main
+from farm.core.schema import failed_batch, part_metadata
 from farm.errors import ConfigError, OutputError, RunLockedError, UnreadablePartError
-from farm.schema import failed_batch, part_metadata
-from farm.storage import folder_of
-from farm.store import PartWriter, RunStore
+from farm.storage import folders
+from farm.storage.folders import folder_of
+from farm.storage.run_store import PartWriter, RunStore
 from farm.verify import verify
 from tests.engines.harness import config, rows, sound
 from tests.faults.harness import POISON, ROOT, pictures, wait_for
@@ -33,9 +34,9 @@ def test_a_run_into_a_bucket_has_the_rows_of_one_on_a_disk_and_is_continued(buck
     farm.run(config(source, tmp_path / "run", "local", model=model, commit=commit))
     assert (summary.ok, summary.failed, summary.run_dir) == (59, 1, url)
     assert sound(url) == sound(tmp_path / "run")
-    names = storage.names_in(folder_of(url))
+    names = folders.names_in(folder_of(url))
     assert sorted(names) == [".session", "parts", "run.json", "summary.json"]
-    assert len(storage.names_in(folder_of(url) / "parts")) >= 2
+    assert len(folders.names_in(folder_of(url) / "parts")) >= 2
 
     more = pictures(tmp_path / "more", 10)
     for path in more.iterdir():
@@ -76,11 +77,11 @@ def test_who_was_killed_is_continued_at_once(bucket, tmp_path):
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        assert wait_for(lambda: len(storage.names_in(folder_of(url) / "parts")) > 1, 60)
+        assert wait_for(lambda: len(folders.names_in(folder_of(url) / "parts")) > 1, 60)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert storage.is_there(folder_of(url) / ".lock")
+    assert folders.is_there(folder_of(url) / ".lock")
     summary = farm.run(config(source, url, "local", model=model))
     assert summary.ok == 200
     assert 0 < summary.skipped < 200
@@ -100,7 +101,7 @@ def test_who_lost_the_directory_commits_no_more(bucket):
     """A machine that was away for longer than a lock lasts comes back, and another farm is at work."""
     url = f"{bucket}/run"
     old = RunStore.open(url)
-    storage.remove(folder_of(url) / ".lock")
+    folders.remove(folder_of(url) / ".lock")
     new = RunStore.open(url)
     assert (old.session, new.session) == (1, 2)
     error = {"stage": "read", "type": "FileNotFoundError", "message": "gone"}
@@ -112,7 +113,7 @@ def test_who_lost_the_directory_commits_no_more(bucket):
     assert [part.name for part in new.parts()] == ["0002-000001.parquet"]
     old.close()
     new.close()
-    assert not storage.is_there(folder_of(url) / ".lock")
+    assert not folders.is_there(folder_of(url) / ".lock")
 
 
 def test_an_outage_is_waited_for(bucket, s3_server, tmp_path):
@@ -144,7 +145,7 @@ def test_a_torn_part_is_set_aside(bucket, tmp_path):
     url = f"{bucket}/run"
     farm.run(config(source, url, "local"))
     part = RunStore.view(url).parts()[0]
-    storage.write_whole(part, storage.read(part)[:-20])
+    folders.write_whole(part, folders.read(part)[:-20])
     assert any("torn" in problem for problem in verify(url).problems)
     summary = farm.run(config(source, url, "local"))
     assert summary.ok == 20
@@ -157,14 +158,14 @@ def test_a_part_that_cannot_be_had_is_not_torn(bucket, tmp_path, monkeypatch):
     url = f"{bucket}/run"
     farm.run(config(source, url, "local"))
     parts = RunStore.view(url).parts()
-    read = storage.read
+    read = folders.read
 
     def refused(path):
         if path.name.endswith(".parquet"):
             raise OSError(errno.EIO, "SlowDown: please reduce your request rate")
         return read(path)
 
-    monkeypatch.setattr(storage, "read", refused)
+    monkeypatch.setattr(folders, "read", refused)
     for command in (lambda: farm.run(config(source, url, "local")), lambda: api.retry(url), lambda: verify(url)):
         with pytest.raises(UnreadablePartError, match=f"{parts[0].name} cannot be read: .*run the same command again"):
             command()

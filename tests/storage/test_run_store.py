@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from farm import parts
+from farm.core.key_set import item_key
+from farm.core.schema import failed_batch, names_of, part_metadata
 from farm.errors import OutputError, PartError, RunLockedError, RunMismatchError, TornPartError, UnreadablePartError
-from farm.keys import item_key
-from farm.schema import failed_batch, names_of, part_metadata
-from farm.store import PartWriter, RunStore, example_of, open_part, part_number
+from farm.storage import parts
+from farm.storage.run_store import PartWriter, RunStore, example_of, open_part, part_number
 
 METADATA = part_metadata("detect", {0: "cat", 1: "dog"}, "digest")
 
@@ -238,7 +238,7 @@ def test_a_run_that_labelled_nothing_binds_nobody(store):
 
 
 def test_a_second_farm_in_the_same_directory_is_refused(store):
-    code = f"from farm.store import RunStore; RunStore.open({str(store.path)!r})"
+    code = f"from farm.storage.run_store import RunStore; RunStore.open({str(store.path)!r})"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert RunLockedError.__name__ in other.stderr
     assert f"process {os.getpid()}" in other.stderr
@@ -264,6 +264,6 @@ def test_an_example_is_an_image_that_is_labelled_though_others_vanished_last(sto
 def test_an_example_is_found_behind_very_many_vanished_images_in_few_looks(store, monkeypatch):
     committed(store, labelled("a.jpg"), *(rows(f"{n}.jpg") for n in range(150)))
     looks = []
-    monkeypatch.setattr("farm.store.open_part", lambda part: looks.append(part) or open_part(part))
+    monkeypatch.setattr("farm.storage.run_store.open_part", lambda part: looks.append(part) or open_part(part))
     assert example_of(store) == "a.jpg"
     assert len(looks) < 16

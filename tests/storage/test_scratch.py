@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from farm import scratch
 from farm.errors import OutputError
-from farm.processes import myself
-from farm.scratch import OWNER, Scratch, sweep
+from farm.machine.processes import myself
+from farm.storage import scratch
+from farm.storage.scratch import OWNER, Scratch, sweep
 from tests.faults.harness import ROOT, config, group_members, pictures, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,7 +42,7 @@ def killed(text):
     return folder
 
 
-MADE = "from farm.scratch import Scratch\nmade = Scratch('tune')\nprint(made.path, flush=True)\ninput()"
+MADE = "from farm.storage.scratch import Scratch\nmade = Scratch('tune')\nprint(made.path, flush=True)\ninput()"
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(place):

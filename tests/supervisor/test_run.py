@@ -16,11 +16,11 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from farm.config import validate
+from farm.config.sections import validate
 from farm.engines.local import Record, prepare
 from farm.errors import FarmError, ModelError, RunMismatchError, SourceError, WorkerError
-from farm.segments import leftovers, prefix_of
-from farm.store import RunStore
+from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.storage.run_store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = {"factory": "farm.models.fake:make", "args": {"boxes": 3, "pixels": True}}
@@ -106,7 +106,7 @@ def test_running_again_labels_only_what_is_new(images, tmp_path):
 
 
 def test_the_last_snapshot_shows_how_the_run_ended_however_short_it_was(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("farm.supervisor.SHOW_S", 3600)  # no other falls due
+    monkeypatch.setattr("farm.supervisor.supervisor.SHOW_S", 3600)  # no other falls due
     seen = []
     summary = farm.run(config(images, tmp_path / "run"), hooks=Hooks(on_snapshot=seen.append))
     (last,) = seen
@@ -114,7 +114,7 @@ def test_the_last_snapshot_shows_how_the_run_ended_however_short_it_was(images, 
 
 
 def test_the_last_snapshot_is_also_that_of_a_run_that_fails(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("farm.supervisor.SHOW_S", 3600)
+    monkeypatch.setattr("farm.supervisor.supervisor.SHOW_S", 3600)
     seen = []
 
     def look(snapshot):
@@ -128,7 +128,7 @@ def test_the_last_snapshot_is_also_that_of_a_run_that_fails(images, tmp_path, mo
 
 
 def test_an_interrupt_after_everything_is_done_interrupts_nothing(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("farm.supervisor.SHOW_S", 3600)
+    monkeypatch.setattr("farm.supervisor.supervisor.SHOW_S", 3600)
     running = []
     hooks = Hooks(on_start=running.append, on_snapshot=lambda snapshot: running[0].interrupt(signal.SIGINT))
     summary = farm.run(config(images, tmp_path / "run"), hooks=hooks)

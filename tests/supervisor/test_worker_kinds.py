@@ -11,14 +11,14 @@ import psutil
 import pytest
 
 import farm
-import farm.roster
-import farm.store
+import farm.storage.run_store
+import farm.supervisor.launcher
 from farm import Farm
 from farm.collector import Collector
+from farm.core.placement import Machine, plan
 from farm.errors import ModelError, WorkerError
 from farm.models import locked
 from farm.models.fake import FakeModel
-from farm.placement import Machine, plan
 from tests.faults.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments
 
 KINDS = ("process", "thread", "locked")
@@ -122,7 +122,7 @@ def test_a_collector_thread_that_was_given_up_makes_no_part(source, tmp_path, mo
     hanging, gone_on = threading.Event(), threading.Event()
     at_work = []
 
-    def hang(table, sink, original=farm.store._write_table):
+    def hang(table, sink, original=farm.storage.run_store._write_table):
         original(table, sink)
         if not hanging.is_set():
             hanging.set()
@@ -134,8 +134,8 @@ def test_a_collector_thread_that_was_given_up_makes_no_part(source, tmp_path, mo
             saboteur.supervisor.interrupt(signal.SIGTERM)
             saboteur.supervisor.interrupt(signal.SIGTERM)
 
-    monkeypatch.setattr(farm.store, "_write_table", hang)
-    monkeypatch.setattr(farm.roster, "JOIN_S", 0.1)
+    monkeypatch.setattr(farm.storage.run_store, "_write_table", hang)
+    monkeypatch.setattr(farm.supervisor.launcher, "JOIN_S", 0.1)
     values = config(source, tmp_path / "thread", workers={"kind": "thread"})
     assert Saboteur(stop).run(values).interrupted == "SIGTERM"
     farm.run(values)

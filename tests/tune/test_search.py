@@ -7,18 +7,18 @@ import pytest
 import yaml
 from rich.console import Console
 
-import farm.trials
+import farm.tune.trials
 from farm.cli import main
 from farm.cli.tune import _table, _write, offers
-from farm.config import load, validate
+from farm.config.sections import load, validate
+from farm.core.placement import Machine
+from farm.core.summary import Snapshot, Summary, WorkerSnapshot
 from farm.errors import ConfigError, ModelError, OutOfTimeError
 from farm.models import backends
-from farm.placement import Machine
 from farm.sources.base import Entry, item_key
-from farm.store import RunStore
-from farm.summary import Snapshot, Summary, WorkerSnapshot
-from farm.trials import SLOW_TO_START, Bench, Sample, Trial
-from farm.tune import Tuning, _doubted, grid, lowered, tune
+from farm.storage.run_store import RunStore
+from farm.tune.search import Tuning, _doubted, grid, lowered, tune
+from farm.tune.trials import SLOW_TO_START, Bench, Sample, Trial
 from tests.faults.harness import pictures
 
 FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
@@ -88,9 +88,9 @@ def look(watcher, done, state="predicting"):
 def test_memory_is_the_most_that_all_workers_have_while_they_label(monkeypatch):
     seen = iter([{1: 10, 2: 20}, {1: 30, 2: 5}])
     now = {}
-    monkeypatch.setattr(farm.trials, "_own_bytes", lambda pid: now[pid])
-    monkeypatch.setattr(farm.trials, "TRIAL_S", 0.0)
-    watcher, running = farm.trials.Watcher(0.0, over_s=float("inf")), Looked()
+    monkeypatch.setattr(farm.tune.trials, "_own_bytes", lambda pid: now[pid])
+    monkeypatch.setattr(farm.tune.trials, "TRIAL_S", 0.0)
+    watcher, running = farm.tune.trials.Watcher(0.0, over_s=float("inf")), Looked()
     watcher.meet(running)
     look(watcher, 0, "starting")
     assert watcher.own_bytes == 0
@@ -104,7 +104,7 @@ def test_memory_is_the_most_that_all_workers_have_while_they_label(monkeypatch):
 
 @pytest.mark.timeout(60)
 def test_the_memory_of_threads_is_that_of_their_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(farm.trials, "TRIAL_S", 0.3)
+    monkeypatch.setattr(farm.tune.trials, "TRIAL_S", 0.3)
     workers = {"kind": "thread", "devices": "cpu", "count": 4, "batch": 1, "decoders": 1}
     source = pictures(tmp_path / "source", 4)
     tuning = tune(config(source, tmp_path / "run", {"sleep_ms": 1}, workers=workers), machine=FOUR)
@@ -124,7 +124,7 @@ def weighed(tmp_path, monkeypatch, unfinished):
             raise OutOfTimeError("not converted")
         return Summary("", 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, backend=trial.model.backend)
 
-    monkeypatch.setattr(farm.trials, "run", run)
+    monkeypatch.setattr(farm.tune.trials, "run", run)
     monkeypatch.setattr(backends, "installed", lambda name: name == "openvino")
     workers = {"devices": "cpu", "count": 1, "batch": 1, "decoders": 1}
     values = {"source": str(source), "model": {"weights": str(tmp_path / "m.pt")}, "output": "y", "workers": workers}

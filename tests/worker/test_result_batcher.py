@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from farm import outbox
-from farm.channel import Writer, channel
-from farm.messages import Results, unpack_seqs
-from farm.outbox import FULL_ROWS, SEND_S, Outbox
-from farm.schema import failed_batch, from_ipc
+from farm.core.schema import failed_batch, from_ipc
+from farm.ipc.channel import Writer, channel
+from farm.ipc.messages import Results, unpack_seqs
+from farm.worker import result_batcher
+from farm.worker.result_batcher import FULL_ROWS, SEND_S, Outbox
 
 KEY = bytes(16)
 ERROR = {"stage": "decode", "type": "T", "message": "m"}
@@ -69,7 +69,7 @@ def test_no_message_outgrows_a_slot(ends, monkeypatch):
     box, _ = ends
     box.add([0], rows("a"))
     box.send()
-    monkeypatch.setattr(outbox, "FULL_BYTES", 3 * rows("x" * 1000).nbytes)
+    monkeypatch.setattr(result_batcher, "FULL_BYTES", 3 * rows("x" * 1000).nbytes)
     for number in range(2):
         box.add([number], rows("x" * 1000))
     assert not box.is_due(left=10_000)

@@ -1,0 +1,1 @@
+"""Plans, measured on a sample."""
