@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from farm.config.sections import FarmConfig as FarmConfig
     from farm.core.summary import Summary as Summary
     from farm.errors import FarmError as FarmError
-    from farm.ipc.broadcast import attach as attach
+    from farm.library.attach import attach as attach
     from farm.library.farm import Farm as Farm
     from farm.library.results import ImageError as ImageError
     from farm.library.results import ImageResult as ImageResult
@@ -55,7 +55,7 @@ _HOMES = {
     "ImageError": "farm.library.results",
     "ImageResult": "farm.library.results",
     "Summary": "farm.core.summary",
-    "attach": "farm.ipc.broadcast",
+    "attach": "farm.library.attach",
     "run": "farm.api",
 }
 

@@ -97,7 +97,7 @@ def _begun_with(config: FarmConfig) -> str | None:
 def _begun(config: FarmConfig) -> RunStore | None:
     """The run directory, where it is there and on this machine."""
     from farm.errors import OutputError
-    from farm.storage.folders import is_url
+    from farm.machine.locations import is_url
     from farm.storage.run_store import RunStore
 
     with contextlib.suppress(OutputError):

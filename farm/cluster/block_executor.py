@@ -29,10 +29,10 @@ from farm.core.marks import PARTS
 from farm.core.schema import STATUS_OK, failed_batch, part_metadata, to_ipc
 from farm.core.summary import WorkerStart
 from farm.errors import FarmError, ModelError, OutputError, SourceLostError, TornPartError
-from farm.ipc import shared_memory
 from farm.models.weights import weights_digest
 from farm.storage import folders
 from farm.storage.parts import open_part, part_batches
+from farm.storage.run_names import prefix_of
 from farm.storage.run_store import PartWriter, RunStore, blocks_dir, part_name
 
 # A refused block is kept this long, twice as long each time, so that actors that work get most blocks
@@ -155,7 +155,7 @@ class Labeller:
     def _open(self) -> None:
         self._worker = blocks.claim_number(self._folder)
         self._check_weights()
-        prefix = shared_memory.prefix_of(self._run_dir)
+        prefix = prefix_of(self._run_dir)
         spec = replace(self._spec.keeper, worker=self._worker, prefix=prefix)
         self._keeper = Keeper(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
 

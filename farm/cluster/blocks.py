@@ -26,9 +26,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from farm import errors
+from farm.core.items import Item
 from farm.core.schema import KEY_BYTES
 from farm.errors import FarmError
-from farm.ipc.messages import Item
 from farm.machine.filenames import from_bytes, to_bytes
 from farm.storage import folders
 from farm.storage.scratch import Scratch

@@ -29,14 +29,15 @@ import pyarrow as pa
 from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import FIRST_ITEMS, Blocks, Todo, block_items
 from farm.core.counters import Tally, too_many
+from farm.core.items import Item
 from farm.core.lost_actors import LostActors
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STATUS_GONE, failed_batch, from_ipc, part_metadata
 from farm.core.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
 from farm.errors import FarmError, TooManyFailures
 from farm.ipc import shared_memory
-from farm.ipc.messages import Item
 from farm.sources.earlier_runs import Earlier
+from farm.storage.run_names import prefix_of
 from farm.storage.run_store import PartWriter, RunStore, blocks_dir, open_part, part_name
 from farm.supervisor.lister import VANISHED, Lister
 from farm.supervisor.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
@@ -137,7 +138,7 @@ class Driver:
     def run(self) -> Outcome:
         """Label everything the lister lists. Raises FarmError where that cannot go on."""
         try:
-            shared_memory.sweep(shared_memory.prefix_of(self._store.path))
+            shared_memory.sweep(prefix_of(self._store.path))
             self._lister.start()
             while not self._done():
                 self._turn()
@@ -408,7 +409,7 @@ class Driver:
             self._pipeline.abandon()
             self._thread.join(JOIN_S)
         self._blocks.close()
-        shared_memory.sweep(shared_memory.prefix_of(self._store.path))  # of actors on this machine that were killed
+        shared_memory.sweep(prefix_of(self._store.path))  # of actors on this machine that were killed
 
 
 def _line(text: str) -> str:

@@ -36,6 +36,7 @@ import pyarrow.compute as pc
 
 from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.deadlines import AwakeClock
+from farm.core.items import Item
 from farm.core.leases import LeaseBook, Verdict
 from farm.core.outages import PlaceTrouble
 from farm.core.placement import Placement
@@ -48,7 +49,7 @@ from farm.images.known_good import identity_of
 from farm.ipc.channel import Reader
 from farm.ipc.event_loop import Watch
 from farm.ipc.heartbeat import STAGES, Heartbeats
-from farm.ipc.messages import AttemptFailed, InitFailed, Item, PlaceFailed, Ready, Results, unpack_seqs
+from farm.ipc.messages import AttemptFailed, InitFailed, PlaceFailed, Ready, Results, unpack_seqs
 from farm.machine import shortage
 from farm.supervisor import lifecycle
 from farm.supervisor.launcher import Roster, WorkerProcess

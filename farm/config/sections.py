@@ -31,8 +31,8 @@ from farm.config.misspelt import meant
 from farm.config.types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
 from farm.errors import ConfigError
 from farm.machine.filenames import here
+from farm.machine.locations import is_url, local_path
 from farm.machine.surroundings import in_working_directory
-from farm.storage.folders import is_url, local_path
 
 
 def expanded(value: Any) -> Any:

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from farm.ipc.messages import Item, Lease
+from farm.core.items import Item, Lease
 
 ALONE_AFTER = 32  # leases: an item that must be tried alone waits no longer, though it costs a worker its read-ahead
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo one, soon come near to every place of a queue, however it is ordered

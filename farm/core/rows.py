@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from farm.core.items import Item, Lease
 from farm.core.schema import (
     ERROR,
     KEY_BYTES,
@@ -22,7 +23,6 @@ from farm.core.schema import (
     part_schema,
     path_columns,
 )
-from farm.ipc.messages import Item, Lease
 
 
 @dataclass(frozen=True, slots=True)

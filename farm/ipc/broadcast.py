@@ -22,7 +22,7 @@ import struct
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,10 +30,8 @@ from typing import Any, Self
 import pyarrow as pa
 
 from farm.core.schema import from_ipc
-from farm.errors import NotRunningError
 from farm.ipc import shared_memory
 from farm.machine.processes import birth
-from farm.storage import folders
 
 SUFFIX = "-broadcast"
 BYTES = 8 << 20  # some thousand batches of one image, or eight of 512 images with 30 boxes each
@@ -140,6 +138,11 @@ class Follower:
         self._asked_s = -ALIVE_S
         self.closed = False
 
+    @classmethod
+    def open(cls, path: Path, trusted: Set[int]) -> Follower:
+        """Of a segment that one of these users has made. Raises OSError or ValueError for anything else."""
+        return cls(_open(path, trusted))
+
     @property
     def missed(self) -> int:
         return self._passed - self._given
@@ -229,57 +232,7 @@ class Follower:
         return self._owner_lives
 
 
-def attach(run: str | Path, wait_s: float = 0.0) -> Follower:
-    """Follow a farm that is at work on this machine, from another process, without being any trouble to it.
-
-        for batch in farm.attach("runs/mine"):
-            print(batch.num_rows)
-
-    `run` is a run directory, or the `name` of a `Farm`. Gives pyarrow.RecordBatches in the part schema, beginning with
-    the oldest of the last 8 MiB, until the farm ends. The farm waits for no follower: see `Follower.missed`. Waits up
-    to `wait_s` seconds for a farm to begin. Raises NotRunningError where none is at work under that name.
-    """
-    deadline_s = time.monotonic() + wait_s
-    while True:
-        try:
-            return _attach(run)
-        except NotRunningError:
-            if time.monotonic() >= deadline_s:
-                raise
-        time.sleep(POLL_S)
-
-
-def _attach(run: str | Path) -> Follower:
-    if folders.is_url(str(run)) or Path(run).is_dir():
-        folder = folders.folder_of(run)
-        prefix, trusted = shared_memory.prefix_of(folder), _trusted(folder)
-    elif NAME.fullmatch(str(run)):
-        prefix, trusted = f"{run}-", {os.geteuid()}
-    else:
-        raise NotRunningError(f"{run} is neither a run directory nor the name of a running Farm (see Farm.name)")
-    trouble = "no farm is at work there (one on a Ray cluster cannot be followed); what is committed is in its parts"
-    for name in shared_memory.leftovers(prefix):
-        if not name.endswith(SUFFIX):
-            continue
-        try:
-            follower = Follower(_open(shared_memory.SHARED_MEMORY / name, trusted))
-        except FileNotFoundError:
-            continue  # it ended just now
-        except (OSError, ValueError) as error:
-            trouble = f"its shared memory cannot be read: {getattr(error, 'strerror', None) or error}"
-            continue
-        if follower.running:
-            return follower
-        follower.close()
-    raise NotRunningError(f"{run} cannot be followed: {trouble}")
-
-
-def _trusted(folder: Path) -> set[int]:
-    """Whose results are believed to be those of a run directory: this user's, and those of the directory's owner."""
-    return {os.geteuid()} if folders.is_remote(folder) else {os.geteuid(), folder.stat().st_uid}
-
-
-def _open(path: Path, trusted: set[int]) -> int:
+def _open(path: Path, trusted: Set[int]) -> int:
     """Everybody may give names in shared memory, to links and pipes as well. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(descriptor)

@@ -15,9 +15,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from farm.core.items import Lease
 
 RESULTS_HEADER = struct.Struct("<I")
 
@@ -30,24 +32,6 @@ def pack_seqs(seqs: Iterable[int]) -> bytes:
 def unpack_seqs(data: bytes) -> list[int]:
     """The item numbers of `pack_seqs`."""
     return np.frombuffer(data, "<i8").tolist()  # type: ignore[no-any-return]
-
-
-class Item(NamedTuple):
-    """One image to label, as listed. A tuple, because ten thousand a second are made."""
-
-    seq: int
-    key: bytes
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Items handed to one worker. `attempt` counts from 1 and holds for all of them."""
-
-    seqs: tuple[int, ...]
-    keys: bytes
-    paths: tuple[str, ...]
-    attempt: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from farm.ipc import broadcast, shared_memory
 from farm.ipc.broadcast import Broadcast
 from farm.ipc.heartbeat import Heartbeats
 from farm.ipc.ring import Ring
-from farm.supervisor.launcher import signals_blocked
+from farm.machine.child import signals_blocked
 
 SUCCESSORS = 2  # generations of a worker's queue that may be there at a time
 

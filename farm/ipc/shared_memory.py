@@ -28,7 +28,6 @@ from pathlib import Path
 from farm.errors import SharedMemoryError
 from farm.machine.filesystem import UNSUPPORTED
 from farm.machine.forks import keep_from_forks, lock_of_each_process, no_fork, undone
-from farm.storage import folders
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
@@ -38,11 +37,6 @@ ZEROS_BYTES = 1 << 20  # written at a time, where pages can be had by writing on
 SEMAPHORES = 3  # of a multiprocessing.Queue
 SEMAPHORE_BYTES = 4096  # each is a file in shared memory, of a page
 _naming = lock_of_each_process()
-
-
-def prefix_of(folder: Path) -> str:
-    """How the names of a run directory begin. The directory itself, not its name, is what counts."""
-    return f"{PREFIX}{folders.identity(folder)}-"
 
 
 class LocalSegment:
@@ -211,8 +205,16 @@ def sweep(prefix: str) -> list[str]:
     left = [name for name in leftovers(prefix) if is_mine(SHARED_MEMORY / name)]
     for name in left:
         with contextlib.suppress(OSError):
-            folders.remove(SHARED_MEMORY / name)
+            _remove(SHARED_MEMORY / name)
     return left
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_mine(path: Path) -> bool:

@@ -33,20 +33,20 @@ from typing import Any, Literal, NoReturn, Self, get_args
 import pyarrow as pa
 
 from farm.config.sections import FarmConfig, validate
+from farm.core.items import Item
 from farm.core.key_set import KeySet
 from farm.core.marks import CONVERTED
 from farm.core.read_errors import Patience
 from farm.core.schema import STATUS_OK
 from farm.engines import backend_choice, local
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
-from farm.ipc import shared_memory
-from farm.ipc.messages import Item
 from farm.library.results import ImageError, ImageResult
 from farm.library.spool import Spool
 from farm.library.streams import Order, batch_of, line_of, with_paths
 from farm.machine import interrupts, shortage
 from farm.machine.surroundings import in_working_directory
 from farm.sources.base import Entry, Source, item_key
+from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 from farm.storage.scratch import SPOOL, Scratch
 from farm.supervisor.supervisor import Supervisor
@@ -155,7 +155,7 @@ class Farm:
         except BaseException:
             self._scratch.close()
             raise
-        prefix = shared_memory.prefix_of(Path(self._folder))
+        prefix = prefix_of(Path(self._folder))
         self.name = prefix.rstrip("-")
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -130,3 +130,13 @@ def _end_fork_server() -> None:
         server = os.getppid()
         if FORK_SERVER in Path(f"/proc/{server}/cmdline").read_bytes():
             os.kill(server, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Children inherit the mask: no signal strikes them before they ignore it themselves."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

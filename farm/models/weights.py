@@ -15,10 +15,10 @@ from pathlib import Path
 
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
+from farm.machine.locations import is_url
 from farm.machine.surroundings import in_working_directory
 from farm.models.cache import WEIGHTS, content_digest, fsync, root
 from farm.models.foreign import read_checkpoint
-from farm.storage.folders import is_url
 
 DOWNLOAD_TIMEOUT_S = 1800
 DOWNLOAD_SUFFIXES = (".pt",)

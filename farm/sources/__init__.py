@@ -13,10 +13,10 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from farm.errors import SourceError
+from farm.machine.locations import local_path
 from farm.machine.surroundings import in_working_directory
 from farm.sources.base import Entry, Source, first_entry_or_raise, has_image_extension, item_key
 from farm.sources.urls import refusal
-from farm.storage.folders import local_path
 
 if TYPE_CHECKING:
     from farm.config.sections import SourceConfig

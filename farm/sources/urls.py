@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from farm.storage.folders import OBJECT_STORES, is_url
+from farm.machine.locations import OBJECT_STORES, is_url
 
 INSTEAD = (
     ({*OBJECT_STORES}, "mount the bucket as a folder (rclone mount, s3fs, gcsfuse), or copy the images here"),

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 from farm.errors import OutputError
 from farm.machine import filesystem
 from farm.machine.filesystem import NO_LOCKS, fsync_dir
+from farm.machine.locations import OBJECT_STORES, is_url, local_path
 from farm.machine.locks import Lock, lock_file, locked, my_name
 from farm.machine.processes import UNKNOWN, identity_of, is_gone, myself, read_identity
 from farm.machine.surroundings import in_working_directory
@@ -36,8 +37,6 @@ from farm.machine.surroundings import in_working_directory
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-LOCAL = ("file://", "local://")
-OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "r2", "hf"})
 TEMPORARY_SUFFIX = ".farm-part"  # of files that are being written
 FORMER_TEMPORARY = re.compile(r"^\.(run\.json|summary\.json|blocks)\.\d+$")  # what earlier versions left behind
 READS_AT_A_TIME = 16  # of a remote file system, where one is mostly waiting
@@ -46,16 +45,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 SIGNS = ".held"  # ends the name of a lock on a disk that its holder renews: its file system has no locks
 RENEW_S = 10.0  # between signs of life of such a lock's holder, and of a remote one's
 STALE_S = 3 * RENEW_S  # without one: it is gone
-
-
-def is_url(place: str) -> bool:
-    """Whether `output.dir` names something else than a folder of this machine."""
-    return "://" in place and not place.startswith(LOCAL)
-
-
-def local_path(place: str) -> str:
-    """The path of this machine that a `file://` stands for; any other text as it is."""
-    return next((place.removeprefix(prefix) for prefix in LOCAL if place.startswith(prefix)), place)
 
 
 def folder_of(place: str | Path) -> Path:

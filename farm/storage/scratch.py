@@ -33,6 +33,7 @@ from farm.ipc import shared_memory
 from farm.machine.forks import undone
 from farm.machine.locks import Lock, lock_folder
 from farm.machine.processes import Identity, have_one_kernel, is_gone, myself, read_identity
+from farm.storage.run_names import prefix_of
 
 OWNER = SCRATCH_OWNER  # the last file that is written when a folder is made: what has none is not finished
 OWNER_BYTES = 4096  # more than it ever says
@@ -134,7 +135,7 @@ def _remove_abandoned(folder: Path) -> None:
     except OSError:
         abandoned = is_gone(owner)
     if abandoned:
-        prefix = shared_memory.prefix_of(folder)
+        prefix = prefix_of(folder)
         shared_memory.sweep(prefix)
         shared_memory.sweep(f"{SPOOL}{prefix}")
         shutil.rmtree(folder, ignore_errors=True)

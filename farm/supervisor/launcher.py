@@ -28,13 +28,13 @@ from typing import Any
 
 from farm import collector
 from farm.core.deadlines import Late, Vigil
+from farm.core.items import Lease
 from farm.errors import WorkerError
 from farm.ipc import shared_memory
 from farm.ipc.channel import Reader, channel
-from farm.ipc.messages import Attach, Lease, Stop
+from farm.ipc.messages import Attach, Stop
 from farm.ipc.shared_memory import semaphores_named
 from farm.machine import fork_server, shortage
-from farm.machine.child import STOP_SIGNALS
 from farm.machine.daemonic import children_allowed
 from farm.machine.exit_reasons import FORK_SERVER_GONE, OomKills, describe_exit
 from farm.machine.forks import keep_from_forks, lock_of_each_process, no_fork, undone
@@ -389,16 +389,6 @@ def close_leases(leases: Any) -> None:
         leases._thread.join(JOIN_S)
     if leases._thread is None or not leases._thread.is_alive():
         leases._writer.close()
-
-
-@contextlib.contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Children inherit the mask: no signal strikes them before they ignore it themselves."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

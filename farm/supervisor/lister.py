@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from farm.core.items import Item
 from farm.core.key_set import ABSENT, KeySet
 from farm.core.schema import STAGE_LIST
 from farm.errors import FarmError, SourceError
-from farm.ipc.messages import Item
 from farm.sources.base import Entry, Source, item_key
 from farm.sources.earlier_runs import Earlier, keys_of
 

@@ -36,6 +36,7 @@ from farm.config.sections import FarmConfig
 from farm.core import counters
 from farm.core.counters import Tally, any_ok, too_many
 from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
+from farm.core.items import Item
 from farm.core.key_set import KeySet
 from farm.core.lease_size import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.core.leases import LeaseBook, Verdict
@@ -60,7 +61,6 @@ from farm.ipc.messages import (
     Drained,
     Flush,
     InitFailed,
-    Item,
     PlaceFailed,
     Published,
     Quarantine,
@@ -74,6 +74,7 @@ from farm.machine import interrupts, shortage
 from farm.sources.base import Entry, Source
 from farm.sources.earlier_runs import Earlier
 from farm.storage import folders
+from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore, example_of, part_number
 from farm.supervisor import lifecycle
 from farm.supervisor.launcher import JOIN_S, CollectorProcess, Roster, WorkerProcess
@@ -167,7 +168,7 @@ class Supervisor:
         self._lister = Lister(source, entries, known, self._watch.wake, Earlier(store) if job.keep else None)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
-        self._prefix = shared_memory.prefix_of(store.path)
+        self._prefix = prefix_of(store.path)
         preload_model = job.config.model.weights is not None
         self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind)
         self._book = LeaseBook(self._limits.attempts, wanted)

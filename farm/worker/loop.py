@@ -38,6 +38,7 @@ from farm.config.sections import ModelConfig
 from farm.core import placement
 from farm.core.batch_size import BatchSizes
 from farm.core.deadlines import DECODE, PREDICT, READ
+from farm.core.items import Item, Lease
 from farm.core.key_set import ABSENT, item_key, split
 from farm.core.lease_size import READ_AHEAD_BATCHES
 from farm.core.read_errors import FILE, GONE, looked_in
@@ -51,7 +52,7 @@ from farm.images.memory_budget import READY_BYTES, Allowance, Backlog
 from farm.ipc import heartbeat
 from farm.ipc.channel import Writer
 from farm.ipc.heartbeat import Heartbeats
-from farm.ipc.messages import AttemptFailed, InitFailed, Item, Lease, PlaceFailed, Ready, Stop
+from farm.ipc.messages import AttemptFailed, InitFailed, PlaceFailed, Ready, Stop
 from farm.machine import child, shortage, standard_streams
 from farm.models import load_model
 from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory

@@ -11,10 +11,10 @@ from farm.cluster.block_executor import HOLD_AT_END_S, Labeller, LabellerSpec
 from farm.cluster.blocks import Blocks, pack
 from farm.cluster.worker_host import KeeperSpec
 from farm.config.sections import LimitsConfig, ModelConfig
+from farm.core.items import Item
 from farm.core.placement import Placement
 from farm.core.schema import from_ipc
 from farm.errors import ModelError, OutputError
-from farm.ipc.messages import Item
 from farm.storage.run_store import RunStore, blocks_dir
 from tests.faults.harness import POISON, pictures, rows, wait_for
 

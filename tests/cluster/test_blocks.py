@@ -4,7 +4,7 @@ import threading
 import time
 
 from farm.cluster.blocks import Blocks, Todo, block_items, claim_number, follow, is_stopped, pack, unpack
-from farm.ipc.messages import Item
+from farm.core.items import Item
 
 ITEMS = [Item(0, b"k" * 16, "a.jpg"), Item(1, b"l" * 16, "not-utf8-\udcff.jpg")]
 

@@ -13,7 +13,8 @@ from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
 from farm.core.read_errors import Patience
 from farm.errors import FarmError, ModelError, SourceLostError, WorkerError
-from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.ipc.shared_memory import leftovers
+from farm.storage.run_names import prefix_of
 from tests.faults.harness import POISON, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(60)

@@ -11,7 +11,7 @@ from farm.config.json_schema import json_schema
 from farm.config.sections import BARE_KEYS, FarmConfig, validate
 from farm.config.types import URL
 from farm.errors import ConfigError
-from farm.storage.folders import is_url
+from farm.machine.locations import is_url
 
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
 MINIMAL = {"source": "/a", "model": "m.pt", "output": "/o"}

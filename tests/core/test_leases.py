@@ -5,8 +5,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
+from farm.core.items import Item
 from farm.core.leases import ALONE_AFTER, LeaseBook
-from farm.ipc.messages import Item
 
 ATTEMPTS = 3
 

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.ipc.shared_memory import leftovers
 from farm.models.fake import FakeModel
 from farm.storage import folders
+from farm.storage.run_names import prefix_of
 from farm.storage.run_store import PART_NAME, RunStore
 from farm.verify import verify
 from tests.faults.harness import wait_for

@@ -19,7 +19,8 @@ import numpy as np
 import farm
 from farm.api import Hooks
 from farm.core.summary import Snapshot, Summary
-from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.ipc.shared_memory import leftovers
+from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 from farm.supervisor.supervisor import Supervisor
 

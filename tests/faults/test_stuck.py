@@ -14,7 +14,8 @@ import farm
 from farm.cluster.worker_host import Keeper, KeeperSpec
 from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
-from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.ipc.shared_memory import leftovers
+from farm.storage.run_names import prefix_of
 from tests.faults.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, wait_for
 
 IMAGES = 60

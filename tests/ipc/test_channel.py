@@ -2,8 +2,9 @@
 
 import pytest
 
+from farm.core.items import Item
 from farm.ipc.channel import HEADER, Writer, channel
-from farm.ipc.messages import Item, Results, Stop, pack_seqs, unpack_seqs
+from farm.ipc.messages import Results, Stop, pack_seqs, unpack_seqs
 
 
 def test_frames_come_whole_and_in_order():

@@ -22,7 +22,8 @@ from farm.core.schema import failed_batch, to_ipc
 from farm.errors import NotRunningError
 from farm.ipc import broadcast, shared_memory
 from farm.ipc.broadcast import Broadcast, Follower
-from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.ipc.shared_memory import leftovers
+from farm.storage.run_names import prefix_of
 from tests.faults.harness import ROOT, config, pictures
 
 FOLLOW = """

@@ -20,10 +20,11 @@ from farm.errors import NotRunningError, OutputError
 from farm.exports.label_tree import LabelTree
 from farm.ipc import shared_memory
 from farm.ipc.broadcast import SUFFIX, Broadcast
-from farm.ipc.shared_memory import SHARED_MEMORY, leftovers, prefix_of
+from farm.ipc.shared_memory import SHARED_MEMORY, leftovers
 from farm.library.spool import Spool
 from farm.machine.processes import myself
 from farm.storage import folders, scratch
+from farm.storage.run_names import prefix_of
 from farm.storage.run_store import PartWriter, RunStore
 from farm.storage.scratch import OWNER
 from tests.storage.test_run_store import METADATA, labelled

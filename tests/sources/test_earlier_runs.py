@@ -15,9 +15,9 @@ import pytest
 
 from farm import api
 from farm.config.sections import validate
+from farm.core.items import Item
 from farm.core.key_set import KeySet, item_key
 from farm.core.schema import BOX, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_metadata, part_schema
-from farm.ipc.messages import Item
 from farm.sources import earlier_runs, open_source
 from farm.sources.earlier_runs import Earlier
 from farm.sources.rows import FailedRows

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from farm.errors import OutputError, RunLockedError
-from farm.ipc.shared_memory import prefix_of
 from farm.storage import folders
 from farm.storage.folders import folder_of
+from farm.storage.run_names import prefix_of
 
 FAR = {"holder": "process 7 on elsewhere", "host": "elsewhere", "pid": 7, "began": 0.0, "token": "far"}
 

@@ -19,7 +19,8 @@ from farm.api import Hooks
 from farm.config.sections import validate
 from farm.engines.local import Record, prepare
 from farm.errors import FarmError, ModelError, RunMismatchError, SourceError, WorkerError
-from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.ipc.shared_memory import leftovers
+from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
