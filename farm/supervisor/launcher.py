@@ -35,6 +35,7 @@ from farm.ipc.channel import Reader, channel
 from farm.ipc.messages import Attach, Stop
 from farm.ipc.shared_memory import semaphores_named
 from farm.machine import fork_server, shortage
+from farm.machine.child import signals_blocked
 from farm.machine.daemonic import children_allowed
 from farm.machine.exit_reasons import FORK_SERVER_GONE, OomKills, describe_exit
 from farm.machine.forks import keep_from_forks, lock_of_each_process, no_fork, undone

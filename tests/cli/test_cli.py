@@ -14,7 +14,7 @@ import farm
 from farm.cli import COMMANDS, main
 from farm.models import backends, cache
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ultralytics", "pyarrow", "pydantic", "numpy", "rich", "cv2")
 
 

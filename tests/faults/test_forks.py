@@ -162,7 +162,7 @@ os.kill(hooks.child, signal.SIGKILL)
 OWN = """
 import multiprocessing, threading
 from multiprocessing import spawn
-from farm import roster
+from farm.supervisor import launcher
 prepare, before = spawn.get_preparation_data, dict(os.environ)
 def own():
     with farm.Farm(model=FAKE, workers=1) as second:
@@ -198,7 +198,7 @@ def test_a_forked_child_makes_a_farm_of_its_own(tmp_path):
     text = """
 with farm.Farm(model=FAKE, workers=1) as first:
     answer = first.submit("a.jpg")
-    children = [fork_when(roster._starting.locked), fork_when(is_importing)]
+    children = [fork_when(launcher._starting.locked), fork_when(is_importing)]
     print(answer.result().status, flush=True)
 children.append(fork_and_end())
 print(*[os.waitpid(child, 0)[1] for child in children])

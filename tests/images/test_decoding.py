@@ -26,7 +26,7 @@ from farm.images.decoding import ARRAY_SUFFIX, decode, decode_bytes, header_pixe
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when ultralytics is imported: a zero-byte .heic asks for pip
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 MAX_PIXELS = 178_956_970
 HEIGHT, WIDTH = 48, 64
 
@@ -381,7 +381,7 @@ def test_nothing_is_installed(tmp_path, patched):
         "except Exception as error: print(type(error).__name__)\n"
         + ("" if patched else "assert 'torch' not in sys.modules and 'ultralytics' not in sys.modules\n")
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
     assert run.returncode == 0, run.stderr

@@ -98,8 +98,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import farm
-from farm import library, ring, roster, segments, spool, supervisor
-from farm.ipc.shared_memory import leftovers, prefix_of
+from farm.ipc import ring, shared_memory
+from farm.ipc.shared_memory import leftovers
+from farm.library import farm as library, spool
+from farm.storage.run_names import prefix_of
+from farm.supervisor import launcher, supervisor
 from tests.machine.test_interrupts import press
 
 FAKE = {"factory": "farm.models.fake:make", "args": {"pixels": True, "sleep_ms": 5}}
@@ -144,11 +147,11 @@ def always(made):
 
 for work, owner, name, first, when in [
     # the first where a loop is, the second while what was made is put away
-    (run, roster.WorkerProcess, "kill", press, always), (run, roster.WorkerProcess, "reap", press, always),
+    (run, launcher.WorkerProcess, "kill", press, always), (run, launcher.WorkerProcess, "reap", press, always),
     (run, ring.Ring, "close", press, always),
     (program, spool.Spool, "close", press, always), (program, supervisor.Supervisor, "interrupt", press, always),
     # the only one, between what was made and the name it gets
-    (run, segments, "create", nothing, always), (run, roster.Roster, "launch", nothing, always),
+    (run, shared_memory, "create", nothing, always), (run, launcher.Roster, "launch", nothing, always),
     (program, spool.tempfile, "mkdtemp", nothing, lambda made: "spool-" in made),
     (program, library.threading.Thread, "start", nothing, always),
 ]:

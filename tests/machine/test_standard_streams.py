@@ -216,7 +216,7 @@ def test_a_child_starts_whatever_a_program_could_not_print(monkeypatch, full):
 
 def test_closed_streams_are_reserved(tmp_path):
     """Else the next file gets the number of one, and the warnings of libraries in C."""
-    code = "from farm import standard_streams as streams; import os; print(streams.reserve(), file=open('said', 'w')); os.write(2, b'lost'); os._exit(os.open('said', 0))"
+    code = "from farm.machine import standard_streams as streams; import os; print(streams.reserve(), file=open('said', 'w')); os.write(2, b'lost'); os._exit(os.open('said', 0))"
     line = f'"{sys.executable}" -c "{code}" <&- 2>&-'
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environ, timeout=60)

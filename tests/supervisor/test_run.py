@@ -23,7 +23,7 @@ from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FAKE = {"factory": "farm.models.fake:make", "args": {"boxes": 3, "pixels": True}}
 
 
