@@ -201,6 +201,6 @@ def test_nobody_looks_into_shared_memory_where_there_is_none(monkeypatch, tmp_pa
 def test_a_leftover_that_cannot_be_removed_is_left(refuse, monkeypatch, tmp_path):
     monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path)
     (tmp_path / "farm-x").touch()
-    refuse(folders, "remove", errno.EPERM)
+    refuse(shared_memory, "_remove", errno.EPERM)
     shared_memory.sweep("farm-")
     assert (tmp_path / "farm-x").exists()
