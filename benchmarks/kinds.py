@@ -30,7 +30,7 @@ KINDS = ("process", "thread", "locked")
 LOOK_S = 1.0
 
 
-class Watch:
+class EventLoop:
     """Rate from the first image labelled to the last, and memory."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ def alone(*task: Any) -> tuple[float, float]:
 
 def measure(weights: str, images: list[str], kind: str, workers: int) -> tuple[float, float]:
     """(images/s, MiB of all processes of the run)."""
-    watch = Watch()
+    watch = EventLoop()
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list.txt"
         listed.write_text("\n".join(images))

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from farm import engines, exports
 from farm.config.sections import PATH_KEYS, FarmConfig, expanded, from_mapping, load, validate
-from farm.core.counters import Tally, counted_columns
+from farm.core.counters import Counters, counted_columns
 from farm.core.key_set import KeySet
 from farm.core.run_file import config_of, output_of
 from farm.core.schema import names_of, task_of
@@ -189,7 +189,7 @@ def summarise(
     store: RunStore, prepared: Prepared, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
 ) -> Summary:
     """Counts from the parts, which are the only truth; rates from this session."""
-    tally, schema = Tally(), store.schema()
+    tally, schema = Counters(), store.schema()
     for batch in store.batches(counted_columns(schema)):
         tally.add(batch)
     warnings = [*store.problems, *prepared.source.problems]
@@ -236,7 +236,7 @@ def _bottleneck(prepared: Prepared, outcome: Outcome) -> str:
     return bottleneck(outcome.stage_s, crew, model.factory or backend, faster(model, backend, prepared.device))
 
 
-def _exit_code(outcome: Outcome, tally: Tally, source: Source) -> int:
+def _exit_code(outcome: Outcome, tally: Counters, source: Source) -> int:
     if outcome.signal is not None:
         return EXIT_SIGNAL + outcome.signal
     return EXIT_QUARANTINED if tally.failed or not source.is_complete else EXIT_DONE

@@ -24,7 +24,7 @@ from farm.core.run_file import output_of
 from farm.core.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of, task_of
 from farm.errors import DamagedRunError, PartError, UnreadablePartError
 from farm.exports.base import Warnings
-from farm.exports.label_conflicts import Losers, labelled_paths, name_hashes
+from farm.exports.label_conflicts import LabelConflicts, labelled_paths, name_hashes
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
@@ -242,7 +242,7 @@ def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str
     task, names = task_of(schema) or "detect", names_of(schema)
     labels = store.path / LABELS
     fold = str.casefold if folds_case(labels) else str
-    losers = Losers(store.batches, root, Warnings(), fold is str.casefold)
+    losers = LabelConflicts(store.batches, root, Warnings(), fold is str.casefold)
     expected: list[np.ndarray] = []
     for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from farm.cluster import blocks
 from farm.cluster.crash_journal import Hand
-from farm.cluster.worker_host import Keeper, KeeperSpec
+from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.core.counters import any_ok
 from farm.core.marks import PARTS
 from farm.core.schema import STATUS_OK, failed_batch, part_metadata, to_ipc
@@ -43,10 +43,10 @@ COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads
 
 
 @dataclass(frozen=True, slots=True)
-class LabellerSpec:
+class BlockExecutorSpec:
     """What every actor is told; `keeper.worker` is set by the actor. `digest` is of the weights on the driver."""
 
-    keeper: KeeperSpec
+    keeper: WorkerHostSpec
     run_dir: str
     session: int
     weights: str | None
@@ -77,15 +77,15 @@ class Receipt:
     error: FarmError | None = None
 
 
-class Labeller:
+class BlockExecutor:
     """One in every actor. `label` may be called by several threads."""
 
-    def __init__(self, spec: LabellerSpec) -> None:
+    def __init__(self, spec: BlockExecutorSpec) -> None:
         self._spec = spec
         self._run_dir = folders.folder_of(spec.run_dir)
         self._folder = blocks_dir(self._run_dir, spec.session)
         self._error: FarmError | None = None
-        self._keeper: Keeper | None = None
+        self._keeper: WorkerHost | None = None
         self._host = socket.gethostname()
         self._worker = 0
         self._together = _Together()
@@ -157,7 +157,7 @@ class Labeller:
         self._check_weights()
         prefix = prefix_of(self._run_dir)
         spec = replace(self._spec.keeper, worker=self._worker, prefix=prefix)
-        self._keeper = Keeper(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
+        self._keeper = WorkerHost(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
 
     def _has_labelled(self) -> bool:
         """Called in the keeper's thread: has any actor, in any session of the run?"""

@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import FIRST_ITEMS, Blocks, Todo, block_items
-from farm.core.counters import Tally, too_many
+from farm.core.counters import Counters, too_many
 from farm.core.items import Item
 from farm.core.lost_actors import LostActors
 from farm.core.restarts import RestartPolicy
@@ -109,7 +109,7 @@ class Driver:
         self._due_s = 0.0
         self._signals: list[int] = []
         self._fatal: FarmError | None = None
-        self._tally = Tally()
+        self._counters = Counters()
         self._described = job.task is not None
         self._task = job.task
         self._names = job.names
@@ -211,10 +211,10 @@ class Driver:
         self._first_s = self._first_s or now - receipt.took_s
         self._last_s = now
         self._committed += receipt.items
-        self._tally.ok += receipt.ok
-        self._tally.detections += receipt.detections
+        self._counters.ok += receipt.ok
+        self._counters.detections += receipt.detections
         if receipt.failed:
-            self._tally.add(from_ipc(receipt.failed))
+            self._counters.add(from_ipc(receipt.failed))
         self._workers[receipt.worker] = receipt
         self._images[receipt.worker] += receipt.items
         self._starts.extend(receipt.starts)
@@ -261,9 +261,9 @@ class Driver:
 
     def _mind_failures(self) -> None:
         """Stop where so many images fail that the source or the model must be wrong."""
-        reason = too_many(self._tally.failed, self._tally.ok, self._job.config.limits.max_failed)
+        reason = too_many(self._counters.failed, self._counters.ok, self._job.config.limits.max_failed)
         if reason and self._fatal is None:
-            self._fail(TooManyFailures(f"{reason}; {self._tally.commonest()}"))
+            self._fail(TooManyFailures(f"{reason}; {self._counters.commonest()}"))
 
     # What goes out
 
@@ -312,7 +312,7 @@ class Driver:
         )
         writer = PartWriter(self._store.parts_dir, self._store.session, self._blocks.skip())
         writer.commit([rows], part_metadata(self._task, self._names, self._job.weights_digest))
-        self._tally.add(rows)
+        self._counters.add(rows)
         self._committed += len(items)
 
     def _stop(self) -> None:
@@ -348,7 +348,7 @@ class Driver:
 
     def _snapshot(self, now: float) -> Snapshot:
         elapsed = now - self._checked_s
-        done = self._tally.ok + self._tally.failed
+        done = self._counters.ok + self._counters.failed
         if elapsed >= CHECK_S:
             rate = (done - self._counted) / elapsed
             self._rate = RATE_MEMORY * self._rate + (1 - RATE_MEMORY) * rate if self._rate else rate
@@ -357,10 +357,10 @@ class Driver:
             elapsed_s=now - self._began_s,
             total=self._lister.total,
             skipped=self._lister.skipped,
-            ok=self._tally.ok,
-            failed=self._tally.failed,
-            gone=self._tally.gone,
-            detections=self._tally.detections,
+            ok=self._counters.ok,
+            failed=self._counters.failed,
+            gone=self._counters.gone,
+            detections=self._counters.detections,
             images_per_s=self._rate,
             committed=self._committed,
             workers=tuple(self._worker_snapshot(worker) for worker in sorted(self._workers)),

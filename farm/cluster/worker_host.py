@@ -38,7 +38,7 @@ from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.deadlines import AwakeClock
 from farm.core.items import Item
 from farm.core.leases import LeaseBook, Verdict
-from farm.core.outages import PlaceTrouble
+from farm.core.outages import Outages
 from farm.core.placement import Placement
 from farm.core.read_errors import PATIENCE, Patience
 from farm.core.restarts import RestartPolicy
@@ -47,12 +47,12 @@ from farm.core.summary import WorkerStart
 from farm.errors import FarmError, SourceLostError, WorkerError
 from farm.images.known_good import identity_of
 from farm.ipc.channel import Reader
-from farm.ipc.event_loop import Watch
+from farm.ipc.event_loop import EventLoop
 from farm.ipc.heartbeat import STAGES, Heartbeats
 from farm.ipc.messages import AttemptFailed, InitFailed, PlaceFailed, Ready, Results, unpack_seqs
 from farm.machine import shortage
 from farm.supervisor import lifecycle
-from farm.supervisor.launcher import Roster, WorkerProcess
+from farm.supervisor.launcher import Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
 from farm.worker.loop import WorkerSpec
 
@@ -61,7 +61,7 @@ JOIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class KeeperSpec:
+class WorkerHostSpec:
     """All that a keeper is told. `worker`: its number among all workers of the run, which its rows carry.
 
     `method`: how the process starts (forkserver, spawn); `prefix`: how its names in shared memory begin. `silence_s`:
@@ -97,12 +97,12 @@ class _Order:
     done: threading.Event = field(default_factory=threading.Event)
 
 
-class Keeper:
+class WorkerHost:
     """Its worker starts with it, and is replaced until `close`."""
 
     def __init__(
         self,
-        spec: KeeperSpec,
+        spec: WorkerHostSpec,
         is_stopped: Callable[[], bool] = lambda: False,
         has_labelled: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -112,14 +112,14 @@ class Keeper:
         """
         self._spec = spec
         self._is_stopped = is_stopped
-        self._trouble = PlaceTrouble(spec.patience, f"{spec.root} on {socket.gethostname()}")
+        self._trouble = Outages(spec.patience, f"{spec.root} on {socket.gethostname()}")
         self._root_id = identity_of(spec.root)
-        self._watch = Watch()
+        self._loop = EventLoop()
         self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._open_orders: list[_Order] = []
         self._book = LeaseBook(spec.limits.attempts)
         self._policy = RestartPolicy(spec.limits.max_restarts, has_labelled)
-        self._roster = Roster(spec.method, spec.environment, spec.model.weights is not None, spec.prefix)
+        self._launcher = Launcher(spec.method, spec.environment, spec.model.weights is not None, spec.prefix)
         self._beats: Heartbeats | None = None
         self._worker: WorkerProcess | None = None
         self._results: Reader | None = None
@@ -166,7 +166,7 @@ class Keeper:
         if not self._thread.is_alive():
             raise self._why()
         self._orders.put(order)
-        self._watch.wake()
+        self._loop.wake()
         while not order.done.wait(TURN_S):
             if not self._thread.is_alive():
                 raise self._why()
@@ -179,10 +179,10 @@ class Keeper:
         if self._closing:
             return
         self._closing = True
-        self._watch.wake()
+        self._loop.wake()
         self._thread.join(JOIN_S)
         if not self._thread.is_alive():
-            self._watch.close()
+            self._loop.close()
 
     def _why(self) -> FarmError:
         return self._error or WorkerError(f"the keeper of worker {self._spec.worker} was closed")
@@ -201,7 +201,7 @@ class Keeper:
             self._end()
 
     def _turn(self) -> None:
-        self._watch.turn(TURN_S)
+        self._loop.turn(TURN_S)
         now = time.monotonic()
         if self._beats is not None:
             self._beats.row(self._spec.worker + 1)["beat_s"] = now
@@ -253,11 +253,11 @@ class Keeper:
             digest=self._spec.digest,
             elsewhere=self._spec.elsewhere,
         )
-        worker, self._results = self._roster.launch(spec)
+        worker, self._results = self._launcher.launch(spec)
         self._worker = worker
-        self._watch.add(worker.control, functools.partial(self._on_control, worker))
-        self._watch.add(self._results, functools.partial(self._on_results, worker, self._results))
-        self._watch.add(worker.process.sentinel, functools.partial(self._on_death, worker, self._results))
+        self._loop.add(worker.control, functools.partial(self._on_control, worker))
+        self._loop.add(self._results, functools.partial(self._on_results, worker, self._results))
+        self._loop.add(worker.process.sentinel, functools.partial(self._on_death, worker, self._results))
 
     def _row(self) -> Any:
         """The heartbeats of the worker that is, or was last."""
@@ -283,7 +283,7 @@ class Keeper:
     # What the worker says
 
     def _on_control(self, worker: WorkerProcess) -> None:
-        lifecycle.hear(worker, self._watch, self._obey)
+        lifecycle.hear(worker, self._loop, self._obey)
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:
@@ -318,7 +318,7 @@ class Keeper:
                 lifecycle.rows_came(seqs, batch, self._book, self._trouble)
                 self._hand_over(seqs, batch)
         except EOFError:
-            self._watch.drop(results)
+            self._loop.drop(results)
 
     def _hand_over(self, seqs: list[int], batch: pa.RecordBatch) -> None:
         """Give rows to the orders they belong to; a batch may hold the last of one and the first of another."""
@@ -363,7 +363,7 @@ class Keeper:
         self._on_control(worker)
         self._on_results(worker, results)
         for waitable in (worker.process.sentinel, worker.control, results):
-            self._watch.drop(waitable)
+            self._loop.drop(waitable)
         worker.dead = True
         worker.kill()
         worker.reap()

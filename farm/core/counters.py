@@ -48,7 +48,7 @@ def shows_reading(batch: pa.RecordBatch) -> bool:
 
 
 def counted_columns(schema: pa.Schema) -> list[str]:
-    """What `Tally.add` reads of parts of this schema."""
+    """What `Counters.add` reads of parts of this schema."""
     return ["status", "boxes", "error", "path", *([PROBS] if PROBS in schema.names else [])]
 
 
@@ -59,11 +59,11 @@ def prepare() -> None:
     """
     with no_fork():
         nothing = failed_batch("detect", [], [], [])
-        Tally().add(nothing)
+        Counters().add(nothing)
         nothing.to_pylist()
 
 
-class Tally:
+class Counters:
     """ok, failed, gone, detections, top-1 classes, and failures by stage, type and wording with their first example."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ MANY = 8  # different images in a row: a scratch on a disk is as large, but a kn
 PROBES = 2  # images at a time, to see whether the place answers again
 
 
-class PlaceTrouble:
+class Outages:
     """Counts what could not be read since an image was read last. `place`: what the images lie in, in words."""
 
     def __init__(self, patience: Patience, place: str) -> None:

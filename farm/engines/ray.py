@@ -32,10 +32,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from farm.cluster.block_executor import Labeller, LabellerSpec, Receipt
+from farm.cluster.block_executor import BlockExecutor, BlockExecutorSpec, Receipt
 from farm.cluster.blocks import Blocks, Todo, follow, is_stopped
 from farm.cluster.driver import Driver
-from farm.cluster.worker_host import KeeperSpec
+from farm.cluster.worker_host import WorkerHostSpec
 from farm.config.sections import FarmConfig
 from farm.core.key_set import KeySet
 from farm.core.placement import Machine, Placement, inspect_machine, usable_cores
@@ -154,11 +154,11 @@ class RayPipeline:
             num_cpus=cpus, num_gpus=gpus or None,
         )  # fmt: skip
 
-    def _spec(self) -> LabellerSpec:
+    def _spec(self) -> BlockExecutorSpec:
         job = self._job
         device = job.placements[0].device
         example = example_of(self._store)
-        keeper = KeeperSpec(
+        keeper = WorkerHostSpec(
             worker=0,
             placement=replace(job.placements[0], device="cuda:0" if device != "cpu" else device),  # Ray shows it one
             model=job.config.model,
@@ -174,15 +174,15 @@ class RayPipeline:
             digest=job.loaded_digest,
             elsewhere=job.elsewhere,
         )
-        return LabellerSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
+        return BlockExecutorSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
 
 
 class Actor:
     """What Ray Data makes one of in every actor, and calls with a block."""
 
-    def __init__(self, spec: LabellerSpec) -> None:
+    def __init__(self, spec: BlockExecutorSpec) -> None:
         """Blocks come when this returns. One that Ray started again has some already, and cannot wait for ever."""
-        self._labeller = Labeller(spec)
+        self._labeller = BlockExecutor(spec)
         if not _import_ray().get_runtime_context().was_current_actor_reconstructed:
             self._labeller.join()
 

@@ -29,7 +29,7 @@ HASH_BYTES = 8  # of ten million names two are alike once in 400,000 runs
 Labelled = Callable[[], Iterator[tuple[list[str], list[str]]]]
 
 
-class Losers:
+class LabelConflicts:
     """Images whose label file belongs to another."""
 
     def __init__(self, batches: Batches, root: str, warnings: Warnings, folds_case: bool = False) -> None:

@@ -18,7 +18,7 @@ from farm.core.marks import LABELS
 from farm.exports import record
 from farm.exports.base import ExportReport, ExportRequest
 from farm.exports.dataset_files import ImageList
-from farm.exports.label_conflicts import PATHS, Losers, labelled_paths, name_hashes
+from farm.exports.label_conflicts import PATHS, LabelConflicts, labelled_paths, name_hashes
 from farm.exports.label_tree import MAYBE_NAME_ERRORS, NAME_ERRORS, LabelChanges, label_path
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
@@ -99,7 +99,7 @@ def _still_refused(request: ExportRequest, earlier: Record, changes: Changes) ->
     return Refusals(request.task, hashes[~among(hashes, changes.labels)], (first[0], first[1]) if first else None)
 
 
-def _list(writing: Writing, changes: Changes, losers: Losers, listed: ImageList | None) -> None:
+def _list(writing: Writing, changes: Changes, losers: LabelConflicts, listed: ImageList | None) -> None:
     """Count and list all images, old and new."""
     for rows in writing.labelled(texts=False):
         if changes.meet(rows):
@@ -111,7 +111,7 @@ def _list(writing: Writing, changes: Changes, losers: Losers, listed: ImageList 
                 listed.add(path, label)
 
 
-def _write(writing: Writing, new: Collection[str], losers: Losers, tree: LabelChanges) -> Iterator[np.ndarray]:
+def _write(writing: Writing, new: Collection[str], losers: LabelConflicts, tree: LabelChanges) -> Iterator[np.ndarray]:
     """Write label files of new rows; hashes of their names."""
     for rows in writing.labelled(texts=True, only=new):
         mine = rows.without(losers)

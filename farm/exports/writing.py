@@ -14,7 +14,7 @@ from farm.core.schema import STATUS_OK
 from farm.exports import record
 from farm.exports.base import Batches, ExportReport, ExportRequest, Warnings
 from farm.exports.dataset_files import ImageList, link_images
-from farm.exports.label_conflicts import PATHS, Losers, labelled_paths
+from farm.exports.label_conflicts import PATHS, LabelConflicts, labelled_paths
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
 from farm.exports.listing import CACHE
@@ -35,7 +35,7 @@ class Rows:
     paths: Sequence[str]
     labels: Sequence[str]
 
-    def without(self, losers: Losers) -> Rows:
+    def without(self, losers: LabelConflicts) -> Rows:
         """Those whose label file is their own."""
         loses = losers.among(self.paths)
         if not any(loses):
@@ -63,8 +63,8 @@ class Writing:
         self.images = 0
         self.unnamed = 0
 
-    def losers(self, folds_case: bool = False) -> Losers:
-        return Losers(self.batches, self.root, self.warnings, folds_case)
+    def losers(self, folds_case: bool = False) -> LabelConflicts:
+        return LabelConflicts(self.batches, self.root, self.warnings, folds_case)
 
     def labelled(self, texts: bool, only: Collection[str] | None = None) -> Iterator[Rows]:
         """Rows of labelled images, some at a time; with what `texts` takes, if that is asked for."""

@@ -14,7 +14,7 @@ ALLOWED_BYTES = 512 << 20
 READY_BYTES = 1 << 30  # of decoded images kept ready: a classifier's images are kept whole until it crops them
 
 
-class Allowance:
+class MemoryBudget:
     """Threads that hold more than `limit` bytes together wait; one that asks for more than all of it goes alone."""
 
     def __init__(self, limit: int = ALLOWED_BYTES) -> None:

@@ -14,7 +14,7 @@ Handler = Callable[[], None]
 WAKE_BYTES = 4096
 
 
-class Watch:
+class EventLoop:
     """Calls the handler of whatever is ready. A handler may stop watching others, whose events are then dropped.
 
     `wake` may be called from signal handlers and other threads: it ends the current wait.
@@ -26,7 +26,7 @@ class Watch:
         with no_fork():
             self._selector = selectors.DefaultSelector()
             self._wake_read, end = os.pipe()
-            keep_from_forks(self, Watch._let_go)
+            keep_from_forks(self, EventLoop._let_go)
         self._wake_write: int | None = end
         os.set_blocking(self._wake_read, False)
         os.set_blocking(end, False)

@@ -1,8 +1,8 @@
 """Locks of run directories and temporary folders on a disk, held until `release` or the end of the process.
 
 Taken by the process that owns the folder. The lock belongs to an open file, and ends with the last descriptor of it:
-`release` unlocks before it closes, and a fork closes its copy at once (`farm.machine.forks`). What is done where a file system
-has no locks is decided in `farm.storage.folders`.
+`release` unlocks before it closes, and a fork closes its copy at once (`farm.machine.forks`). What is done where a
+file system has no locks is decided in `farm.storage.folders`.
 """
 
 from __future__ import annotations

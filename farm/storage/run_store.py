@@ -5,8 +5,8 @@
 
 A part is visible under its name only when it is whole. Parts are named <session>-<number>.parquet, so that in name
 order a later row of the same image is the newer one. Where no lock of the system rules another farm out, as in a
-remote directory or on a disk without locks (`farm.storage.folders`), it says which session it belongs to, and who finds another
-one there commits no more.
+remote directory or on a disk without locks (`farm.storage.folders`), it says which session it belongs to, and who
+finds another one there commits no more.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class RunStore:
     # run.json
 
     def describe(self) -> dict[str, Any]:
-        """run.json, or an empty mapping where there is none. Raises DamagedRunError as farm.core.run_file.parse does."""
+        """run.json, or an empty mapping where there is none. Raises DamagedRunError as core.run_file.parse does."""
         path = self.path / RUN_FILE
         try:
             data = folders.read(path)
@@ -160,8 +160,8 @@ class RunStore:
     ) -> None:
         """Raises RunMismatchError where earlier work in the directory was done with something else.
 
-        See farm.core.continuation for what is compared, `implied`, `resolved` and `accepted`. `moved`: what was found where
-        the source is now, in words.
+        See farm.core.continuation for what is compared, `implied`, `resolved` and `accepted`. `moved`: what was found
+        where the source is now, in words.
         """
         if not self.parts():
             return

@@ -191,7 +191,7 @@ class CollectorProcess:
         self.process = process
         self.control = control
         self.ready = False
-        self._outbox: SimpleQueue[tuple[Any, Reader | None] | None] = SimpleQueue()
+        self._batcher: SimpleQueue[tuple[Any, Reader | None] | None] = SimpleQueue()
         self._sender = threading.Thread(target=self._send, name="farm-to-collector", daemon=True)
         self._sender.start()
 
@@ -200,14 +200,14 @@ class CollectorProcess:
 
         Where the collector has just died its sentinel will say so, and everything is leased again.
         """
-        self._outbox.put((message, end))
+        self._batcher.put((message, end))
 
     def kill(self) -> None:
         kill(self.process)
 
     def _send(self) -> None:
         broken = False
-        while (letter := self._outbox.get()) is not None:
+        while (letter := self._batcher.get()) is not None:
             message, end = letter
             try:
                 if not broken:
@@ -222,7 +222,7 @@ class CollectorProcess:
 
     def _close(self) -> None:
         """Of a dead collector: the thread ends at once, and only then may the descriptor's number be another's."""
-        self._outbox.put(None)
+        self._batcher.put(None)
         self._sender.join(JOIN_S)
         self.control.close()
         self.process.close()
@@ -260,7 +260,7 @@ class CollectorProcess:
             self._close()
 
 
-class Roster:
+class Launcher:
     """Starts children with one start method: `forkserver`, with torch imported but not used yet, or `spawn`.
 
     For the kinds `thread` and `locked` all of them are threads of this process, and no process is started for them.

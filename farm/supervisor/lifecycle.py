@@ -19,10 +19,10 @@ from farm.core.counters import shows_reading
 from farm.core.deadlines import READ, START_TIMEOUT_S, Signs
 from farm.core.lease_size import LEASES_AHEAD, lease_items
 from farm.core.leases import LeaseBook, Verdict
-from farm.core.outages import PlaceTrouble
+from farm.core.outages import Outages
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, TIMEOUT
-from farm.ipc.event_loop import Watch
+from farm.ipc.event_loop import EventLoop
 from farm.ipc.messages import AttemptFailed, PlaceFailed
 from farm.supervisor.launcher import WorkerProcess
 
@@ -31,7 +31,7 @@ CHECK_S = 0.5  # between looks at deadlines; a beat comes between two of them
 GIVE_UP_S = 30.0  # after SIGKILL: a large process, or a driver, may take seconds to let go of its memory
 
 
-def hear(worker: WorkerProcess, watch: Watch, obey: Callable[[WorkerProcess, Any], None]) -> None:
+def hear(worker: WorkerProcess, watch: EventLoop, obey: Callable[[WorkerProcess, Any], None]) -> None:
     """Everything that a worker has said so far. The end of its channel is left to its sentinel."""
     try:
         while (message := worker.control.read_message()) is not None:
@@ -42,7 +42,7 @@ def hear(worker: WorkerProcess, watch: Watch, obey: Callable[[WorkerProcess, Any
 
 def feed(
     worker: WorkerProcess, book: LeaseBook, now_s: float, fill: int | None, size_of: Callable[[WorkerProcess], int],
-    trouble: PlaceTrouble,
+    trouble: Outages,
 ) -> None:  # fmt: skip
     """Lease items to a worker that runs short; one that has had its `fill` (workers.recycle_after) is let go.
 
@@ -71,7 +71,7 @@ def feed(
 
 
 def attempt_failed(
-    worker: WorkerProcess, message: AttemptFailed, book: LeaseBook, trouble: PlaceTrouble, now_s: float
+    worker: WorkerProcess, message: AttemptFailed, book: LeaseBook, trouble: Outages, now_s: float
 ) -> list[Verdict]:
     """Charge items that raised. Those that could not be read are not tried again at once. Returns who fails by it."""
     if message.stage != STAGE_READ:
@@ -82,7 +82,7 @@ def attempt_failed(
 
 
 def place_failed(
-    worker: WorkerProcess, message: PlaceFailed, book: LeaseBook, trouble: PlaceTrouble, now_s: float
+    worker: WorkerProcess, message: PlaceFailed, book: LeaseBook, trouble: Outages, now_s: float
 ) -> list[Verdict]:
     """Items that their place did not give: tried again later, and charged only after long. Returns who fails by it."""
     verdicts: list[Verdict] = []
@@ -95,11 +95,11 @@ def place_failed(
     return verdicts
 
 
-def _charge(worker: WorkerProcess, seq: int, book: LeaseBook, trouble: PlaceTrouble, now_s: float) -> list[Verdict]:
+def _charge(worker: WorkerProcess, seq: int, book: LeaseBook, trouble: Outages, now_s: float) -> list[Verdict]:
     return book.attempt_failed(worker.uid, [seq], trouble.retry_s(book.failures(seq) + 1, now_s))
 
 
-def rows_came(seqs: Iterable[int], batch: pa.RecordBatch, book: LeaseBook, trouble: PlaceTrouble) -> None:
+def rows_came(seqs: Iterable[int], batch: pa.RecordBatch, book: LeaseBook, trouble: Outages) -> None:
     """A batch of these items. Where it shows that the place answers, what waits for that waits no longer."""
     if trouble.is_known:
         trouble.settled(seqs)
@@ -162,9 +162,7 @@ class Charge:
     to_place: bool = False
 
 
-def blame(
-    worker: WorkerProcess, book: LeaseBook, signs: Signs, started: int, trouble: PlaceTrouble, now_s: float
-) -> Charge:
+def blame(worker: WorkerProcess, book: LeaseBook, signs: Signs, started: int, trouble: Outages, now_s: float) -> Charge:
     """Charge a death to the items that it may be owed to.
 
     `signs`, `started`: the last that it showed. One that went on, after it was judged and before it was killed, is
@@ -181,7 +179,7 @@ def blame(
     return Charge(book.worker_died(worker.uid, started, blamed), suspects)
 
 
-def _hung_until_s(worker: WorkerProcess, trouble: PlaceTrouble, now_s: float) -> float | None:
+def _hung_until_s(worker: WorkerProcess, trouble: Outages, now_s: float) -> float | None:
     """When to try the item again that a worker never came back from reading; None where the place is innocent.
 
     A decoder, or the model's own preparation, that never comes back is charged to the image at once: any number of such

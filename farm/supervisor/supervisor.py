@@ -34,13 +34,13 @@ import pyarrow as pa
 from farm.collector import CollectorSpec
 from farm.config.sections import FarmConfig
 from farm.core import counters
-from farm.core.counters import Tally, any_ok, too_many
+from farm.core.counters import Counters, any_ok, too_many
 from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
 from farm.core.items import Item
 from farm.core.key_set import KeySet
 from farm.core.lease_size import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.core.leases import LeaseBook, Verdict
-from farm.core.outages import PlaceTrouble
+from farm.core.outages import Outages
 from farm.core.placement import Placement
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
@@ -49,7 +49,7 @@ from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
 from farm.images.known_good import identity_of
 from farm.ipc import run_memory, shared_memory
 from farm.ipc.broadcast import Broadcast
-from farm.ipc.event_loop import Watch
+from farm.ipc.event_loop import EventLoop
 from farm.ipc.heartbeat import STAGES, STATES
 from farm.ipc.messages import (
     AttemptFailed,
@@ -77,7 +77,7 @@ from farm.storage import folders
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore, example_of, part_number
 from farm.supervisor import lifecycle
-from farm.supervisor.launcher import JOIN_S, CollectorProcess, Roster, WorkerProcess
+from farm.supervisor.launcher import JOIN_S, CollectorProcess, Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
 from farm.supervisor.lister import VANISHED, Lister
 from farm.worker.loop import WorkerSpec
@@ -164,19 +164,21 @@ class Supervisor:
         self._shown = shown
         self._limits = job.config.limits
         self._store = store
-        self._watch = Watch()
-        self._lister = Lister(source, entries, known, self._watch.wake, Earlier(store) if job.keep else None)
+        self._loop = EventLoop()
+        self._lister = Lister(source, entries, known, self._loop.wake, Earlier(store) if job.keep else None)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
         self._prefix = prefix_of(store.path)
         preload_model = job.config.model.weights is not None
-        self._roster = Roster(start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind)
+        self._launcher = Launcher(
+            start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind
+        )
         self._book = LeaseBook(self._limits.attempts, wanted)
         self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.batches(["status"])))
-        self._trouble = PlaceTrouble(source.patience, job.root)
+        self._trouble = Outages(source.patience, job.root)
         self._root_id = identity_of(job.root)
         self._example: str | None = None
-        self._tally = Tally()
+        self._counters = Counters()
         self._seen_before: set[int] = set()  # counted and handed on, then lost with a collector
         self._unseen: set[int] = set()  # given up on, and the collector has not shown their rows yet
         self._broadcast: Broadcast | None = None
@@ -208,7 +210,7 @@ class Supervisor:
     def interrupt(self, number: int) -> None:
         """Once: no new leases, finish what is in hand, commit. Twice: stop now. Safe in a signal handler."""
         self._signals.append(number)
-        self._watch.wake()
+        self._loop.wake()
 
     def processes(self) -> dict[str, int]:
         """Process ids of the children that are alive, by role: `collector`, `worker 0` ..."""
@@ -269,7 +271,7 @@ class Supervisor:
         counters.prepare()
 
     def _turn(self) -> None:
-        self._watch.turn(TURN_S)
+        self._loop.turn(TURN_S)
         now = time.monotonic()
         if self._signals and not self._draining:
             self._drain()
@@ -301,7 +303,7 @@ class Supervisor:
     # What children say
 
     def _on_control(self, worker: WorkerProcess) -> None:
-        lifecycle.hear(worker, self._watch, self._obey)
+        lifecycle.hear(worker, self._loop, self._obey)
 
     def _obey(self, worker: WorkerProcess, message: Any) -> None:
         match message:
@@ -330,7 +332,7 @@ class Supervisor:
         try:
             message = collector.control.recv()
         except (EOFError, OSError):
-            self._watch.drop(collector.control)
+            self._loop.drop(collector.control)
             return
         self._hear_collector(message)
 
@@ -386,7 +388,7 @@ class Supervisor:
             began = time.perf_counter()
             self._on_batch(batch)
             self._stage_s["caller"] += time.perf_counter() - began
-        if self._tally.add(batch):
+        if self._counters.add(batch):
             self._policy.labelled()
         self._mind_failures()
         if self._broadcast is not None and batch.num_rows:
@@ -396,7 +398,7 @@ class Supervisor:
 
     def _replace_threads(self, stuck: WorkerProcess) -> None:
         """It has the model they share, and gives it back no more. The others are not to blame."""
-        self._roster.forget_model()
+        self._launcher.forget_model()
         for worker in self._workers.values():
             if worker is not stuck and not worker.dead:
                 worker.pardoned = True
@@ -404,9 +406,9 @@ class Supervisor:
 
     def _mind_failures(self) -> None:
         """Stop where so many images fail that the source or the model must be wrong."""
-        reason = too_many(self._tally.failed, self._tally.ok, self._limits.max_failed)
+        reason = too_many(self._counters.failed, self._counters.ok, self._limits.max_failed)
         if reason and self._fatal is None:
-            self._fatal = TooManyFailures(f"{reason}; {self._tally.commonest()}")
+            self._fatal = TooManyFailures(f"{reason}; {self._counters.commonest()}")
             self._drain()
 
     def _describe(self, task: str, names: dict[int, str], kpt_shape: tuple[int, int] | None) -> None:
@@ -426,8 +428,8 @@ class Supervisor:
     def _on_death(self, worker: WorkerProcess) -> None:
         """A worker is dead, or as good as that: read its last words, then have the collector drain its results."""
         self._on_control(worker)
-        self._watch.drop(worker.process.sentinel)
-        self._watch.drop(worker.control)
+        self._loop.drop(worker.process.sentinel)
+        self._loop.drop(worker.control)
         worker.dead = True
         worker.kill()
         if not worker.drained:
@@ -480,8 +482,8 @@ class Supervisor:
 
     def _on_collector_death(self, collector: CollectorProcess) -> None:
         """Everything starts anew: what the dead collector had not committed is queued again."""
-        self._watch.drop(collector.process.sentinel)
-        self._watch.drop(collector.control)
+        self._loop.drop(collector.process.sentinel)
+        self._loop.drop(collector.control)
         try:
             cause = collector.bury(self._hear_collector)
         finally:
@@ -507,8 +509,8 @@ class Supervisor:
             worker.kill()
         deadline = time.monotonic() + JOIN_S
         for worker in self._workers.values():
-            self._watch.drop(worker.process.sentinel)
-            self._watch.drop(worker.control)
+            self._loop.drop(worker.process.sentinel)
+            self._loop.drop(worker.control)
             worker.reap(max(0.0, deadline - time.monotonic()))
             self._add_stages(worker.spec.worker)
             self._book.worker_left(worker.uid)
@@ -536,11 +538,11 @@ class Supervisor:
         )
         self._beats.reset(spec.row)
         with interrupts.held():  # a process that was started is one that is known
-            collector = self._collector = self._roster.start_collector(spec)
+            collector = self._collector = self._launcher.start_collector(spec)
         if self._task is not None:
             self._tell(Describe(self._task, self._names))
-        self._watch.add(collector.control, functools.partial(self._on_collector, collector))
-        self._watch.add(collector.process.sentinel, functools.partial(self._on_collector_death, collector))
+        self._loop.add(collector.control, functools.partial(self._on_collector, collector))
+        self._loop.add(collector.process.sentinel, functools.partial(self._on_collector_death, collector))
 
     def _start_worker(self, place: int) -> None:
         assert self._collector is not None
@@ -566,10 +568,10 @@ class Supervisor:
             elsewhere=self._job.elsewhere,
         )
         with interrupts.held():
-            worker = self._roster.start_worker(spec, self._collector)
+            worker = self._launcher.start_worker(spec, self._collector)
             self._workers[worker.uid] = worker
-        self._watch.add(worker.control, functools.partial(self._on_control, worker))
-        self._watch.add(worker.process.sentinel, functools.partial(self._on_death, worker))
+        self._loop.add(worker.control, functools.partial(self._on_control, worker))
+        self._loop.add(worker.process.sentinel, functools.partial(self._on_death, worker))
 
     def _drain(self) -> None:
         """No new leases: workers finish what they hold, and leave."""
@@ -671,10 +673,10 @@ class Supervisor:
             elapsed_s=now - self._began_s,
             total=self._lister.total,
             skipped=self._lister.skipped,
-            ok=self._tally.ok,
-            failed=self._tally.failed,
-            gone=self._tally.gone,
-            detections=self._tally.detections,
+            ok=self._counters.ok,
+            failed=self._counters.failed,
+            gone=self._counters.gone,
+            detections=self._counters.detections,
             images_per_s=sum(worker.rate for worker in self._workers.values()),
             committed=self._book.committed_count,
             workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
@@ -720,7 +722,7 @@ class Supervisor:
         self._draining = self._ending = True
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self._workers and time.monotonic() < deadline and len(self._signals) < KILL_NOW:
-            self._watch.turn(TURN_S)
+            self._loop.turn(TURN_S)
             for worker in list(self._workers.values()):
                 if not worker.dead and worker.process.exitcode is not None:  # a fork of it holds its sentinel open
                     self._on_death(worker)
@@ -746,4 +748,4 @@ class Supervisor:
         for segment in ("_ring", "_broadcast", "_beats"):
             if getattr(self, segment, None) is not None:
                 getattr(self, segment).close()
-        self._watch.close()
+        self._loop.close()

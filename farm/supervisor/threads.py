@@ -31,7 +31,7 @@ from farm.models import load_model
 from farm.models.base import Model
 from farm.models.locked import LockedModel
 from farm.worker import loop
-from farm.worker.heartbeat_writer import Pulse
+from farm.worker.heartbeat_writer import HeartbeatWriter
 
 CLOSED = -1  # in place of a descriptor
 
@@ -196,7 +196,7 @@ class ThreadWorker(RoleThread):
         self._load = load
         self._sockets = (control, results)
         self._leases = leases
-        self._pulse: Pulse | None = None
+        self._heartbeat: HeartbeatWriter | None = None
 
     def give_up(self) -> None:
         """Its death is noticed at once, its later results are nobody's."""
@@ -211,24 +211,26 @@ class ThreadWorker(RoleThread):
         if pulse is not None:
             loop.serve(self._spec, pulse, self._leases, *self._sockets, self._load)
 
-    def _begin_pulse(self, spec: loop.WorkerSpec) -> Pulse | None:
+    def _begin_pulse(self, spec: loop.WorkerSpec) -> HeartbeatWriter | None:
         """None where the thread was given up already: the row of the heartbeats may be another's."""
         beats = Heartbeats.attach(spec.heartbeats, spec.rows)
         with self._lock:
             if self.exitcode is not None:
                 return None
-            self._pulse = Pulse(beats, spec.worker)
-        threading.Thread(target=self._tick, args=(self._pulse,), name=f"{self._thread.name}-beat", daemon=True).start()
-        return self._pulse
+            self._heartbeat = HeartbeatWriter(beats, spec.worker)
+        threading.Thread(
+            target=self._tick, args=(self._heartbeat,), name=f"{self._thread.name}-beat", daemon=True
+        ).start()
+        return self._heartbeat
 
-    def _tick(self, pulse: Pulse) -> None:
+    def _tick(self, pulse: HeartbeatWriter) -> None:
         while self.exitcode is None:
             pulse.beat()
             self._thread.join(BEAT_S)
 
     def _let_go(self) -> None:
-        if self._pulse is not None:
-            self._pulse.silence()
+        if self._heartbeat is not None:
+            self._heartbeat.silence()
         for end in self._sockets:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)  # in forks of the program, too

@@ -20,7 +20,7 @@ from farm.ipc import heartbeat
 from farm.ipc.heartbeat import Heartbeats
 
 
-class Pulse:
+class HeartbeatWriter:
     """The worker's row of the heartbeats: its state, what it is at, and where its time goes. Thread-safe."""
 
     def __init__(self, heartbeats: Heartbeats, worker: int) -> None:

@@ -48,7 +48,7 @@ from farm.images.decoder_threads import Decoders
 from farm.images.decoding import decode_bytes, decode_reduced, read_bytes
 from farm.images.decoding_memory import decoding_bytes
 from farm.images.known_good import Identity, KnownGood, is_deleted
-from farm.images.memory_budget import READY_BYTES, Allowance, Backlog
+from farm.images.memory_budget import READY_BYTES, Backlog, MemoryBudget
 from farm.ipc import heartbeat
 from farm.ipc.channel import Writer
 from farm.ipc.heartbeat import Heartbeats
@@ -56,8 +56,8 @@ from farm.ipc.messages import AttemptFailed, InitFailed, PlaceFailed, Ready, Sto
 from farm.machine import child, shortage, standard_streams
 from farm.models import load_model
 from farm.models.base import Model, OverlappingModel, is_device_lost, is_out_of_memory
-from farm.worker.heartbeat_writer import Pulse
-from farm.worker.result_batcher import Outbox
+from farm.worker.heartbeat_writer import HeartbeatWriter
+from farm.worker.result_batcher import ResultBatcher
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
 DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch
@@ -108,10 +108,10 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     serve(spec, pulse, leases, control, results, load_model)
 
 
-def _begin(spec: WorkerSpec) -> Pulse:
+def _begin(spec: WorkerSpec) -> HeartbeatWriter:
     """Show signs of life, and watch for those of the parent."""
     beats = Heartbeats.attach(spec.heartbeats, spec.rows)
-    pulse = Pulse(beats, spec.worker)
+    pulse = HeartbeatWriter(beats, spec.worker)
     child.watch_parent(pulse.beat)
     if spec.keeper_silence_s is not None:
         keeper = beats.row(spec.rows - 1)
@@ -121,7 +121,7 @@ def _begin(spec: WorkerSpec) -> Pulse:
 
 def serve(
     spec: WorkerSpec,
-    pulse: Pulse,
+    pulse: HeartbeatWriter,
     leases: Any,
     control: socket.socket,
     results: socket.socket,
@@ -207,15 +207,15 @@ class Worker:
     """The loop around one model. `step` does one thing; `run` repeats it until Stop."""
 
     def __init__(
-        self, spec: WorkerSpec, model: Model, batch: int, leases: Any, pulse: Pulse, to_supervisor: Writer,
+        self, spec: WorkerSpec, model: Model, batch: int, leases: Any, pulse: HeartbeatWriter, to_supervisor: Writer,
         to_collector: Writer,
     ) -> None:  # fmt: skip
         self._spec = spec
         self._model = model
         self._leases = leases
-        self._pulse = pulse
+        self._heartbeat = pulse
         self._to_supervisor = to_supervisor
-        self._outbox = Outbox(to_collector)
+        self._batcher = ResultBatcher(to_collector)
         self._overlapping = cast(OverlappingModel, model) if getattr(model, "overlaps", False) else None
         self._wait_turn = getattr(model, "wait_turn", lambda: None)  # of threads that share it: no deadline runs then
         self._launched: deque[Launched] = deque()
@@ -226,7 +226,7 @@ class Worker:
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
         self._waiting = 0
         self._known_good = KnownGood(spec.root, spec.root_id, spec.example)
-        self._allowance = Allowance()
+        self._budget = MemoryBudget()
         self._backlog = Backlog(READY_BYTES)
         self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
         self._stopping = False
@@ -249,7 +249,7 @@ class Worker:
             try:
                 if self._idle:
                     self._flush()
-                    self._pulse.state(heartbeat.IDLE)
+                    self._heartbeat.state(heartbeat.IDLE)
                     message = self._wait_for_lease()
                 else:
                     message = self._leases.get_nowait()
@@ -269,7 +269,7 @@ class Worker:
         try:
             return self._leases.get(timeout=QUEUE_WAIT_S)
         finally:
-            self._pulse.spent({"idle": time.perf_counter() - began})
+            self._heartbeat.spent({"idle": time.perf_counter() - began})
 
     def _start_decoding(self, decoders: Decoders) -> None:
         ahead = self._gathered * READ_AHEAD_BATCHES + self._spec.placement.decoders
@@ -279,9 +279,9 @@ class Worker:
 
     def _decode(self, item: Item, attempt: int) -> Decoded | Unread:
         """Runs in a decoding thread: the image, letterboxed, or why it cannot be had."""
-        self._pulse.begin((item.seq,), READ, first=True)
+        self._heartbeat.begin((item.seq,), READ, first=True)
         if self._backlog.is_full:
-            with self._pulse.standing((item.seq,), READ):
+            with self._heartbeat.standing((item.seq,), READ):
                 self._backlog.wait_for_room(item.seq)
         began = time.perf_counter()
         stages = Stopwatch()
@@ -290,9 +290,9 @@ class Worker:
         try:
             data = read_bytes(path, self._spec.max_pixels, self._known_good.add)
             stages.lap("read")
-            self._pulse.begin((item.seq,), DECODE)  # from here on the place is innocent
-            waiting = functools.partial(self._pulse.standing, (item.seq,), DECODE)
-            with self._allowance.hold(decoding_bytes(data, path, self._model.channels), waiting):
+            self._heartbeat.begin((item.seq,), DECODE)  # from here on the place is innocent
+            waiting = functools.partial(self._heartbeat.standing, (item.seq,), DECODE)
+            with self._budget.hold(decoding_bytes(data, path, self._model.channels), waiting):
                 stages.skip()
                 image, shape = self._pixels(data, path)
                 stages.lap("decode")
@@ -312,8 +312,8 @@ class Worker:
             kind, message = _named(failure)
             error = {"stage": "prepare", "type": kind, "message": message}
         finally:
-            self._pulse.pause((item.seq,))
-            self._pulse.spent(stages.seconds)
+            self._heartbeat.pause((item.seq,))
+            self._heartbeat.spent(stages.seconds)
         return Unread(item, attempt, error, (time.perf_counter() - began) * 1e3, again, place, gone)
 
     def _pixels(self, data: bytes, path: str) -> tuple[np.ndarray, tuple[int, int]]:
@@ -333,11 +333,11 @@ class Worker:
         elif self._decoding and not (self._waiting and self._backlog.is_full):
             item, coming = self._decoding.popleft()
             self._flush_before(coming)
-            self._pulse.state(heartbeat.DECODING)
+            self._heartbeat.state(heartbeat.DECODING)
             began = time.perf_counter()
             with self._backlog.awaiting(item.seq):
                 decoded = coming.result()
-            self._pulse.spent({"wait": time.perf_counter() - began})
+            self._heartbeat.spent({"wait": time.perf_counter() - began})
             if isinstance(decoded, Unread):
                 self._fail(decoded)
             else:
@@ -357,11 +357,11 @@ class Worker:
             return False
         (_, coming), launched = self._decoding[0], self._launched[0].handle
         self._flush_before(coming)
-        self._pulse.state(heartbeat.DECODING)
+        self._heartbeat.state(heartbeat.DECODING)
         began = time.perf_counter()
         while not coming.done() and not self._overlapping.is_done(launched):
             wait([coming], DEVICE_POLL_S)
-        self._pulse.spent({"wait": time.perf_counter() - began})
+        self._heartbeat.spent({"wait": time.perf_counter() - began})
         return coming.done()
 
     def _bucket(self, decoded: Decoded) -> None:
@@ -388,9 +388,9 @@ class Worker:
     def _predict(self, batch: list[Decoded], ahead: int = 0) -> None:
         """Begin a batch, and finish what was begun before it; `ahead` batches may stay begun."""
         self._wait_turn()
-        self._pulse.state(heartbeat.PREDICTING)
+        self._heartbeat.state(heartbeat.PREDICTING)
         began = time.perf_counter()
-        self._pulse.begin([decoded.item.seq for decoded in batch], PREDICT)
+        self._heartbeat.begin([decoded.item.seq for decoded in batch], PREDICT)
         prepared, shapes = [d.prepared for d in batch], [d.shape for d in batch]
         refusal = None
         try:
@@ -408,7 +408,7 @@ class Worker:
         while len(self._launched) > ahead:
             batch, seqs, handle, launch_s = self._launched.popleft().parts()
             predictions = None
-            self._pulse.state(heartbeat.PREDICTING)
+            self._heartbeat.state(heartbeat.PREDICTING)
             began = time.perf_counter()
             refusal = None
             try:
@@ -430,14 +430,14 @@ class Worker:
                 self._retry(batch, refusal)
                 continue
             stages = getattr(self._model, "stages", None) or {"forward": predict_s}
-            self._pulse.spent({**stages, "encode": encoded - predicted})
+            self._heartbeat.spent({**stages, "encode": encoded - predicted})
             self._send(seqs, rows)
 
     def _done_with(self, seqs: Sequence[int]) -> None:
         """The device is done with them, and turns to what was launched after them: its time begins now."""
-        self._pulse.pause(seqs)
+        self._heartbeat.pause(seqs)
         if self._launched:
-            self._pulse.begin(self._launched[0].seqs, PREDICT)
+            self._heartbeat.begin(self._launched[0].seqs, PREDICT)
 
     def _retry(self, batch: list[Decoded], refusal: Refusal) -> None:
         """A batch that raised: in smaller parts when memory is short, else image by image: none shall fail others.
@@ -484,24 +484,24 @@ class Worker:
     def _label_unseen(self, lease: Lease) -> None:
         """A model that looks at no pixels labels a whole lease at once; nothing is read."""
         self._wait_turn()
-        self._pulse.state(heartbeat.PREDICTING)
-        self._pulse.begin(lease.seqs, PREDICT, first=True)
+        self._heartbeat.state(heartbeat.PREDICTING)
+        self._heartbeat.begin(lease.seqs, PREDICT, first=True)
         began = time.perf_counter()
         columns = self._model.encode(self._model.predict([], [(0, 0)] * len(lease.seqs)))
         each_ms = (time.perf_counter() - began) * 1e3 / len(lease.seqs)
-        self._pulse.spent({"forward": time.perf_counter() - began})
-        self._pulse.pause(lease.seqs)
+        self._heartbeat.spent({"forward": time.perf_counter() - began})
+        self._heartbeat.pause(lease.seqs)
         self._send(lease.seqs, ok_rows_of_lease(self._model.task, lease, columns, self._spec.worker, each_ms))
 
     def _send(self, seqs: Sequence[int], rows: pa.RecordBatch) -> None:
-        self._outbox.add(seqs, rows)
+        self._batcher.add(seqs, rows)
         begun = sum(len(launched.batch) for launched in self._launched)
-        if self._outbox.is_due(len(self._items) + len(self._decoding) + self._waiting + begun):
+        if self._batcher.is_due(len(self._items) + len(self._decoding) + self._waiting + begun):
             self._flush()
 
     def _waiting_for_reader(self) -> AbstractContextManager[None]:
         """While the collector or the supervisor is too busy to read, no deadline runs of what the device has begun."""
-        return self._pulse.standing([seq for launched in self._launched for seq in launched.seqs], PREDICT)
+        return self._heartbeat.standing([seq for launched in self._launched for seq in launched.seqs], PREDICT)
 
     def _flush_before(self, coming: Future[Any]) -> None:
         """Nothing waits in the outbox while the worker itself waits."""
@@ -509,14 +509,14 @@ class Worker:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._outbox:
+        if not self._batcher:
             return
-        self._pulse.state(heartbeat.SENDING)
-        began, count = time.perf_counter(), len(self._outbox)
+        self._heartbeat.state(heartbeat.SENDING)
+        began, count = time.perf_counter(), len(self._batcher)
         with self._waiting_for_reader():
-            self._outbox.send()
-        self._pulse.spent({"send": time.perf_counter() - began})
-        self._pulse.sent(count)
+            self._batcher.send()
+        self._heartbeat.spent({"send": time.perf_counter() - began})
+        self._heartbeat.sent(count)
 
 
 def _shape_of(decoded: Decoded) -> tuple[int, ...]:

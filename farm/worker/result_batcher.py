@@ -21,7 +21,7 @@ FULL_ROWS = 256
 FULL_BYTES = 256 << 10  # a quarter of a slot of the ring
 
 
-class Outbox:
+class ResultBatcher:
     """One worker's. The rows of all batches have one schema."""
 
     def __init__(self, to_collector: Writer) -> None:

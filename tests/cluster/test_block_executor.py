@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from farm.cluster import blocks
-from farm.cluster.block_executor import HOLD_AT_END_S, Labeller, LabellerSpec
+from farm.cluster.block_executor import HOLD_AT_END_S, BlockExecutor, BlockExecutorSpec
 from farm.cluster.blocks import Blocks, pack
-from farm.cluster.worker_host import KeeperSpec
+from farm.cluster.worker_host import WorkerHostSpec
 from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.items import Item
 from farm.core.placement import Placement
@@ -30,7 +30,7 @@ def run(tmp_path):
     made = []
 
     def labeller(weights=None):
-        keeper = KeeperSpec(
+        keeper = WorkerHostSpec(
             worker=0,
             placement=Placement(0, (), "cpu", 1, 1, 1),
             model=ModelConfig(factory="farm.models.fake:make", args={"boxes": 2, "pixels": True, "raise_on": POISON}),
@@ -42,7 +42,7 @@ def run(tmp_path):
             prefix="",
             silence_s=60.0,
         )
-        made.append(Labeller(LabellerSpec(keeper, str(store.path), store.session, weights, "digest")))
+        made.append(BlockExecutor(BlockExecutorSpec(keeper, str(store.path), store.session, weights, "digest")))
         return made[-1]
 
     yield store, folder, labeller

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from farm.cluster.worker_host import Keeper, KeeperSpec
+from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
 from farm.core.read_errors import Patience
@@ -27,7 +27,7 @@ def keep(tmp_path):
     def start(recycle_after=None, limits=None, made=None, factory="farm.models.fake:make", changes=None, stopped=None,
               has_labelled=False, **model):  # fmt: skip
         args = {"boxes": 2, "pixels": True, **model}
-        spec = KeeperSpec(
+        spec = WorkerHostSpec(
             worker=3,
             placement=Placement(0, (), "cpu", 1, 1, 1),
             model=made or ModelConfig(factory=factory, args=args),
@@ -40,7 +40,7 @@ def keep(tmp_path):
             silence_s=60.0,
         )
         spec = replace(spec, **(changes or {}))
-        kept.append(Keeper(spec, stopped or (lambda: False), lambda: has_labelled))
+        kept.append(WorkerHost(spec, stopped or (lambda: False), lambda: has_labelled))
         return kept[-1]
 
     yield start

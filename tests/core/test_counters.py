@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from farm.core.counters import KINDS_KEPT, MESSAGES_KEPT, OTHER_MESSAGES, Tally, counted_columns, too_many
+from farm.core.counters import KINDS_KEPT, MESSAGES_KEPT, OTHER_MESSAGES, Counters, counted_columns, too_many
 from farm.core.schema import failed_batch, part_schema
 
 
@@ -11,7 +11,7 @@ def failures(errors, paths=None):
     keys = [b"%016d" % n for n in range(len(errors))]
     paths = paths or [f"{n}.jpg" for n in range(len(errors))]
     rows = [{"stage": stage, "type": kind, "message": message} for stage, kind, message in errors]
-    tally = Tally()
+    tally = Counters()
     tally.add(failed_batch("detect", keys, paths, rows, attempts=1, worker=0))
     return tally.failures()
 
@@ -52,7 +52,7 @@ def test_classes_that_come_first_are_counted():
                "error": [None, {"stage": "read", "type": "EmptyFile", "message": "m"}, None, None]}  # fmt: skip
     assert set(columns) == {*counted_columns(schema)}
     batch = pa.record_batch([pa.array(columns[name], schema.field(name).type) for name in columns], list(columns))
-    tally = Tally()
+    tally = Counters()
     tally.add(batch)
     tally.add(batch.slice(1, 1))
     assert (tally.ok, tally.failed, tally.detections, tally.classes) == (3, 2, 0, {1, 2})

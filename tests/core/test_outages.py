@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from farm.core.outages import MANY, PROBES, PlaceTrouble
+from farm.core.outages import MANY, PROBES, Outages
 from farm.core.read_errors import Patience, named
 
 PATIENCE = Patience(whole_s=100.0, first_pause_s=1.0, longest_pause_s=8.0)
@@ -14,7 +14,7 @@ GIVING_UP = replace(PATIENCE, ends_run=False)
 
 @pytest.fixture
 def trouble():
-    return PlaceTrouble(PATIENCE, "/images")
+    return Outages(PATIENCE, "/images")
 
 
 def fail(trouble, seqs, now_s, number=errno.ESTALE):
@@ -86,7 +86,7 @@ def test_it_ends_the_run_after_patience_with_one_line(trouble):
 
 
 def test_in_a_program_images_are_charged_then_until_one_is_read():
-    trouble = PlaceTrouble(GIVING_UP, "/")
+    trouble = Outages(GIVING_UP, "/")
     assert None not in fail(trouble, range(MANY), 0.0)
     assert trouble.allows(0.5) == 0
     assert (trouble.allows(101.0), trouble.verdict(101.0)) == (None, None)

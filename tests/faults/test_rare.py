@@ -13,7 +13,7 @@ import pytest
 import farm
 from farm.api import Hooks, retry
 from farm.errors import SourceError
-from farm.ipc.event_loop import Watch
+from farm.ipc.event_loop import EventLoop
 from farm.sources.base import Source, examine
 from farm.verify import verify
 from tests.faults.harness import ROOT, Saboteur, config, pictures, rows, start, wait_for
@@ -83,7 +83,7 @@ def test_a_stopped_collector_is_replaced(source, tmp_path, monkeypatch):
 
 
 def test_waking_a_closed_watch_touches_no_file_of_others(tmp_path):
-    watch = Watch()
+    watch = EventLoop()
     watch.close()
     files = [open(tmp_path / str(n), "wb") for n in range(8)]  # noqa: SIM115
     for _ in range(5):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import farm
-from farm.cluster.worker_host import Keeper, KeeperSpec
+from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
 from farm.ipc.shared_memory import leftovers
@@ -71,7 +71,7 @@ def keep(tmp_path):
     kept = []
 
     def start(method="forkserver", item_timeout_s=30.0, **model):
-        spec = KeeperSpec(
+        spec = WorkerHostSpec(
             worker=0,
             placement=Placement(0, (), "cpu", 1, 1, 1),
             model=ModelConfig(**model),
@@ -83,7 +83,7 @@ def keep(tmp_path):
             prefix=prefix_of(tmp_path),
             silence_s=60.0,
         )
-        kept.append(Keeper(spec))
+        kept.append(WorkerHost(spec))
         return kept[-1]
 
     yield start

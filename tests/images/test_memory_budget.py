@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import farm
-from farm.images.memory_budget import Allowance, Backlog
+from farm.images.memory_budget import Backlog, MemoryBudget
 from farm.worker import loop
 from tests.faults.harness import config
 
 
 @pytest.mark.timeout(30)
 def test_no_more_than_the_limit_at_once():
-    allowance, lock, held, most = Allowance(100), threading.Lock(), 0, 0
+    allowance, lock, held, most = MemoryBudget(100), threading.Lock(), 0, 0
 
     def work(size):
         nonlocal held, most
@@ -35,7 +35,7 @@ def test_no_more_than_the_limit_at_once():
 
 @pytest.mark.timeout(60)
 def test_one_that_is_too_large_goes_alone():
-    allowance = Allowance(10)
+    allowance = MemoryBudget(10)
     entered = []
     with allowance.hold(1000):
         other = threading.Thread(target=lambda: allowance.hold(1).__enter__() or entered.append(1))

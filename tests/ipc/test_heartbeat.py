@@ -12,7 +12,7 @@ import pytest
 from farm.core.deadlines import BEAT_S, DECODE, PREDICT, Vigil, Work
 from farm.ipc.heartbeat import IDLE, NOTHING, PREDICTING, WORK_STAGES, Heartbeats
 from farm.machine import child
-from farm.worker.heartbeat_writer import Pulse
+from farm.worker.heartbeat_writer import HeartbeatWriter
 from tests.faults.harness import wait_for
 
 LOOK_S = 2.0  # ten thousand looks and more: a farm of sixty-four workers makes so many in two minutes
@@ -29,7 +29,7 @@ def beats():
 
 def rush(name, worker):
     """Work begins and ends as fast as it can. The fields of one work say each other: see `whole`."""
-    pulse = Pulse(Heartbeats.attach(name, 3), worker)
+    pulse = HeartbeatWriter(Heartbeats.attach(name, 3), worker)
     pulse.state(PREDICTING)
     seq = 0
     while True:
@@ -94,7 +94,7 @@ def test_a_reset_row_says_nothing_of_the_incarnation_before(beats):
 
 
 def test_the_oldest_work_is_shown_and_its_time_stands_while_it_waits(beats):
-    pulse = Pulse(beats, 1)
+    pulse = HeartbeatWriter(beats, 1)
     pulse.begin((3,), DECODE, first=True)
     pulse.begin((4, 5), PREDICT)
     assert beats.signs(1).work.seq == 3
@@ -112,7 +112,7 @@ def test_the_oldest_work_is_shown_and_its_time_stands_while_it_waits(beats):
 def test_a_beat_that_comes_late_forgives_what_the_process_did_not_run(beats, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("farm.worker.heartbeat_writer.time.monotonic", lambda: now[0])
-    pulse = Pulse(beats, 1)
+    pulse = HeartbeatWriter(beats, 1)
     now[0] = 1000.4
     pulse.begin((3,), DECODE)
     now[0] = 1000.5
@@ -130,10 +130,10 @@ def test_a_beat_that_comes_late_forgives_what_the_process_did_not_run(beats, mon
 
 def test_a_thread_that_was_given_up_writes_nothing_more(beats):
     """The row is its successor's."""
-    pulse = Pulse(Heartbeats.attach(beats.name, 3), 1)
+    pulse = HeartbeatWriter(Heartbeats.attach(beats.name, 3), 1)
     pulse.begin((3,), DECODE, first=True)
     beats.reset(1)
-    successor = Pulse(beats, 1)
+    successor = HeartbeatWriter(beats, 1)
     pulse.silence()
     before = beats.row(1).tobytes()
     pulse.pause((3,))
@@ -149,7 +149,7 @@ def test_a_thread_that_was_given_up_writes_nothing_more(beats):
 
 
 def stop_and_go(name, worker):
-    pulse = Pulse(Heartbeats.attach(name, 3), worker)
+    pulse = HeartbeatWriter(Heartbeats.attach(name, 3), worker)
     pulse.begin((1,), DECODE)
     while True:
         pulse.beat()

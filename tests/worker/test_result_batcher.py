@@ -8,7 +8,7 @@ from farm.core.schema import failed_batch, from_ipc
 from farm.ipc.channel import Writer, channel
 from farm.ipc.messages import Results, unpack_seqs
 from farm.worker import result_batcher
-from farm.worker.result_batcher import FULL_ROWS, SEND_S, Outbox
+from farm.worker.result_batcher import FULL_ROWS, SEND_S, ResultBatcher
 
 KEY = bytes(16)
 ERROR = {"stage": "decode", "type": "T", "message": "m"}
@@ -19,7 +19,7 @@ def ends():
     """(an outbox, the collector's end of its channel)"""
     reader, writing = channel()
     writer = Writer(writing)
-    yield Outbox(writer), reader
+    yield ResultBatcher(writer), reader
     writer.close()
     reader.close()
 
