@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from farm import engines, exports
 from farm.config.sections import PATH_KEYS, FarmConfig, expanded, from_mapping, load, validate
 from farm.core.counters import Counters, counted_columns
+from farm.core.job import Outcome
 from farm.core.key_set import KeySet
 from farm.core.run_file import config_of, output_of
 from farm.core.schema import names_of, task_of
@@ -32,7 +33,6 @@ from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.sources.rows import FailedRows
 from farm.storage import folders
 from farm.storage.run_store import RUN_FILE, SUMMARY_FILE, RunStore
-from farm.supervisor.supervisor import Outcome
 
 EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 

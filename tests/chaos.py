@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import farm
-from tests.faults.harness import config, group_members, pictures, rows, segments, start
+from tests.support.harness import config, group_members, pictures, rows, segments, start
 
 HELPERS = "starting, or fork server"
 HELPERS_SHARE = 0.15  # a fork server that is killed whenever it is seen never starts anything

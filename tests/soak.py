@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import farm
-from tests.faults.harness import config, pictures, segments
+from tests.support.harness import config, pictures, segments
 
 PICTURES = 200
 LINKS = 100  # to each: twenty thousand images take some hundred workers' seconds

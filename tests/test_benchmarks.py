@@ -10,7 +10,7 @@ from benchmarks import gpu
 from benchmarks.__main__ import ALL, ARGUMENTS, command
 from benchmarks.forward import STAGES, Round, row
 from benchmarks.peers import steady_rate
-from tests.faults.harness import ROOT
+from tests.support.harness import ROOT
 
 NAMES = sorted(path.stem for path in (Path(ROOT) / "benchmarks").glob("*.py") if path.stem[0] != "_")
 

@@ -34,7 +34,7 @@ def python(*args):
 
 def reference(weights, source, output, **arguments):
     """Ultralytics' label files by name; and how many results it found."""
-    script = Path(__file__).with_name("reference.py")
+    script = Path(__file__).with_name("support") / "reference.py"
     found = int(python(script, weights, source, output, json.dumps(arguments)).split()[-1])
     return files(Path(output) / "labels"), found
 

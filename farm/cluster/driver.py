@@ -30,6 +30,7 @@ from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import FIRST_ITEMS, Blocks, Todo, block_items
 from farm.core.counters import Counters, too_many
 from farm.core.items import Item
+from farm.core.job import Job, Outcome
 from farm.core.lost_actors import LostActors
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STATUS_GONE, failed_batch, from_ipc, part_metadata
@@ -40,7 +41,7 @@ from farm.sources.earlier_runs import Earlier
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import PartWriter, RunStore, blocks_dir, open_part, part_name
 from farm.supervisor.lister import VANISHED, Lister
-from farm.supervisor.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY, Job, Outcome
+from farm.supervisor.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY
 
 TURN_S = 0.1  # longest wait for a receipt
 CHECK_S = 0.5  # between looks at the rate

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from farm.config.sections import FarmConfig
+    from farm.core.job import Outcome
     from farm.core.key_set import KeySet
     from farm.engines.local import Hooks, Prepared
     from farm.sources.base import Entry, Source
     from farm.storage.run_store import RunStore
-    from farm.supervisor.supervisor import Outcome
 
 
 class Engine(Protocol):

@@ -20,6 +20,7 @@ from farm.config.sections import PATH_KEYS, FarmConfig, ModelConfig
 from farm.core import continuation
 from farm.core.continuation import BACKEND, CONVERSION, DEVICE, HISTORY, MODEL, SOURCE_ROOT, THREADS, WEIGHTS_DIGEST
 from farm.core.continuation import VERSION as VERSION_OF
+from farm.core.job import Job, NamesKnown, Outcome
 from farm.core.key_set import KeySet
 from farm.core.placement import Machine, Placement, inspect_machine, plan, shortfall
 from farm.core.schema import task_of
@@ -36,7 +37,7 @@ from farm.models.weights import check_backend, environment, resolve_weights, run
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
 from farm.storage.run_store import RUN_FILE, RunStore
-from farm.supervisor.supervisor import Job, NamesKnown, Outcome, Supervisor
+from farm.supervisor.supervisor import Supervisor
 from farm.version import VERSION
 
 LABEL_VERSIONS = {"ultralytics": "ultralytics", "torch": "torch", "opencv-python": "cv2", "numpy": "numpy"}

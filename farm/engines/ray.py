@@ -37,6 +37,7 @@ from farm.cluster.blocks import Blocks, Todo, follow, is_stopped
 from farm.cluster.driver import Driver
 from farm.cluster.worker_host import WorkerHostSpec
 from farm.config.sections import FarmConfig
+from farm.core.job import Job, Outcome
 from farm.core.key_set import KeySet
 from farm.core.placement import Machine, Placement, inspect_machine, usable_cores
 from farm.core.read_errors import Patience
@@ -48,7 +49,7 @@ from farm.storage.run_store import RunStore, example_of
 from farm.storage.scratch import Scratch
 from farm.supervisor.launcher import environment_set
 from farm.supervisor.lister import Lister
-from farm.supervisor.supervisor import Job, Outcome, start_method
+from farm.supervisor.supervisor import start_method
 
 LOCAL, AUTO = "local", "auto"
 TASKS_PER_ACTOR = 2  # at a time: the worker has the next block's images at hand while it finishes this one's

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from farm.core.places import holds_nothing
+from farm.core.mounts import holds_nothing
 from farm.core.read_errors import DENIED, GONE, MACHINE, PLACE
 
 SAMPLE_BYTES = 4096  # read of a known image: enough that a disk or a server must answer

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from farm.core.key_set import ABSENT, KeySet, item_key, path_key
-from farm.core.places import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
+from farm.core.mounts import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
 from farm.machine.filenames import here, kept, to_bytes
 from farm.sources.base import Source, is_gone
 from farm.storage.run_store import MOUNTS, RUN_FILE, RunStore

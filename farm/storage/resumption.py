@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from farm.core.key_set import ABSENT, KeySet, item_key
-from farm.core.places import is_of_place
+from farm.core.mounts import is_of_place
 from farm.core.schema import KEY_BYTES, STAGE_LIST, STATUS_FAILED, STATUS_GONE, path_of
 from farm.errors import TornPartError
 from farm.storage.newest_rows import PATHS, quick_hashes

@@ -26,22 +26,20 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from farm.collector import CollectorSpec
-from farm.config.sections import FarmConfig
 from farm.core import counters
 from farm.core.counters import Counters, any_ok, too_many
 from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
 from farm.core.items import Item
+from farm.core.job import Job, Outcome
 from farm.core.key_set import KeySet
 from farm.core.lease_size import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.core.leases import LeaseBook, Verdict
 from farm.core.outages import Outages
-from farm.core.placement import Placement
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
 from farm.core.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
@@ -91,50 +89,11 @@ KILL_NOW = 2  # signals
 NO_WORKER = -1  # in a row that no worker made
 
 
-NamesKnown = Callable[[str, dict[int, str], tuple[int, int] | None], None]
-"""Hears task, class names and, of a pose model, the shape of its keypoints, when the first worker knows them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is to be run: everything decided before the first process starts. `keep`: write parts.
-
-    `weights_digest` is the run's, `loaded_digest` that of what workers load, which may be converted from it.
-    `elsewhere`: where the lister has looked for what is not below `root`.
-    """
-
-    config: FarmConfig
-    placements: tuple[Placement, ...]
-    root: str
-    weights_digest: str
-    environment: dict[str, str]
-    task: str | None
-    names: dict[int, str]
-    names_known: NamesKnown
-    keep: bool = True
-    loaded_digest: str | None = None
-    elsewhere: str | None = None
-
-
 def start_method(job: Job) -> str:
     """How children are started: CUDA cannot live in a forked process, not even one forked from a clean server."""
     if job.config.workers.start != "auto":
         return job.config.workers.start
     return "spawn" if any(placement.device != "cpu" for placement in job.placements) else "forkserver"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How the loop ended. `remaining` is None where the source was not listed to its end."""
-
-    signal: int | None
-    committed: int
-    restarts: int
-    repeated: int
-    remaining: int | None
-    labelling_s: float
-    starts: tuple[WorkerStart, ...]
-    stage_s: dict[str, float]
 
 
 class Supervisor:

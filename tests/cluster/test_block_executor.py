@@ -16,7 +16,7 @@ from farm.core.placement import Placement
 from farm.core.schema import from_ipc
 from farm.errors import ModelError, OutputError
 from farm.storage.run_store import RunStore, blocks_dir
-from tests.faults.harness import POISON, pictures, rows, wait_for
+from tests.support.harness import POISON, pictures, rows, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,6 +9,7 @@ from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import follow, give_up, unpack
 from farm.cluster.driver import Driver
 from farm.config.sections import validate
+from farm.core.job import Job
 from farm.core.schema import STATUS_OK, failed_batch, part_metadata, part_schema, to_ipc
 from farm.engines.local import Hooks, prepare
 from farm.errors import ModelError, TooManyFailures, WorkerError
@@ -17,8 +18,7 @@ from farm.sources.base import item_key
 from farm.storage.parts import read_part
 from farm.storage.run_store import PartWriter, RunStore
 from farm.supervisor.lister import Lister
-from farm.supervisor.supervisor import Job
-from tests.faults.harness import pictures
+from tests.support.harness import pictures
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -15,7 +15,7 @@ from farm.core.read_errors import Patience
 from farm.errors import FarmError, ModelError, SourceLostError, WorkerError
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
-from tests.faults.harness import POISON, pictures, wait_for
+from tests.support.harness import POISON, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,7 +13,7 @@ from farm.config import factories
 from farm.config.sections import load, validate
 from farm.engines import local
 from farm.errors import ModelError
-from tests.faults.harness import ROOT
+from tests.support.harness import ROOT
 
 MODULE = """
 class Model:

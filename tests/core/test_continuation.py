@@ -28,7 +28,7 @@ from farm.errors import RunMismatchError, SourceError
 from farm.sources.moved_source import Found
 from farm.storage.run_store import RunStore
 from farm.verify import verify
-from tests.faults.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, config, pictures
 
 BEGUN = {
     SOURCE_ROOT: "/images",

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from farm.core.places import (
+from farm.core.mounts import (
     Move,
     Place,
     carried_along,

@@ -9,7 +9,7 @@ from farm.cli import main
 from farm.core.run_file import damaged, parse
 from farm.errors import DamagedRunError
 from farm.storage.run_store import RunStore
-from tests.faults.harness import config, pictures
+from tests.support.harness import config, pictures
 
 WHOLE = {
     "created": "2026-01-01T00:00:00+0000",

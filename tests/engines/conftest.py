@@ -3,7 +3,7 @@
 import pytest
 
 from farm.config.sections import validate
-from tests.engines.harness import config
+from tests.support.engines import config
 
 
 @pytest.fixture(scope="module")

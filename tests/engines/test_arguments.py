@@ -11,7 +11,7 @@ from farm.api import retry
 from farm.cli import main
 from farm.errors import RunMismatchError
 from farm.storage.run_store import RUN_FILE, RunStore
-from tests.faults.harness import pictures
+from tests.support.harness import pictures
 
 SIZE = 64
 

@@ -11,8 +11,8 @@ import pytest
 import farm
 from farm.api import Hooks, retry
 from farm.verify import verify
-from tests.engines.harness import config, sound
-from tests.faults.harness import POISON, pictures
+from tests.support.engines import config, sound
+from tests.support.harness import POISON, pictures
 
 ENGINES = {
     "process": {"engine": "local", "kind": "process"},

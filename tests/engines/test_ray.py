@@ -22,8 +22,8 @@ from farm.core.read_errors import Patience
 from farm.engines.ray import shares
 from farm.errors import ConfigError, FarmError, SourceLostError, WorkerError
 from farm.sources import open_source
-from tests.engines.harness import config, sound
-from tests.faults.harness import POISON, ROOT, pictures, wait_for
+from tests.support.engines import config, sound
+from tests.support.harness import POISON, ROOT, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(300)  # Ray takes its time to start where others are at work
 

@@ -6,8 +6,8 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[
 
 import farm
 from farm.api import Hooks
-from tests.engines.harness import config, rows, sound
-from tests.faults.harness import pictures
+from tests.support.engines import config, rows, sound
+from tests.support.harness import pictures
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -50,7 +50,7 @@ def test_a_node_whose_device_is_dead_stops_nobody(cluster, tmp_path):
     notes = []
     values = config(source, tmp_path / "run", commit={"images": 16})
     values["model"] = {
-        "factory": "tests.engines.harness:one_broken",
+        "factory": "tests.support.engines:one_broken",
         "args": {"flag": str(tmp_path / "flag"), "sleep_ms": 40},
     }
     values |= {"ray": cluster.address, "workers": {"devices": "cpu"}}

@@ -8,7 +8,7 @@ import yaml
 
 import farm
 from farm.errors import OutputError
-from tests.faults.harness import config, pictures
+from tests.support.harness import config, pictures
 
 
 @pytest.fixture

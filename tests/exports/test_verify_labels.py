@@ -18,8 +18,8 @@ from farm.errors import OutputError
 from farm.storage.run_store import PartWriter, RunStore
 from farm.verify import SHOWN, Verification, verify
 from tests.exports.conftest import make_rows
-from tests.faults.harness import ROOT, config, pictures
 from tests.faults.test_coming_and_going import WITHOUT_ROOTS_PRIVILEGE
+from tests.support.harness import ROOT, config, pictures
 
 
 @pytest.mark.parametrize(

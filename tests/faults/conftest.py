@@ -3,7 +3,7 @@
 import pytest
 
 import farm
-from tests.faults.harness import config, rows
+from tests.support.harness import config, rows
 
 
 @pytest.fixture(scope="module")

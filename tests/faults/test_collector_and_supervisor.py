@@ -12,7 +12,7 @@ import farm
 from farm.errors import CollectorError
 from farm.machine.exit_reasons import OomKills
 from farm.supervisor.launcher import ChildProcess, CollectorProcess
-from tests.faults.harness import Saboteur, config, group_members, pictures, rows, segments, start, wait_for
+from tests.support.harness import Saboteur, config, group_members, pictures, rows, segments, start, wait_for
 
 IMAGES = 250
 

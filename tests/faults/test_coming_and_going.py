@@ -18,7 +18,7 @@ from farm.sources import earlier_runs
 from farm.storage.run_store import RunStore
 from farm.supervisor import supervisor
 from farm.verify import verify
-from tests.faults.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, config, pictures
 
 IMAGES = 12
 WITHOUT_ROOTS_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

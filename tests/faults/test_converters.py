@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from farm.api import EXIT_SIGNAL
-from tests.faults.harness import ROOT, config, pictures, wait_for
+from tests.support.harness import ROOT, config, pictures, wait_for
 
 pytest.importorskip("onnxruntime")
 

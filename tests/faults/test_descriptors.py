@@ -9,7 +9,7 @@ import pytest
 
 import farm
 from farm import Farm
-from tests.faults.harness import config, pictures, wait_for
+from tests.support.harness import config, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -19,7 +19,7 @@ from farm.api import retry
 from farm.cli import main
 from farm.errors import OutputError, RunLockedError, SharedMemoryError, SourceError, WorkerError
 from farm.verify import verify
-from tests.faults.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, start, wait_for
+from tests.support.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, start, wait_for
 
 IMAGES = 40
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import ROOT, config, pictures, wait_for
+from tests.support.harness import ROOT, config, pictures, wait_for
 
 PIDS = Path("/sys/fs/cgroup/pids")
 STRANGER = "23456"  # no user of this machine: a limit on its processes is nobody else's

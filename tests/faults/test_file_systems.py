@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from farm.verify import verify
-from tests.faults.harness import ROOT, config, pictures, rows, wait_for
+from tests.support.harness import ROOT, config, pictures, rows, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 

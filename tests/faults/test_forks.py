@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import farm
-from tests.faults.harness import ROOT, config, group_members, pictures, wait_for
+from tests.support.harness import ROOT, config, group_members, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 

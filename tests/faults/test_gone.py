@@ -16,7 +16,7 @@ from farm.core.key_set import ABSENT, item_key
 from farm.errors import SourceError
 from farm.storage.run_store import RunStore
 from farm.verify import verify
-from tests.faults.harness import config, pictures
+from tests.support.harness import config, pictures
 
 
 def values(tmp_path, source="source", **sections):

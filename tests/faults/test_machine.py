@@ -17,7 +17,7 @@ import pytest
 import farm
 from farm.storage.run_store import RunStore
 from farm.verify import verify
-from tests.faults.harness import POISON, ROOT, Saboteur, config, group_members, pictures, rows, start, wait_for
+from tests.support.harness import POISON, ROOT, Saboteur, config, group_members, pictures, rows, start, wait_for
 
 IMAGES = 150
 CGROUP = Path("/sys/fs/cgroup/memory")

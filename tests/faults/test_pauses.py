@@ -15,7 +15,7 @@ from farm.images.decoding_memory import USUAL_BYTES
 from farm.images.memory_budget import MemoryBudget
 from farm.models.fake import FakeModel
 from farm.worker import loop
-from tests.faults.harness import Saboteur, config, pictures, rows, start, wait_for
+from tests.support.harness import Saboteur, config, pictures, rows, start, wait_for
 
 pytestmark = pytest.mark.timeout(90)
 FAILS_AT_ONCE = {"attempts": 1, "item_timeout_s": 3.0}

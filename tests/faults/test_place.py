@@ -18,7 +18,7 @@ from farm.errors import SourceLostError
 from farm.sources import open_source
 from farm.verify import verify
 from tests.faults import stumbling
-from tests.faults.harness import POISON, config, pictures, rows, start, wait_for
+from tests.support.harness import POISON, config, pictures, rows, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 PATIENCE = Patience(whole_s=60.0, first_pause_s=0.05, longest_pause_s=0.4)

@@ -16,7 +16,7 @@ from farm.errors import SourceError
 from farm.ipc.event_loop import EventLoop
 from farm.sources.base import Source, examine
 from farm.verify import verify
-from tests.faults.harness import ROOT, Saboteur, config, pictures, rows, start, wait_for
+from tests.support.harness import ROOT, Saboteur, config, pictures, rows, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 

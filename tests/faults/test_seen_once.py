@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from farm.errors import TooManyFailures
-from tests.faults.harness import POISON, Saboteur, config, pictures
+from tests.support.harness import POISON, Saboteur, config, pictures
 
 BAD = tuple(range(12))
 

@@ -16,7 +16,7 @@ from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
-from tests.faults.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, wait_for
+from tests.support.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, wait_for
 
 IMAGES = 60
 FREEZER = Path("/sys/fs/cgroup/freezer")
@@ -142,7 +142,7 @@ def test_an_image_that_hangs_a_worker_for_good_fails_and_the_keeper_goes_on(keep
 FROZEN = """
 import os, sys, json, pathlib, signal
 import farm, farm.supervisor.lifecycle, farm.core.deadlines
-from tests.faults.harness import Saboteur
+from tests.support.harness import Saboteur
 values, group = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
 farm.supervisor.lifecycle.GIVE_UP_S, farm.core.deadlines.SILENCE_S = 1.0, 3.0
 

@@ -9,7 +9,7 @@ import farm
 from farm.errors import ModelError, WeightsChangedError
 from farm.models.weights import weights_digest
 from farm.verify import verify
-from tests.faults.harness import Saboteur, config, pictures, rows
+from tests.support.harness import Saboteur, config, pictures, rows
 
 COUNT = 60
 

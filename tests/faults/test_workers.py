@@ -14,7 +14,7 @@ from farm.api import retry
 from farm.errors import FarmError, WorkerError
 from farm.models.fake import AcceleratorError, FakeModel, OutOfMemoryError
 from farm.worker.loop import _refusal
-from tests.faults.harness import POISON, Saboteur, config, pictures, rows, segments
+from tests.support.harness import POISON, Saboteur, config, pictures, rows, segments
 
 IMAGES = 300
 
@@ -245,7 +245,7 @@ print(json.dumps([summary.ok, summary.failed, summary.exit_code, summary.failure
     import subprocess
     import sys
 
-    from tests.faults.harness import ROOT
+    from tests.support.harness import ROOT
 
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, timeout=120)

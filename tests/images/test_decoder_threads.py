@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from farm.images.decoder_threads import Decoders
-from tests.faults.harness import ROOT, pictures
+from tests.support.harness import ROOT, pictures
 
 HANGS = """
 import sys, threading, farm

@@ -10,7 +10,7 @@ import pytest
 import farm
 from farm.images.memory_budget import Backlog, MemoryBudget
 from farm.worker import loop
-from tests.faults.harness import config
+from tests.support.harness import config
 
 
 @pytest.mark.timeout(30)

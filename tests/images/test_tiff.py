@@ -13,8 +13,8 @@ import pytest
 
 from farm.images import tiff
 from farm.images.decoding_memory import decoding_bytes
-from tests.faults.harness import ROOT
 from tests.images.test_decoding import IMAGES, encoded, pages, rgb, saved
+from tests.support.harness import ROOT
 
 MANY = [IMAGES["pages.tif"], IMAGES["gray_pages.tif"], pages("RGBA"), pages("RGB", compression="tiff_lzw")]
 

@@ -13,7 +13,7 @@ from farm.core.deadlines import BEAT_S, DECODE, PREDICT, Vigil, Work
 from farm.ipc.heartbeat import IDLE, NOTHING, PREDICTING, WORK_STAGES, Heartbeats
 from farm.machine import child
 from farm.worker.heartbeat_writer import HeartbeatWriter
-from tests.faults.harness import wait_for
+from tests.support.harness import wait_for
 
 LOOK_S = 2.0  # ten thousand looks and more: a farm of sixty-four workers makes so many in two minutes
 

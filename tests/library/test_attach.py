@@ -24,7 +24,7 @@ from farm.ipc import broadcast, shared_memory
 from farm.ipc.broadcast import Broadcast, Follower
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
-from tests.faults.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, config, pictures
 
 FOLLOW = """
 import sys, time, farm

@@ -31,7 +31,7 @@ from farm.images.decoding import decode
 from farm.ipc.shared_memory import leftovers
 from farm.library.farm import AHEAD_BATCHES, AHEAD_ITEMS, AHEAD_S
 from farm.library.spool import Spool
-from tests.faults.harness import POISON, ROOT, config, group_members, pictures, wait_for
+from tests.support.harness import POISON, ROOT, config, group_members, pictures, wait_for
 
 FAKE = "farm.models.fake:make"
 STALL_S = float(os.environ.get("FARM_STALL_S", "4"))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.faults.harness import ROOT, group_members, wait_for
+from tests.support.harness import ROOT, group_members, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 

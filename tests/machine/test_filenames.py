@@ -19,7 +19,7 @@ from farm.core.schema import path_columns, path_of
 from farm.engines import backend_choice
 from farm.errors import ConfigError
 from farm.machine import filenames
-from tests.faults.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, config, pictures
 
 NAMES = (b"d\xc3\xbcne.png", b"nbsp-\xc3\xa0", b"latin1-\xe9.png", b"plain.png", b"\xe6\x97\xa5.png")
 LATIN1 = "en_US.ISO-8859-1"

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from farm.machine import interrupts
-from tests.faults.harness import ROOT, pictures
+from tests.support.harness import ROOT, pictures
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -21,7 +21,7 @@ from farm.cli.run import _signals
 from farm.machine import standard_streams as streams
 from farm.machine.standard_streams import PLAIN, Unfailing
 from farm.storage.run_store import RunStore
-from tests.faults.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, config, pictures
 
 FULL = "/dev/full"
 TALKATIVE = "tests.faults.talkative:make"

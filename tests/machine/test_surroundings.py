@@ -12,7 +12,7 @@ from farm.config.sections import SourceConfig
 from farm.errors import ConfigError, ModelError
 from farm.machine.surroundings import in_working_directory, somewhere
 from farm.sources import open_source
-from tests.faults.harness import Saboteur, config, pictures
+from tests.support.harness import Saboteur, config, pictures
 
 pytestmark = pytest.mark.timeout(100)
 

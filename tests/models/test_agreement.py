@@ -27,7 +27,7 @@ from farm.models.agreement import (
 )
 from farm.models.converted_weights import Request, prepare
 from farm.models.weights import weights_digest
-from tests.models.live_weights import SIZE, live, save
+from tests.support.live_weights import SIZE, live, save
 
 IMAGES = 12
 EXACT = 1e-6

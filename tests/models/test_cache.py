@@ -13,7 +13,7 @@ import pytest
 
 from farm.models import cache, upkeep
 from farm.models.cache import Entry, content_digest, take
-from tests.faults.harness import ROOT, wait_for
+from tests.support.harness import ROOT, wait_for
 
 HOLDER = """
 import sys, time

@@ -9,7 +9,7 @@ import farm
 from farm.engines.local import Prepared
 from farm.models import backends, packages
 from farm.models.packages import distributions_of, package_version
-from tests.faults.harness import ROOT
+from tests.support.harness import ROOT
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from farm.models import cache as kept
 from farm.models import load_model, shared_weights
 from farm.models.cache import Entry
 from farm.models.upkeep import tidy
-from tests.faults.harness import ROOT
+from tests.support.harness import ROOT
 
 TASKS = ["yolo11n", "yolo26n", "yolov10n", "yolo11n-seg", "yolo11n-pose", "yolo11n-obb", "yolo11n-cls", "yolov8n-p6"]
 MEASURE = """

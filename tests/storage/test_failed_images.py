@@ -9,8 +9,8 @@ from farm.cli import main
 from farm.core.schema import failed_batch, part_metadata
 from farm.storage.run_store import PartWriter, RunStore
 from farm.supervisor.supervisor import Supervisor
-from tests.faults.harness import Saboteur, config, pictures
 from tests.storage.test_run_store import committed, labelled, rows
+from tests.support.harness import Saboteur, config, pictures
 
 UNREADABLE = {"stage": "read", "type": "PermissionError", "message": "EACCES: Permission denied"}
 VANISHED = {"stage": "list", "type": "FileNotFoundError", "message": "vanished"}

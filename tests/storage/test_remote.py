@@ -20,8 +20,8 @@ from farm.storage import folders
 from farm.storage.folders import folder_of
 from farm.storage.run_store import PartWriter, RunStore
 from farm.verify import verify
-from tests.engines.harness import config, rows, sound
-from tests.faults.harness import POISON, ROOT, pictures, wait_for
+from tests.support.engines import config, rows, sound
+from tests.support.harness import POISON, ROOT, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -15,7 +15,7 @@ from farm.errors import OutputError
 from farm.machine.processes import myself
 from farm.storage import scratch
 from farm.storage.scratch import OWNER, Scratch, sweep
-from tests.faults.harness import ROOT, config, group_members, pictures, start, wait_for
+from tests.support.harness import ROOT, config, group_members, pictures, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -15,7 +15,7 @@ from farm.api import Hooks
 from farm.cli import main
 from farm.errors import SourceError
 from farm.report.closing import print_summary
-from tests.faults.harness import config, pictures
+from tests.support.harness import config, pictures
 
 
 def words(source: Path | str, output: Path) -> list[str]:

@@ -19,7 +19,7 @@ from farm.core.placement import Machine, plan
 from farm.errors import ModelError, WorkerError
 from farm.models import locked
 from farm.models.fake import FakeModel
-from tests.faults.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments
+from tests.support.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments
 
 KINDS = ("process", "thread", "locked")
 pytestmark = pytest.mark.timeout(180)

@@ -13,7 +13,7 @@ from farm.storage import folders
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import PART_NAME, RunStore
 from farm.verify import verify
-from tests.faults.harness import wait_for
+from tests.support.harness import wait_for
 
 COLUMNS = ("path", "status", "error", "width", "height", "attempts", "boxes")
 

@@ -19,7 +19,7 @@ from farm.sources.base import Entry, item_key
 from farm.storage.run_store import RunStore
 from farm.tune.search import Tuning, _doubted, grid, lowered, tune
 from farm.tune.trials import SLOW_TO_START, Bench, Sample, Trial
-from tests.faults.harness import pictures
+from tests.support.harness import pictures
 
 FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
 GPUS = Machine(cores=tuple((cpu,) for cpu in range(16)), memory_bytes=64 << 30, cuda_devices=("A", "B"))
