@@ -47,7 +47,7 @@ from farm.core.summary import WorkerStart
 from farm.errors import FarmError, SourceLostError, WorkerError
 from farm.images.known_good import identity_of
 from farm.ipc.channel import Reader
-from farm.ipc.event_loop import EventLoop
+from farm.ipc.event_loop import TURN_S, EventLoop
 from farm.ipc.heartbeat import STAGES, Heartbeats
 from farm.ipc.messages import AttemptFailed, InitFailed, PlaceFailed, Ready, Results, unpack_seqs
 from farm.machine import shortage
@@ -56,7 +56,6 @@ from farm.supervisor.launcher import Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
 from farm.worker.loop import WorkerSpec
 
-TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
 JOIN_S = 10.0
 
 

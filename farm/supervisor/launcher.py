@@ -29,6 +29,7 @@ from typing import Any
 from farm import collector
 from farm.core.deadlines import Late, Vigil
 from farm.core.items import Lease
+from farm.core.rates import SmoothedRate
 from farm.errors import WorkerError
 from farm.ipc import shared_memory
 from farm.ipc.channel import Reader, channel
@@ -128,6 +129,7 @@ class WorkerProcess:
     leases: Any
     control: Reader
     started_s: float
+    rate: SmoothedRate
     ready: bool = False
     stopping: bool = False
     dead: bool = False
@@ -143,8 +145,6 @@ class WorkerProcess:
     leased_s: float = 0.0
     leased: int = 0
     received: int = 0
-    counted: int = 0
-    rate: float = 0.0
 
     @property
     def uid(self) -> int:
@@ -316,7 +316,8 @@ class Launcher:
             stack.callback(results.close)
             process = self._launch(spec, leases, control_end, results_end)
             stack.pop_all()
-        return WorkerProcess(spec, process, leases, control, time.monotonic()), results
+        now = time.monotonic()
+        return WorkerProcess(spec, process, leases, control, now, SmoothedRate(now)), results
 
     def _launch(
         self, spec: loop.WorkerSpec, leases: Any, control: socket.socket, results: socket.socket

@@ -47,7 +47,7 @@ from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
 from farm.images.known_good import identity_of
 from farm.ipc import run_memory, shared_memory
 from farm.ipc.broadcast import Broadcast
-from farm.ipc.event_loop import EventLoop
+from farm.ipc.event_loop import TURN_S, EventLoop
 from farm.ipc.heartbeat import STAGES, STATES
 from farm.ipc.messages import (
     AttemptFailed,
@@ -80,11 +80,9 @@ from farm.supervisor.lifecycle import CHECK_S
 from farm.supervisor.lister import VANISHED, Lister
 from farm.worker.loop import WorkerSpec
 
-TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
 SHOW_S = 0.1
 STOP_TIMEOUT_S = 30.0
 COLLECTOR_SILENCE_S = 10.0
-RATE_MEMORY = 0.7  # share of the old rate kept at each check
 KILL_NOW = 2  # signals
 NO_WORKER = -1  # in a row that no worker made
 
@@ -590,14 +588,9 @@ class Supervisor:
 
     def _check(self, now: float, awake_s: float) -> None:
         """Deadlines and rates."""
-        elapsed = now - self._checked_s
         self._checked_s = now
         for worker in list(self._workers.values()):
-            done = worker.received - worker.counted
-            worker.counted = worker.received
-            worker.rate = (
-                RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
-            )
+            worker.rate.note(worker.received, now)
             if worker.dead:
                 continue
             if lifecycle.is_over(worker, awake_s):
@@ -636,7 +629,7 @@ class Supervisor:
             failed=self._counters.failed,
             gone=self._counters.gone,
             detections=self._counters.detections,
-            images_per_s=sum(worker.rate for worker in self._workers.values()),
+            images_per_s=sum(worker.rate.per_s for worker in self._workers.values()),
             committed=self._book.committed_count,
             workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
             note=stopping(len(self._signals)) if self._draining else self._trouble.note(now),
@@ -652,7 +645,7 @@ class Supervisor:
         else:
             state = "dead" if worker.dead else STATES[int(row["state"])] if worker.ready else "starting"
         return WorkerSnapshot(
-            place, pin, state, int(row["images"]), worker.rate if worker else 0.0, self._restarts[place]
+            place, pin, state, int(row["images"]), worker.rate.per_s if worker else 0.0, self._restarts[place]
         )
 
     # The end
