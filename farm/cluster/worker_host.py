@@ -54,7 +54,7 @@ from farm.machine import shortage
 from farm.supervisor import lifecycle
 from farm.supervisor.launcher import Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
-from farm.worker.loop import WorkerSpec
+from farm.worker.spec import WorkerSpec
 
 JOIN_S = 10.0
 
@@ -246,7 +246,7 @@ class WorkerHost:
             max_pixels=self._spec.limits.max_pixels,
             heartbeats=self._beats.name,
             environment=self._spec.environment,
-            keeper_silence_s=self._spec.silence_s,
+            host_silence_s=self._spec.silence_s,
             root_id=self._root_id,
             example=self._spec.example,
             digest=self._spec.digest,

@@ -45,11 +45,12 @@ from farm.machine.standard_streams import forgiven
 from farm.machine.surroundings import somewhere
 from farm.storage.scratch import keep_sockets, own_sockets
 from farm.supervisor.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
-from farm.worker import loop
+from farm.worker.child import main as worker_main
+from farm.worker.spec import WorkerSpec
 
 PRELOAD = [
     "farm.machine.fork_server",
-    "farm.worker.loop",
+    "farm.worker.child",
     "farm.collector",
     "numpy",
     "pyarrow.parquet",
@@ -124,7 +125,7 @@ class ChildProcess:
 class WorkerProcess:
     """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
 
-    spec: loop.WorkerSpec
+    spec: WorkerSpec
     process: ChildProcess | RoleThread
     leases: Any
     control: Reader
@@ -294,7 +295,7 @@ class Launcher:
         theirs.close()
         return CollectorProcess(process, ours)
 
-    def start_worker(self, spec: loop.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
+    def start_worker(self, spec: WorkerSpec, to: CollectorProcess) -> WorkerProcess:
         """Start a worker and hand the reading end of its results to the collector."""
         started, results = self.launch(spec)
         to.tell(Attach(spec.uid), results)
@@ -305,7 +306,7 @@ class Launcher:
         if self._load is not None:
             self._load.forget()
 
-    def launch(self, spec: loop.WorkerSpec) -> tuple[WorkerProcess, Reader]:
+    def launch(self, spec: WorkerSpec) -> tuple[WorkerProcess, Reader]:
         """Start a worker; whoever is given the reading end of its results reads them."""
         with contextlib.ExitStack() as stack, shortage.named():
             leases = self._lease_queue()
@@ -320,7 +321,7 @@ class Launcher:
         return WorkerProcess(spec, process, leases, control, now, SmoothedRate(now)), results
 
     def _launch(
-        self, spec: loop.WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
+        self, spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
     ) -> ChildProcess | RoleThread:
         name = f"farm-worker-{spec.worker}"
         if self._load is not None:
@@ -328,7 +329,7 @@ class Launcher:
             thread.start()
             return thread
         try:
-            return self._start(name, loop.main, (spec, leases, control, results))
+            return self._start(name, worker_main, (spec, leases, control, results))
         finally:
             control.close()
             results.close()

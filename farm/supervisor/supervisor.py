@@ -78,7 +78,7 @@ from farm.supervisor import lifecycle
 from farm.supervisor.launcher import JOIN_S, CollectorProcess, Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
 from farm.supervisor.lister import VANISHED, Lister
-from farm.worker.loop import WorkerSpec
+from farm.worker.spec import WorkerSpec
 
 SHOW_S = 0.1
 STOP_TIMEOUT_S = 30.0
