@@ -40,7 +40,7 @@ class HeartbeatWriter:
             self._heartbeats.close()
 
     def beat(self) -> None:
-        """A sign of life, every BEAT_S. A late one shows that this process did not run: that is forgiven to its work."""
+        """A sign of life, every BEAT_S. A late one shows that this process did not run; its work is forgiven that."""
         with self._lock:
             now = time.monotonic()
             lost = lost_s(now - self._beat_s)
