@@ -222,7 +222,7 @@ class Driver:
             commit = self._job.config.commit
             self._size = block_items(size, receipt.took_s, commit.seconds, commit.images)
         self._show_rows(receipt.number)
-        self._mind_failures()
+        self._stop_if_too_many_failed()
 
     def _lose(self, worker: int, host: str, error: FarmError) -> None:
         """Go on without this actor; where no other is left, its error is the run's."""
@@ -259,7 +259,7 @@ class Driver:
             for batch in open_part(self._store.parts_dir / part_name(self._store.session, number)).iter_batches():
                 self._on_batch(batch)
 
-    def _mind_failures(self) -> None:
+    def _stop_if_too_many_failed(self) -> None:
         """Stop where so many images fail that the source or the model must be wrong."""
         reason = too_many(self._counters.failed, self._counters.ok, self._job.config.limits.max_failed)
         if reason and self._fatal is None:

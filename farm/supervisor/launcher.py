@@ -26,14 +26,15 @@ from multiprocessing.reduction import send_handle
 from queue import SimpleQueue
 from typing import Any
 
-from farm import collector
+from farm.collector.child import main as collector_main
+from farm.collector.spec import CollectorSpec
 from farm.core.deadlines import Late, Vigil
 from farm.core.items import Lease
 from farm.core.rates import SmoothedRate
 from farm.errors import WorkerError
 from farm.ipc import shared_memory
 from farm.ipc.channel import Reader, channel
-from farm.ipc.messages import Attach, Stop
+from farm.ipc.messages import AddWorker, Stop
 from farm.ipc.shared_memory import semaphores_named
 from farm.machine import fork_server, shortage
 from farm.machine.child import signals_blocked
@@ -51,7 +52,7 @@ from farm.worker.spec import WorkerSpec
 PRELOAD = [
     "farm.machine.fork_server",
     "farm.worker.child",
-    "farm.collector",
+    "farm.collector.child",
     "numpy",
     "pyarrow.parquet",
     "pandas",  # pyarrow imports it, if it is there
@@ -279,7 +280,7 @@ class Launcher:
             keep_sockets()
             self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if preload_model else []))
 
-    def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
+    def start_collector(self, spec: CollectorSpec) -> CollectorProcess:
         with no_fork():
             ours, theirs = map(keep_from_forks, self._context.Pipe(duplex=True))
         try:
@@ -287,7 +288,7 @@ class Launcher:
                 thread = ThreadCollector(spec, theirs)
                 thread.start()
                 return CollectorProcess(thread, ours)
-            process = self._start("farm-collector", collector.main, (spec, theirs))
+            process = self._start("farm-collector", collector_main, (spec, theirs))
         except BaseException:
             theirs.close()
             ours.close()
@@ -298,7 +299,7 @@ class Launcher:
     def start_worker(self, spec: WorkerSpec, to: CollectorProcess) -> WorkerProcess:
         """Start a worker and hand the reading end of its results to the collector."""
         started, results = self.launch(spec)
-        to.tell(Attach(spec.uid), results)
+        to.tell(AddWorker(spec.uid), results)
         return started
 
     def forget_model(self) -> None:

@@ -5,11 +5,12 @@
               CollectorReady, Published, Committed, Drained, CollectorFailed from the collector
               chunks of items                                                from the lister thread
     sends     Lease, Stop                                                    to workers (a queue each)
-              Attach, Detach, Describe, Quarantine, Release, Flush, Stop     to the collector
+              AddWorker, RemoveWorker, Describe, Quarantine,
+              Release, Flush, Stop                                           to the collector
 
 One loop, one wait over channels and sentinels with a timeout. A dead worker's channel is drained by the collector
-(Detach, Drained) before anything it held is leased again, so that no image is labelled twice. A worker that does not
-die of SIGKILL is given up like a dead one: nothing that comes out of its channel later counts. A dead collector
+(RemoveWorker, Drained) before anything it held is leased again, so that no image is labelled twice. A worker that does
+not die of SIGKILL is given up like a dead one: nothing that comes out of its channel later counts. A dead collector
 takes the workers with it: what it had not committed is queued again, and all of them start anew.
 
 Longer than other modules, because what a message, a death or a signal leads to is decided in one place; what can be
@@ -30,7 +31,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm.collector import CollectorSpec
+from farm.collector.spec import CollectorSpec
 from farm.core import counters
 from farm.core.counters import Counters, any_ok, too_many
 from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
@@ -55,7 +56,6 @@ from farm.ipc.messages import (
     CollectorReady,
     Committed,
     Describe,
-    Detach,
     Drained,
     Flush,
     InitFailed,
@@ -64,6 +64,7 @@ from farm.ipc.messages import (
     Quarantine,
     Ready,
     Release,
+    RemoveWorker,
     pack_seqs,
     unpack_seqs,
 )
@@ -347,7 +348,7 @@ class Supervisor:
             self._stage_s["caller"] += time.perf_counter() - began
         if self._counters.add(batch):
             self._policy.labelled()
-        self._mind_failures()
+        self._stop_if_too_many_failed()
         if self._broadcast is not None and batch.num_rows:
             self._broadcast.publish(view if shown is whole else to_ipc(shown), batch.num_rows)
         if slot != NO_SLOT:
@@ -361,7 +362,7 @@ class Supervisor:
                 worker.pardoned = True
                 worker.kill()
 
-    def _mind_failures(self) -> None:
+    def _stop_if_too_many_failed(self) -> None:
         """Stop where so many images fail that the source or the model must be wrong."""
         reason = too_many(self._counters.failed, self._counters.ok, self._limits.max_failed)
         if reason and self._fatal is None:
@@ -390,7 +391,7 @@ class Supervisor:
         worker.dead = True
         worker.kill()
         if not worker.drained:
-            self._tell(Detach(worker.uid))
+            self._tell(RemoveWorker(worker.uid))
         self._bury_if_gone(worker)
 
     def _bury_if_gone(self, worker: WorkerProcess) -> None:

@@ -19,7 +19,8 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from farm import collector
+from farm.collector import child as collector
+from farm.collector.spec import CollectorSpec
 from farm.config.sections import ModelConfig
 from farm.core.deadlines import BEAT_S
 from farm.ipc.channel import Writer
@@ -165,7 +166,7 @@ class RoleThread:
 class ThreadCollector(RoleThread):
     """The collector in a thread. One that is given up ends by itself, as soon as it has written what it is writing."""
 
-    def __init__(self, spec: collector.CollectorSpec, control: Connection) -> None:
+    def __init__(self, spec: CollectorSpec, control: Connection) -> None:
         super().__init__("farm-collector")
         self._spec = spec
         self._control = control
