@@ -36,6 +36,7 @@ from farm.config.sections import FarmConfig, validate
 from farm.core.items import Item
 from farm.core.key_set import KeySet
 from farm.core.marks import CONVERTED
+from farm.core.rates import SmoothedRate
 from farm.core.read_errors import Patience
 from farm.core.schema import STATUS_OK
 from farm.engines import backend_choice, local
@@ -57,7 +58,7 @@ Deliver = Callable[[list[tuple[Any, Any]]], None]
 AHEAD_S = 0.5  # of work that is taken from the caller before its results are: enough that no worker waits
 AHEAD_ITEMS = 8192  # and never more items than this
 AHEAD_BATCHES = 6  # of each worker, before the rate is known
-RATE_MEMORY = 0.8
+RATE_MEMORY, RATE_EVERY_S = 0.8, 0.1  # batches come many times a second, and what is taken ahead follows them
 COMMIT = {"images": 256, "seconds": 0.05}  # nothing is written; how soon the farm forgets what it has delivered
 STOP_S = 30.0
 CLOSE_FIRST = 100  # before multiprocessing's own finalizers, and before it waits for children
@@ -165,8 +166,7 @@ class Farm:
         self._supervisor: Supervisor | None = None
         self._closing = False
         self._cancellable = False  # is there any future among what is pending, or was there
-        self._rate = 0.0
-        self._rate_since = (time.monotonic(), 0)
+        self._rate = SmoothedRate(time.monotonic(), RATE_MEMORY, RATE_EVERY_S)
         self._done = 0
         self.names: Mapping[int, str] = {}
         self.task: str | None = None
@@ -398,17 +398,12 @@ class Farm:
 
     def _measure(self, count: int) -> None:
         self._done += count
-        now = time.monotonic()
-        since, before = self._rate_since
-        if now - since >= 0.1:
-            rate = (self._done - before) / (now - since)
-            self._rate = RATE_MEMORY * self._rate + (1 - RATE_MEMORY) * rate if self._rate else rate
-            self._rate_since = now, self._done
+        self._rate.note(self._done, time.monotonic())
 
     def _has_room(self, waiting: int) -> bool:
         """May another item be taken from a caller who waits for so many?"""
         first = AHEAD_BATCHES * sum(place.batch for place in self._prepared.placements)
-        return waiting < max(first, min(AHEAD_ITEMS, int(self._rate * AHEAD_S))) and not self._spool.full
+        return waiting < max(first, min(AHEAD_ITEMS, int(self._rate.per_s * AHEAD_S))) and not self._spool.full
 
     def _results(self, items: Iterable[Any], order: Order) -> Iterator[list[ImageResult]]:
         """Results in that order, as many at a time as are there."""
