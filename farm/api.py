@@ -20,8 +20,8 @@ from farm.core.key_set import KeySet
 from farm.core.run_file import config_of, output_of
 from farm.core.schema import names_of, task_of
 from farm.core.summary import Summary
-from farm.engines import backend_choice
-from farm.engines.local import Hooks, Prepared
+from farm.engines.backend_choice import choose_backend
+from farm.engines.base import Hooks, Prepared, Runnable
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED, ConfigError, OutputError, SourceError
 from farm.exports.base import ExportReport, ExportRequest
 from farm.machine import interrupts, shortage
@@ -113,14 +113,14 @@ def _label(
     convert_timeout_s: float = CONVERT_TIMEOUT_S, entries: Iterator[Entry] | None = None,
 ) -> Summary:  # fmt: skip
     """The part that `run` and `retry` share: label, export, summarise. `entries`: of the source, if it is open yet."""
-    prepared, entries = backend_choice.settle(prepared, store, hooks.on_note, convert_timeout_s, entries)
+    runnable, entries = choose_backend(prepared, store, hooks.on_note, convert_timeout_s, entries)
     try:
-        outcome = engines.load(prepared.config.engine).run(prepared, store, entries, hooks, known)
+        outcome = engines.load(prepared.config.engine).run(runnable, store, entries, hooks, known)
     finally:
-        prepared.executable.release()
+        runnable.executable.release()
     finished = outcome.signal is None
     reports = export_all(store, prepared.config.output.exports) if finished else {}
-    summary = summarise(store, prepared, outcome, reports, time.monotonic() - began_s)
+    summary = summarise(store, runnable, outcome, reports, time.monotonic() - began_s)
     store.write_json(SUMMARY_FILE, summary.to_dict())
     return summary
 
@@ -186,42 +186,43 @@ def _kpt_shape(said: Any) -> tuple[int, int] | None:
 
 
 def summarise(
-    store: RunStore, prepared: Prepared, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
+    store: RunStore, runnable: Runnable, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
 ) -> Summary:
     """Counts from the parts, which are the only truth; rates from this session."""
-    tally, schema = Counters(), store.schema()
+    prepared, executable = runnable.prepared, runnable.executable
+    counts, schema = Counters(), store.schema()
     for batch in store.batches(counted_columns(schema)):
-        tally.add(batch)
+        counts.add(batch)
     warnings = [*store.problems, *prepared.source.problems]
     if outcome.repeated:
         were = "1 image was" if outcome.repeated == 1 else f"{outcome.repeated:,} images were"
         warnings.append(f"{were} listed more than once; each was labelled once")
     warnings += [warning for report in reports.values() for warning in report.warnings]
-    agreement = prepared.executable.agreement
+    agreement = executable.agreement
     return Summary(
         run_dir=str(store.path),
-        listed=tally.ok + tally.failed + tally.gone + (outcome.remaining or 0),
-        ok=tally.ok,
-        failed=tally.failed,
-        gone=tally.gone,
-        skipped=tally.ok + tally.failed + tally.gone - outcome.committed,
-        detections=tally.detections,
+        listed=counts.ok + counts.failed + counts.gone + (outcome.remaining or 0),
+        ok=counts.ok,
+        failed=counts.failed,
+        gone=counts.gone,
+        skipped=counts.ok + counts.failed + counts.gone - outcome.committed,
+        detections=counts.detections,
         images_per_s=outcome.committed / outcome.labelling_s if outcome.labelling_s else 0.0,
         wall_s=wall_s,
         restarts=outcome.restarts,
-        exit_code=_exit_code(outcome, tally, prepared.source),
+        exit_code=_exit_code(outcome, counts, prepared.source),
         interrupted=_signal_name(outcome.signal),
         remaining=outcome.remaining,
         left=prepared.source.left,
         labelling_s=outcome.labelling_s,
         task=task_of(schema),
-        classes=len(tally.classes),
-        failures=tally.failures(),
+        classes=len(counts.classes),
+        failures=counts.failures(),
         stage_s=outcome.stage_s,
-        backend=prepared.executable.backend,
+        backend=executable.backend,
         precision=prepared.config.model.precision,
         agreement=asdict(agreement) if agreement else None,
-        bottleneck=_bottleneck(prepared, outcome),
+        bottleneck=_bottleneck(runnable, outcome),
         starts=outcome.starts,
         exports={name: report.path for name, report in reports.items()},
         warnings=tuple(warnings),
@@ -229,17 +230,18 @@ def summarise(
     )
 
 
-def _bottleneck(prepared: Prepared, outcome: Outcome) -> str:
+def _bottleneck(runnable: Runnable, outcome: Outcome) -> str:
+    prepared, backend = runnable.prepared, runnable.executable.backend
     devices = {placement.device for placement in prepared.placements} - {"cpu"}
     crew = Crew(len(prepared.placements), prepared.placements[0].decoders, len(devices), outcome.labelling_s)
-    model, backend = prepared.config.model, prepared.executable.backend
+    model = prepared.config.model
     return bottleneck(outcome.stage_s, crew, model.factory or backend, faster(model, backend, prepared.device))
 
 
-def _exit_code(outcome: Outcome, tally: Counters, source: Source) -> int:
+def _exit_code(outcome: Outcome, counts: Counters, source: Source) -> int:
     if outcome.signal is not None:
         return EXIT_SIGNAL + outcome.signal
-    return EXIT_QUARANTINED if tally.failed or not source.is_complete else EXIT_DONE
+    return EXIT_QUARANTINED if counts.failed or not source.is_complete else EXIT_DONE
 
 
 def _signal_name(number: int | None) -> str | None:

@@ -12,7 +12,7 @@ from farm.cli.arguments import add_config, load_config
 
 if TYPE_CHECKING:
     from farm.config.sections import FarmConfig
-    from farm.engines.local import Prepared
+    from farm.engines.base import Prepared
     from farm.storage.run_store import RunStore
 
 
@@ -29,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
 
     from farm import engines, exports
     from farm.config.sections import STDIN
-    from farm.engines import backend_choice
+    from farm.engines import backend_choice, known_backend
     from farm.errors import EXIT_DONE, EXIT_USAGE
     from farm.report.lines import table_lines
     from farm.sources.base import in_sight
@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
     rows = [[str(getattr(place, title)) for title in titles] for place in prepared.placements]
     numbers = ("worker", "threads", "batch", "decoders")
     print(*table_lines(titles, rows, console.width, numbers, gives_way=["pin"]), "", sep="\n")
-    console.print(f"backend          {backend_choice.in_words(prepared, _begun_with(config))}")
+    console.print(f"backend          {known_backend.in_words(prepared, _begun_with(config))}")
     for name, origin in prepared.origins.items():
         value = getattr(prepared.config.model, name)
         console.print(f"{name:17}{json.dumps(value)}, {origin}")
@@ -63,11 +63,11 @@ def execute(args: argparse.Namespace) -> int:
 
 def _refusals(prepared: Prepared) -> list[str]:
     """Why a run would not begin in its directory, as far as that shows without writing anything."""
-    from farm.engines import backend_choice
+    from farm.engines import continuing
     from farm.storage.run_store import RunStore
 
     begun = _begun(prepared.config)
-    found = (backend_choice.refusal(prepared, begun) if begun else "", RunStore.refusal(prepared.config.output.dir))
+    found = (continuing.refusal(prepared, begun) if begun else "", RunStore.refusal(prepared.config.output.dir))
     return [refusal for refusal in found if refusal]
 
 

@@ -14,7 +14,7 @@ from farm.cli.arguments import add_config, load_config, this_command, this_progr
 
 if TYPE_CHECKING:
     from farm.core.summary import Summary
-    from farm.engines.local import Hooks, Running
+    from farm.engines.base import Hooks, Running
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -37,7 +37,7 @@ def label(title: str, work: Callable[[Hooks], Summary]) -> int:
     """Do the work under a live view, minding signals; print its summary. Returns the exit code."""
     from rich.console import Console
 
-    from farm.engines.local import Hooks
+    from farm.engines.base import Hooks
     from farm.report.closing import print_summary
     from farm.report.live import open_view
 

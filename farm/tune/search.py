@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from farm.config.sections import FarmConfig
+from farm.core.continuation import BACKEND, THREADS
 from farm.core.placement import Machine, inspect_machine, plan, usable_cores
-from farm.engines import local
+from farm.engines.preparation import prepare
 from farm.errors import ConfigError, FarmError, OutOfTimeError, SourceError
 from farm.models import backends
 from farm.sources.base import Entry, Source, examine, first_entry_or_raise
@@ -62,7 +63,7 @@ def tune(
             f"machine like a node of the cluster"
         )
     machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
-    prepared = local.prepare(config, machine=machine)
+    prepared = prepare(config, machine=machine)
     entries = _sampled(prepared.source)
     sample = Sample(prepared.source.name, prepared.source.root, entries)
     bench = Bench(sample, machine, note, budget_s, time.monotonic() + budget_s)
@@ -154,7 +155,7 @@ def begun_with(folder: str) -> tuple[str, int] | None:
     with contextlib.suppress(FarmError, OSError):
         found = RunStore.view(folder).fingerprint()
         if found:
-            return found.get(local.BACKEND, ""), found.get("workers.threads", 0)
+            return found.get(BACKEND, ""), found.get(THREADS, 0)
     return None
 
 

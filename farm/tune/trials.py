@@ -18,7 +18,7 @@ from farm.api import run
 from farm.config.sections import FarmConfig
 from farm.core.placement import Machine, plan
 from farm.core.summary import Snapshot, Summary
-from farm.engines.local import Hooks, Running
+from farm.engines.base import Hooks, Running
 from farm.errors import OutOfTimeError
 from farm.models.converted_weights import Agreement
 from farm.sources.base import Entry, Source

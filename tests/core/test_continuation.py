@@ -23,7 +23,7 @@ from farm.core.continuation import (
     history_with,
     refused,
 )
-from farm.engines import local
+from farm.engines import fingerprint
 from farm.errors import RunMismatchError, SourceError
 from farm.sources.moved_source import Found
 from farm.storage.run_store import RunStore
@@ -126,8 +126,8 @@ def test_a_source_is_the_same_where_most_images_are_as_they_were(found, same):
 def versions(monkeypatch):
     """Versions of packages, as tests set them."""
     said = {}
-    version = local.package_version
-    monkeypatch.setattr(local, "package_version", lambda module: said.get(module) or version(module))
+    version = fingerprint.package_version
+    monkeypatch.setattr(fingerprint, "package_version", lambda module: said.get(module) or version(module))
     return said
 
 
