@@ -22,7 +22,8 @@ from typing import Any
 
 from benchmarks.peers import farm_config, farm_labels, repeated
 from benchmarks.record import parser, report
-from farm.config.sections import ModelConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import ModelConfig
 from farm.engines.backend_choice import choose_backend
 from farm.engines.preparation import prepare
 from farm.images.decoding import decode

@@ -21,7 +21,7 @@ from benchmarks.resume import make
 from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import Blocks, Todo, follow, unpack
 from farm.cluster.driver import Driver
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.core.key_set import KeySet
 from farm.engines.backend_choice import choose_backend_unseen
 from farm.engines.preparation import prepare

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from farm import engines, exports
-from farm.config.sections import PATH_KEYS, FarmConfig, expanded, from_mapping, load, validate
+from farm.config.loading import from_mapping, load, validate
+from farm.config.sections import PATH_KEYS, FarmConfig, expanded
 from farm.core.counters import Counters, counted_columns
 from farm.core.job import Outcome
 from farm.core.key_set import KeySet

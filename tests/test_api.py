@@ -9,7 +9,8 @@ import yaml
 import farm
 from farm import Farm
 from farm.api import as_config
-from farm.config.sections import FarmConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import FarmConfig
 from farm.errors import ConfigError
 
 FAKE = {"factory": "farm.models.fake:make"}

@@ -32,7 +32,8 @@ from typing import Any, Literal, NoReturn, Self, get_args
 
 import pyarrow as pa
 
-from farm.config.sections import FarmConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import FarmConfig
 from farm.core.items import Item
 from farm.core.key_set import KeySet
 from farm.core.marks import CONVERTED

@@ -8,7 +8,7 @@ import pytest
 from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import follow, give_up, unpack
 from farm.cluster.driver import Driver
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.core.job import Job
 from farm.core.schema import STATUS_OK, failed_batch, part_metadata, part_schema, to_ipc
 from farm.engines.base import Hooks

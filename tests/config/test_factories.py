@@ -10,7 +10,7 @@ import pytest
 
 from farm.cli import main
 from farm.config import factories
-from farm.config.sections import load, validate
+from farm.config.loading import load, validate
 from farm.engines.fingerprint import FACTORY_DIGEST, fingerprint_of
 from farm.engines.preparation import prepare
 from farm.errors import ModelError

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from farm.config.json_schema import json_schema
-from farm.config.sections import PATH_KEYS, FarmConfig, load, validate
+from farm.config.loading import load, validate
+from farm.config.sections import PATH_KEYS, FarmConfig
 from farm.errors import ConfigError
 
 MINIMAL = {"source": "/a", "model": "m.pt", "output": "/o"}

@@ -133,7 +133,7 @@ def test_a_run_with_a_factory_goes_on_whatever_an_older_farm_wrote_down(images, 
 
 def test_preparing_a_run_imports_no_torch(images, coco_weights, tmp_path):
     code = (
-        "import sys; from farm.config.sections import validate; from farm.engines.preparation import prepare; "
+        "import sys; from farm.config.loading import validate; from farm.engines.preparation import prepare; "
         f"made = prepare(validate({values(images, tmp_path / 'run', weights=str(coco_weights))!r})); "
         "print(made.config.model.imgsz, 'torch' in sys.modules)"
     )

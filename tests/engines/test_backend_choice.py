@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.core.placement import Machine
 from farm.engines.backend_choice import choose_backend
 from farm.engines.preparation import prepare

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import farm
-from farm.config.sections import load
+from farm.config.loading import load
 from farm.core.key_set import item_key, path_key
 from farm.core.schema import path_columns, path_of
 from farm.engines import continuing

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from farm.cli import main
-from farm.config.sections import ModelConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import ModelConfig
 from farm.engines.fingerprint import fingerprint_of
 from farm.engines.preparation import prepare
 from farm.errors import ModelError

@@ -16,7 +16,7 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.engines.backend_choice import choose_backend_unseen
 from farm.engines.preparation import prepare
 from farm.engines.run_record import RunRecord

@@ -10,7 +10,7 @@ from rich.console import Console
 import farm.tune.trials
 from farm.cli import main
 from farm.cli.tune import _table, _write, offers
-from farm.config.sections import load, validate
+from farm.config.loading import load, validate
 from farm.core.placement import Machine
 from farm.core.summary import Snapshot, Summary, WorkerSnapshot
 from farm.errors import ConfigError, ModelError, OutOfTimeError
