@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import farm
-from farm.cli import COMMANDS, main
+from farm.cli.main import main
+from farm.cli.parser import COMMANDS
 from farm.models import backends, cache
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +20,7 @@ HEAVY = ("torch", "ultralytics", "pyarrow", "pydantic", "numpy", "rich", "cv2")
 
 
 def test_help_imports_nothing_heavy():
-    code = f"import sys; from farm.cli import _parser; _parser().format_help(); print([m for m in {HEAVY} if m in sys.modules])"
+    code = f"import sys; from farm.cli.parser import make_parser; make_parser().format_help(); print([m for m in {HEAVY} if m in sys.modules])"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True)
     assert done.stdout.strip() == "[]"

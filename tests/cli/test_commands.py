@@ -2,7 +2,8 @@
 
 import pytest
 
-from farm.cli import COMMANDS, main
+from farm.cli.main import main
+from farm.cli.parser import COMMANDS
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import yaml
 from rich.console import Console
 
 import farm.tune.trials
-from farm.cli import main
+from farm.cli.main import main
 from farm.cli.tune import _table, _write, offers
 from farm.config.loading import load, validate
 from farm.core.placement import Machine
