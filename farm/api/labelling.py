@@ -1,41 +1,32 @@
-"""The library's front: `run` labels what a config says and returns a Summary. The command line calls it too.
+"""`run` labels what a config says and returns a Summary; `retry` tries its failed images again.
 
 Runs in the caller's process, which becomes the supervisor's.
 """
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from farm import engines, exports
-from farm.config.loading import from_mapping, load, validate
-from farm.config.sections import PATH_KEYS, FarmConfig, expanded
-from farm.core.counters import Counters, counted_columns
-from farm.core.job import Outcome
+from farm.api.exporting import export_all
+from farm.api.summarising import summarise
+from farm.config.loading import as_config, validate
+from farm.config.sections import PATH_KEYS, FarmConfig
 from farm.core.key_set import KeySet
 from farm.core.run_file import config_of, output_of
-from farm.core.schema import names_of, task_of
 from farm.core.summary import Summary
 from farm.engines.backend_choice import choose_backend
-from farm.engines.base import Hooks, Prepared, Runnable
-from farm.errors import EXIT_DONE, EXIT_QUARANTINED, ConfigError, OutputError, SourceError
-from farm.exports.base import ExportReport, ExportRequest
+from farm.engines.base import Hooks, Prepared
+from farm.errors import SourceError
 from farm.machine import interrupts, shortage
 from farm.machine.filenames import here, with_names
-from farm.models.backends import faster
 from farm.models.converted_weights import CONVERT_TIMEOUT_S
-from farm.report.bottleneck import Crew, bottleneck
 from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.sources.rows import FailedRows
-from farm.storage import folders
 from farm.storage.run_store import RUN_FILE, SUMMARY_FILE, RunStore
-
-EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 
 
 @shortage.named()
@@ -124,126 +115,3 @@ def _label(
     summary = summarise(store, runnable, outcome, reports, time.monotonic() - began_s)
     store.write_json(SUMMARY_FILE, summary.to_dict())
     return summary
-
-
-def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Iterable[str] = ()) -> FarmConfig:
-    """The config in any of the forms that `run` takes, with the overrides applied. Raises ConfigError."""
-    if isinstance(overrides, str):
-        raise ConfigError(f"overrides are a list, of strings such as workers.count=4: write [{overrides!r}]")
-    overrides = list(overrides)
-    if isinstance(config, FarmConfig):
-        return from_mapping(config.model_dump(), overrides) if overrides else config
-    if isinstance(config, Mapping):
-        return from_mapping(config, overrides)
-    if not isinstance(config, (str, Path)):
-        raise ConfigError(f"a {type(config).__name__} is no config; give a YAML file's path, a mapping or a FarmConfig")
-    return load(expanded(config), overrides)
-
-
-def export_all(store: RunStore, formats: Sequence[str]) -> dict[str, ExportReport]:
-    """Project the committed parts into each of the formats."""
-    return {name: export(store, name, anew=False) for name in formats} if store.parts() else {}
-
-
-def export(
-    store: RunStore, name: str, save_conf: bool | None = None, to: str | Path | None = None, anew: bool = True
-) -> ExportReport:
-    """Project the committed parts into one format, in the run directory, or in the folder `to`.
-
-    Without `anew` what an earlier export has written and is still there as it was is not written again. `save_conf`
-    defaults to what the run was configured with. Raises OutputError where the folder cannot be written.
-    """
-    write = exports.load(name)
-    if to is None and folders.is_remote(store.path):
-        raise OutputError(f"{store.path} is no folder of this machine; say where the export goes: --to FOLDER")
-    folder = folders.folder_of(to) if to is not None else store.path
-    if folders.is_remote(folder):
-        raise OutputError(f"{to}: exports are written to a folder of this machine; copy it afterwards")
-    try:
-        folders.make_folder(folder)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
-    described = store.describe()
-    output, schema = output_of(described), store.schema()
-    request = ExportRequest(
-        folder=folder,
-        source_root=here(described.get("source_root") or "/"),
-        task=described.get("task") or task_of(schema) or "detect",
-        names=names_of(schema),
-        save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
-        clip=bool(output.get("clip")),
-        kpt_shape=_kpt_shape(described.get("kpt_shape")),
-        parts=None if folders.is_remote(store.path) else store.stamps(),
-        anew=anew,
-    )
-    return write(request, store.batches)
-
-
-def _kpt_shape(said: Any) -> tuple[int, int] | None:
-    """As run.json has it: nothing of what is no pose run, or was begun before that was written down."""
-    if isinstance(said, list) and len(said) == 2 and all(isinstance(number, int) for number in said):
-        return said[0], said[1]
-    return None
-
-
-def summarise(
-    store: RunStore, runnable: Runnable, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
-) -> Summary:
-    """Counts from the parts, which are the only truth; rates from this session."""
-    prepared, executable = runnable.prepared, runnable.executable
-    counts, schema = Counters(), store.schema()
-    for batch in store.batches(counted_columns(schema)):
-        counts.add(batch)
-    warnings = [*store.problems, *prepared.source.problems]
-    if outcome.repeated:
-        were = "1 image was" if outcome.repeated == 1 else f"{outcome.repeated:,} images were"
-        warnings.append(f"{were} listed more than once; each was labelled once")
-    warnings += [warning for report in reports.values() for warning in report.warnings]
-    agreement = executable.agreement
-    return Summary(
-        run_dir=str(store.path),
-        listed=counts.ok + counts.failed + counts.gone + (outcome.remaining or 0),
-        ok=counts.ok,
-        failed=counts.failed,
-        gone=counts.gone,
-        skipped=counts.ok + counts.failed + counts.gone - outcome.committed,
-        detections=counts.detections,
-        images_per_s=outcome.committed / outcome.labelling_s if outcome.labelling_s else 0.0,
-        wall_s=wall_s,
-        restarts=outcome.restarts,
-        exit_code=_exit_code(outcome, counts, prepared.source),
-        interrupted=_signal_name(outcome.signal),
-        remaining=outcome.remaining,
-        left=prepared.source.left,
-        labelling_s=outcome.labelling_s,
-        task=task_of(schema),
-        classes=len(counts.classes),
-        failures=counts.failures(),
-        stage_s=outcome.stage_s,
-        backend=executable.backend,
-        precision=prepared.config.model.precision,
-        agreement=asdict(agreement) if agreement else None,
-        bottleneck=_bottleneck(runnable, outcome),
-        starts=outcome.starts,
-        exports={name: report.path for name, report in reports.items()},
-        warnings=tuple(warnings),
-        left_out=prepared.source.left_out.counts(),
-    )
-
-
-def _bottleneck(runnable: Runnable, outcome: Outcome) -> str:
-    prepared, backend = runnable.prepared, runnable.executable.backend
-    devices = {placement.device for placement in prepared.placements} - {"cpu"}
-    crew = Crew(len(prepared.placements), prepared.placements[0].decoders, len(devices), outcome.labelling_s)
-    model = prepared.config.model
-    return bottleneck(outcome.stage_s, crew, model.factory or backend, faster(model, backend, prepared.device))
-
-
-def _exit_code(outcome: Outcome, counts: Counters, source: Source) -> int:
-    if outcome.signal is not None:
-        return EXIT_SIGNAL + outcome.signal
-    return EXIT_QUARANTINED if counts.failed or not source.is_complete else EXIT_DONE
-
-
-def _signal_name(number: int | None) -> str | None:
-    return None if number is None else signal.Signals(number).name

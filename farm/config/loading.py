@@ -28,6 +28,20 @@ from farm.machine.surroundings import in_working_directory
 FACTORY_KEY = ("model", "factory")
 
 
+def as_config(config: str | Path | Mapping[str, Any] | FarmConfig, overrides: Iterable[str] = ()) -> FarmConfig:
+    """The config in any of the forms that `run` takes, with the overrides applied. Raises ConfigError."""
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides are a list, of strings such as workers.count=4: write [{overrides!r}]")
+    overrides = list(overrides)
+    if isinstance(config, FarmConfig):
+        return from_mapping(config.model_dump(), overrides) if overrides else config
+    if isinstance(config, Mapping):
+        return from_mapping(config, overrides)
+    if not isinstance(config, (str, Path)):
+        raise ConfigError(f"a {type(config).__name__} is no config; give a YAML file's path, a mapping or a FarmConfig")
+    return load(expanded(config), overrides)
+
+
 def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path = ".") -> FarmConfig:
     """Config from a YAML file (or none) and overrides; paths resolve against the file, overrides against `cwd`.
 
