@@ -1,36 +1,15 @@
-"""Finding the fastest plan: short runs over a sample of the user's images, one setting at a time.
-
-Runs in the calling process, each trial a farm of its own. First the backend, then workers and threads, then batch,
-then decoding threads: each keeps the winner of the one before. A trial ends when its rate is known, or as soon as it
-is clear that it is no match for the best one; a conversion that takes longer than the time that is left is given up.
-What the config sets itself is not touched.
-
-Lower precisions move labels, so none is ever chosen; each is measured once, beside the backends, and shown with its
-agreement.
-"""
+"""The contest of plans: trials one after the other, each of a change to the plan that is ahead, and the winner."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from farm.config.sections import FarmConfig
-from farm.core.continuation import BACKEND, THREADS
-from farm.core.placement import Machine, inspect_machine, plan, usable_cores
-from farm.engines.preparation import prepare
-from farm.errors import ConfigError, FarmError, OutOfTimeError, SourceError
-from farm.models import backends
-from farm.sources.base import Entry, Source, examine, first_entry_or_raise
-from farm.storage.run_store import RunStore
-from farm.tune.trials import DISAGREES, Bench, Sample, Trial
-
-BUDGET_S = 180.0  # of which an int8 network takes a third to make
-SAMPLE_IMAGES = 256
+from farm.core.placement import Machine, plan
+from farm.errors import FarmError, OutOfTimeError, SourceError
+from farm.tune.trials import DISAGREES, Bench, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +25,7 @@ class Tuning:
     untried: tuple[str, ...] = ()
 
 
-def tune(
-    config: FarmConfig,
-    budget_s: float = BUDGET_S,
-    heard: Callable[[Trial], None] = lambda trial: None,
-    note: Callable[[str], None] = lambda text: None,
-    machine: Machine | None = None,
-) -> Tuning:
-    """Try plans on a sample of the config's source. `heard` gets every trial as it ends; `note` what takes long.
-
-    Raises FarmError where not even the first plan works: its own words.
-    """
-    if config.engine != "local":
-        raise ConfigError(
-            f"farm tune measures plans on this machine, not with engine={config.engine}; give it engine=local, on a "
-            f"machine like a node of the cluster"
-        )
-    machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
-    prepared = prepare(config, machine=machine)
-    entries = _sampled(prepared.source)
-    sample = Sample(prepared.source.name, prepared.source.root, entries)
-    bench = Bench(sample, machine, note, budget_s, time.monotonic() + budget_s)
-    contest = _Contest(bench, config, heard)
-    for stage, candidates in enumerate(grid(machine, config)):
-        base = contest.config
-        for changes in candidates:
-            contest.enter(base, changes)
-        if stage == 0:
-            for changes in lowered(machine, contest.config):
-                contest.offer(changes)
-    return contest.result()
-
-
-class _Contest:
+class Contest:
     """The trials so far, and which is ahead."""
 
     def __init__(self, bench: Bench, config: FarmConfig, heard: Callable[[Trial], None]) -> None:
@@ -112,7 +59,7 @@ class _Contest:
             if isinstance(error, OutOfTimeError):
                 self._untried.append(_in_words(changes))
             return
-        trial = _doubted(trial, self._trials, self._given)
+        trial = unless_it_moves_labels(trial, self._trials, self._given)
         self._keep(trial)
         if self._best is None or trial.images_per_s > self._best.images_per_s:
             self._best, self.config = trial, candidate
@@ -150,66 +97,6 @@ def _in_words(changes: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in changes.items())
 
 
-def begun_with(folder: str) -> tuple[str, int] | None:
-    """Backend and threads of the work that a run directory holds; None where there is none, or none can be read."""
-    with contextlib.suppress(FarmError, OSError):
-        found = RunStore.view(folder).fingerprint()
-        if found:
-            return found.get(BACKEND, ""), found.get(THREADS, 0)
-    return None
-
-
-def _sampled(source: Source) -> list[Entry]:
-    """Images from all over the source, or the first ones where that would cost a listing."""
-    entries = list(itertools.islice(first_entry_or_raise(source), SAMPLE_IMAGES))
-    paths = source.sample(SAMPLE_IMAGES) if len(entries) == SAMPLE_IMAGES else []
-    if len(paths) < SAMPLE_IMAGES:
-        return entries
-    return [examine(os.path.join(source.root, path), path) for path in paths]
-
-
-def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]:
-    """Settings to try, in order, as `section.key: value`; none: the config as it is. What the config sets stays."""
-    cpu = plan(machine, config.workers)[0].device == "cpu"
-    yield [{}, *({"model.backend": name} for name in _backends(config, cpu))]
-    if not cpu and config.model.weights is not None and config.model.backend in ("auto", "torch"):
-        yield [{"model.cuda_graphs": True}]
-    cores = usable_cores(machine)
-    free = config.workers.count == "auto" and config.workers.threads == "auto"
-    if cpu and free:
-        shapes = dict.fromkeys([(cores, 1), (max(1, cores // 2), 2), (1, cores)])
-        yield [{"workers.count": workers, "workers.threads": threads} for workers, threads in shapes]
-    if not cpu and config.workers.count == "auto":
-        devices = len({place.device for place in plan(machine, config.workers)})
-        yield [{"workers.count": devices * each} for each in (1, 2, 3)]
-    if config.workers.batch == "auto":
-        yield [{"workers.batch": batch} for batch in ((1, 4) if cpu else (16, 32, 64))]
-    if config.workers.decoders == "auto":
-        yield [{"workers.decoders": decoders} for decoders in ((1, 2) if cpu else (2, 4, 8))]
-
-
-def _backends(config: FarmConfig, cpu: bool) -> list[str]:
-    """Other backends than torch that could run the model."""
-    model = config.model
-    if model.backend != "auto" or not model.is_convertible:
-        return []
-    names = ("openvino", "onnxruntime") if cpu else ("tensorrt",)
-    return [name for name in names if backends.installed(name) and model.precision in backends.PRECISIONS[name]]
-
-
-def lowered(machine: Machine, config: FarmConfig) -> list[dict[str, Any]]:
-    """Lower precisions that could run the model here, as changes of the config; none where it names one itself."""
-    model, cpu = config.model, plan(machine, config.workers)[0].device == "cpu"
-    if not model.is_convertible or model.precision != "fp32":
-        return []
-    ways = [("openvino", "bf16"), ("openvino", "int8")] if cpu else [("torch", "fp16"), ("tensorrt", "fp16")]
-    return [
-        {"model.backend": backend, "model.precision": precision}
-        for backend, precision in ways
-        if backends.installed(backend) and (precision != "bf16" or backends.has_bf16())
-    ]
-
-
 def _changed(config: FarmConfig, changes: dict[str, Any]) -> FarmConfig:
     data = config.model_dump()
     for key, value in changes.items():
@@ -222,7 +109,7 @@ def _plan_of(config: FarmConfig, machine: Machine) -> Any:
     return config.model.backend, config.model.cuda_graphs, plan(machine, config.workers)
 
 
-def _doubted(trial: Trial, earlier: Sequence[Trial], config: FarmConfig) -> Trial:
+def unless_it_moves_labels(trial: Trial, earlier: Sequence[Trial], config: FarmConfig) -> Trial:
     """The trial without a rate, where a backend that nobody asked for moves labels that torch leaves where they are."""
     chosen = config.model.backend == "auto" and trial.backend != "torch"
     if not chosen or trial.agreement is None or trial.precision != "fp32":
