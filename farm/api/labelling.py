@@ -59,7 +59,7 @@ def _run(
     prepared = engines.load(config.engine).prepare(config, stdin, source)
     if prepared.source.notice:
         hooks.on_note(prepared.source.notice)
-    entries = first_entry_or_raise(prepared.source)  # before there is a run directory: of no images nothing is left
+    entries = first_entry_or_raise(prepared.source)  # before the run directory is made: without images there is none
     store = RunStore.open(prepared.config.output.dir)
     try:
         return _label(prepared, store, hooks, None, began_s, convert_timeout_s, entries)
@@ -104,7 +104,7 @@ def _label(
     prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float,
     convert_timeout_s: float = CONVERT_TIMEOUT_S, entries: Iterator[Entry] | None = None,
 ) -> Summary:  # fmt: skip
-    """The part that `run` and `retry` share: label, export, summarise. `entries`: of the source, if it is open yet."""
+    """The part that `run` and `retry` share: label, export, summarise. `entries`: the source's, if already begun."""
     runnable, entries = choose_backend(prepared, store, hooks.on_note, convert_timeout_s, entries)
     try:
         outcome = engines.load(prepared.config.engine).run(runnable, store, entries, hooks, known)

@@ -20,7 +20,7 @@ TAKES = {  # in words, where a type has branches that pydantic would report one 
 }
 
 
-def explain(error: ValidationError, origin: str | None, places: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+def explain(error: ValidationError, origin: str | None, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
     """One line per wrong key: where it stands, what is wrong, what would be right."""
     seen = set()
     problems = error.errors(include_url=False)
@@ -29,8 +29,8 @@ def explain(error: ValidationError, origin: str | None, places: Mapping[tuple[st
         if (loc, problem["type"] == "extra_forbidden") in seen:  # a union reports each of its branches
             continue
         seen.add((loc, problem["type"] == "extra_forbidden"))
-        place = next((places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), origin)
-        yield (f"{place}: " if place else "") + _reason(problem, loc)
+        where = next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), origin)
+        yield (f"{where}: " if where else "") + _reason(problem, loc)
 
 
 def _keys_only(loc: tuple[int | str, ...]) -> tuple[str, ...]:
@@ -87,5 +87,5 @@ def _unknown_key(loc: tuple[str, ...]) -> str:
     elsewhere += sections if parents else ()
     near = meant(key, valid, elsewhere)
     hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(valid)}"
-    place = f" in `{'.'.join(parents)}`" if parents else ""
-    return f"unknown key `{key}`{place}; {hint}"
+    section = f" in `{'.'.join(parents)}`" if parents else ""
+    return f"unknown key `{key}`{section}; {hint}"

@@ -48,51 +48,51 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
     Raises ConfigError with the file, line and nearest valid key.
     """
     data: dict[str, Any] = {}
-    places: dict[tuple[str, ...], str] = {}
+    origins: dict[tuple[str, ...], str] = {}
     if path is not None:
         in_working_directory(str(path))  # raises where a relative one has nothing to belong to
         data, lines = yaml_file.read(Path(path))
-        places = {keys: f"{path}:{line}" for keys, line in lines.items()}
+        origins = {keys: f"{path}:{line}" for keys, line in lines.items()}
         data = _resolve_paths(data, Path(path).resolve().parent)
-    places = _override(data, overrides, cwd, places)
+    origins = _override(data, overrides, cwd, origins)
     folders = [Path(path).resolve().parent, cwd] if path is not None else [cwd]
     overridden = any(text.partition("=")[0] == ".".join(FACTORY_KEY) for text in overrides)
     _say_where_the_factory_is(data, reversed(folders) if overridden else folders)
-    return validate(data, str(path) if path is not None else None, places)
+    return validate(data, str(path) if path is not None else None, origins)
 
 
 def from_mapping(data: Mapping[str, Any], overrides: Sequence[str] = (), cwd: str | Path = ".") -> FarmConfig:
     """Config from a mapping and overrides. Raises ConfigError as `load` does."""
     changed = dict(data)
-    places = _override(changed, overrides, cwd, {})
+    origins = _override(changed, overrides, cwd, {})
     _say_where_the_factory_is(changed, [cwd])
-    return validate(changed, None, places)
+    return validate(changed, None, origins)
 
 
 def _override(
-    data: dict[str, Any], overrides: Sequence[str], cwd: str | Path, places: dict[tuple[str, ...], str]
+    data: dict[str, Any], overrides: Sequence[str], cwd: str | Path, origins: dict[tuple[str, ...], str]
 ) -> dict[tuple[str, ...], str]:
     """Set them in `data`, one after the other; returns where each key was set then."""
     for override in overrides:
         names = _apply_override(data, override, cwd)
-        places = {keys: place for keys, place in places.items() if keys[: len(names)] != names}
+        origins = {keys: where for keys, where in origins.items() if keys[: len(names)] != names}
         for n in range(1, len(names)):
-            places.setdefault(names[:n], f"override {override!r}")
-        places[names] = f"override {override!r}"
-    return places
+            origins.setdefault(names[:n], f"override {override!r}")
+        origins[names] = f"override {override!r}"
+    return origins
 
 
 def validate(
-    data: Mapping[str, Any], origin: str | None = None, places: Mapping[tuple[str, ...], str] | None = None
+    data: Mapping[str, Any], origin: str | None = None, origins: Mapping[tuple[str, ...], str] | None = None
 ) -> FarmConfig:
     """Config from a mapping. Raises ConfigError that names every wrong key and what would be right.
 
-    `places` says where each key was set (a line of `origin`, or an override), to be named in the message.
+    `origins` says where each key was set (a line of `origin`, or an override), to be named in the message.
     """
     try:
         return FarmConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, origin, places or {}))) from None
+        raise ConfigError("\n".join(explain(error, origin, origins or {}))) from None
 
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -109,25 +109,25 @@ def _absolute(value: str, base: str | Path, may_be_name: bool) -> str:
     """Asks for the working directory only where that is the base of a relative path: it may have been removed."""
     if not value:
         return value  # an unset variable must not become the folder one is in
-    place = expanded(local_path(value))
-    if may_be_name and os.sep not in value and not os.path.exists(os.path.join(base, place)):
+    path = expanded(local_path(value))
+    if may_be_name and os.sep not in value and not os.path.exists(os.path.join(base, path)):
         return value
-    return place if os.path.isabs(place) else _below(Path(in_working_directory(str(base))).resolve(), place)
+    return path if os.path.isabs(path) else _below(Path(in_working_directory(str(base))).resolve(), path)
 
 
-def _below(base: Path, place: str) -> str:
+def _below(base: Path, path: str) -> str:
     """`../images` of a folder that has no links in its name is beside it, whatever becomes of the folder's own name."""
-    while place == os.pardir or place.startswith(f"{os.pardir}{os.sep}"):
-        base, place = base.parent, place[len(os.pardir) :].lstrip(os.sep)
-    return os.path.join(base, place) if place else str(base)
+    while path == os.pardir or path.startswith(f"{os.pardir}{os.sep}"):
+        base, path = base.parent, path[len(os.pardir) :].lstrip(os.sep)
+    return os.path.join(base, path) if path else str(base)
 
 
 def _say_where_the_factory_is(data: dict[str, Any], folders: Iterable[str | Path]) -> None:
-    """For the workers, and for whoever tries the failed images again: a run's own config has no file beside it."""
+    """For the workers, and for `farm retry`: the config that a run keeps has no file beside it."""
     model = data.get("model")
     if isinstance(model, dict) and isinstance(model.get("factory"), str) and "factory_dir" not in model:
-        places = list(_absolute_folders(folders))
-        folder = factories.folder_for(model["factory"], places) if places else None
+        absolute = list(_absolute_folders(folders))
+        folder = factories.folder_for(model["factory"], absolute) if absolute else None
         data["model"] = {**model, **({"factory_dir": folder} if folder else {})}
 
 
@@ -148,12 +148,12 @@ def _apply_override(data: dict[str, Any], override: str, cwd: str | Path) -> tup
     value = _parse(text, type_of(names))
     if tuple(names) in PATH_KEYS and isinstance(value, str) and value != STDIN and not is_url(value):
         value = _absolute(value, cwd, may_be_name=names[-1] == "weights")
-    place = data
+    section = data
     for name in names[:-1]:
-        child = as_section(name, place.get(name))
-        place[name] = dict(child) if isinstance(child, dict) else {}
-        place = place[name]
-    place[names[-1]] = value
+        child = as_section(name, section.get(name))
+        section[name] = dict(child) if isinstance(child, dict) else {}
+        section = section[name]
+    section[names[-1]] = value
     return tuple(names)
 
 

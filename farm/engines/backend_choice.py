@@ -56,7 +56,7 @@ def choose_backend(
     backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
     expected = Executable(str(model.weights), backend, conversion=before.get(CONVERSION))
     allowed = continuing.allowed_differences(prepared, store, before)
-    continuing.check(prepared, expected, store, allowed)  # at once: nothing is converted for nothing
+    continuing.check(prepared, expected, store, allowed)  # before a conversion that would be in vain
     entries = itertools.chain(first, entries)
     if model.weights is None:
         return Runnable(prepared, expected), entries
@@ -96,7 +96,7 @@ def notes(prepared: Prepared) -> tuple[str, ...]:
 
 
 def _without_cache(prepared: Prepared) -> list[str]:
-    """What is to be said where nothing can be kept of what the model's weights are made into."""
+    """What is said where no converted model can be kept."""
     why = cache.refusal() if prepared.config.model.weights is not None else ""
     return [why] if why else []
 
@@ -144,7 +144,7 @@ def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None
 def executable_for(request: Request, make: Callable[[Request], Executable], note: Callable[[str], None]) -> Executable:
     """What `make` gives. Where farm itself chose the backend, torch if that cannot be made, or does not agree.
 
-    What is asked of a backend is that it agrees as such: with exact decoding, if the run has that or not.
+    A backend is compared with exact decoding, also where the run decodes reduced: what is doubted is the backend alone.
     """
     model = request.config
     if request.is_converted and model.backend == "auto" and model.precision == "fp32":
@@ -165,7 +165,7 @@ def executable_for(request: Request, make: Callable[[Request], Executable], note
 
 
 def doubt_about(agreement: Agreement, least: float) -> str:
-    """Why a backend that nobody asked for should not be taken; nothing where it may."""
+    """Why a backend that farm chose itself should not be taken; nothing where it may."""
     if agreement.boxes < ENOUGH_BOXES:
         few = f"{agreement.boxes} {agreement.compared} in {agreement.images} images"
         return f"cannot be compared, since torch finds only {few}"

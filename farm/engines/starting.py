@@ -52,11 +52,11 @@ def job_of(
 
 
 def _grouped(runnable: Runnable) -> tuple[Placement, ...]:
-    """OpenVINO prepares itself anew when a shape differs from the last: 5 ms an image of yolo11n."""
+    """OpenVINO gets images of one shape together: each change of shape costs 5 ms with yolo11n."""
     placements = runnable.prepared.placements
     if runnable.executable.backend != "openvino":
         return placements
-    return tuple(replace(place, group=SHAPE_GROUP) for place in placements)
+    return tuple(replace(placement, group=SHAPE_GROUP) for placement in placements)
 
 
 def _as_loaded(runnable: Runnable) -> FarmConfig:

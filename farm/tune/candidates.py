@@ -22,7 +22,7 @@ def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]
         shapes = dict.fromkeys([(cores, 1), (max(1, cores // 2), 2), (1, cores)])
         yield [{"workers.count": workers, "workers.threads": threads} for workers, threads in shapes]
     if not cpu and config.workers.count == "auto":
-        devices = len({place.device for place in plan(machine, config.workers)})
+        devices = len({placement.device for placement in plan(machine, config.workers)})
         yield [{"workers.count": devices * each} for each in (1, 2, 3)]
     if config.workers.batch == "auto":
         yield [{"workers.batch": batch} for batch in ((1, 4) if cpu else (16, 32, 64))]

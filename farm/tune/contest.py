@@ -110,7 +110,7 @@ def _plan_of(config: FarmConfig, machine: Machine) -> Any:
 
 
 def unless_it_moves_labels(trial: Trial, earlier: Sequence[Trial], config: FarmConfig) -> Trial:
-    """The trial without a rate, where a backend that nobody asked for moves labels that torch leaves where they are."""
+    """The trial; without a rate where farm chose a backend that agrees less than torch with the same decoding."""
     chosen = config.model.backend == "auto" and trial.backend != "torch"
     if not chosen or trial.agreement is None or trial.precision != "fp32":
         return trial

@@ -68,14 +68,14 @@ class Bench:
         """Label some of the sample. Raises FarmError where this config cannot, or has no time to be made ready."""
         meter = TrialMeter(best_rate, self.over_s)
         summary = self._run(config, meter)
-        place = plan(self.machine, config.workers)
+        placements = plan(self.machine, config.workers)
         return Trial(
             backend=summary.backend,
             precision=config.model.precision,
-            workers=len(place),
-            threads=place[0].threads,
-            batch=place[0].batch,
-            decoders=place[0].decoders,
+            workers=len(placements),
+            threads=placements[0].threads,
+            batch=placements[0].batch,
+            decoders=placements[0].decoders,
             images_per_s=meter.rate,
             own_bytes=meter.own_bytes,
             agreement=Agreement(**summary.agreement).both_ways if summary.agreement else None,

@@ -51,8 +51,7 @@ def problems_of_labels(store: RunStore, described: Mapping[str, Any]) -> Iterato
 
 
 def _files_of_no_image(labels: Path, expected: list[np.ndarray], fold: Callable[[str], str]) -> Iterator[str]:
-    """Files of no image. `expected`: hashes of what images have, as `fold` makes them: a run of millions costs eight
-    bytes a path."""
+    """Files that belong to no image. `expected`: hashes of the folded names that images have, eight bytes a name."""
     known = np.concatenate([np.empty(0, np.uint64), *expected])
     expected.clear()
     known.sort()

@@ -70,7 +70,7 @@ def _described(store: RunStore, problems: list[str]) -> dict[str, Any]:
 
 
 def _limited(found: Iterator[str], more: str) -> list[str]:
-    """The first SHOWN lines, and how many more there are: of millions none is kept."""
+    """The first SHOWN lines, and how many more there are. Those are counted, not kept: there may be millions."""
     lines = list(islice(found, SHOWN))
     rest = sum(1 for _ in found)
     return lines + ([f"{rest} {more}"] if rest else [])
