@@ -64,3 +64,10 @@ def test_the_command_writes_a_config_that_runs(tmp_path, capsys):
     assert main(["tune", str(tmp_path / "config.yaml"), "--write", str(mine)]) == 2
     assert "was not written by farm tune" in capsys.readouterr().err
     assert mine.read_text() == "source: x\n"
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-1", "0", "soon"])
+def test_seconds_are_a_positive_number(capsys, seconds):
+    with pytest.raises(SystemExit):
+        main(["tune", "source=/a", f"--seconds={seconds}"])
+    assert "--seconds" in capsys.readouterr().err
