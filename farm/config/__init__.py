@@ -1,4 +1,4 @@
-"""What a user may say: the config. Imported by every wing above it; of farm it imports `machine` and `errors` alone.
+"""What a user may say: the config. Imported by every wing above it; imports `machine`, `errors` and `version` alone.
 
 sections.py     what each key is: the pydantic models
 types.py        what a value may be, with its JSON Schema
