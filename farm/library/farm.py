@@ -32,14 +32,17 @@ from typing import Any, Literal, NoReturn, Self, get_args
 
 import pyarrow as pa
 
-from farm.config.sections import FarmConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import FarmConfig
 from farm.core.items import Item
 from farm.core.key_set import KeySet
 from farm.core.marks import CONVERTED
 from farm.core.rates import SmoothedRate
 from farm.core.read_errors import Patience
 from farm.core.schema import STATUS_OK
-from farm.engines import backend_choice, local
+from farm.engines.backend_choice import choose_backend_unseen
+from farm.engines.preparation import prepare
+from farm.engines.starting import job_of
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
 from farm.library.results import ImageError, ImageResult
 from farm.library.spool import Spool
@@ -151,8 +154,8 @@ class Farm:
             self._feed = Feed()
             _check_precision(self._config)
             with interrupts.raised_once():
-                prepared = local.prepare(self._config, source=self._feed)
-                self._prepared = backend_choice.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED)
+                prepared = prepare(self._config, source=self._feed)
+                self._runnable = choose_backend_unseen(prepared, _log.info, Path(self._folder) / CONVERTED)
         except BaseException:
             self._scratch.close()
             raise
@@ -204,7 +207,7 @@ class Farm:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(STOP_S)
         self._spool.close()
-        self._prepared.executable.release()
+        self._runnable.executable.release()
         self._scratch.close()
         self._at_end.cancel()
 
@@ -343,7 +346,7 @@ class Farm:
         store = None
         try:
             store = RunStore.open(self._folder)
-            job = local.job_of(self._prepared, None, {}, self._names_known, keep=False)
+            job = job_of(self._runnable, None, {}, self._names_known, keep=False)
             supervisor = Supervisor(
                 job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True, shown=self._shown,
                 wanted=self._wanted,
@@ -402,7 +405,7 @@ class Farm:
 
     def _has_room(self, waiting: int) -> bool:
         """May another item be taken from a caller who waits for so many?"""
-        first = AHEAD_BATCHES * sum(place.batch for place in self._prepared.placements)
+        first = AHEAD_BATCHES * sum(place.batch for place in self._runnable.prepared.placements)
         return waiting < max(first, min(AHEAD_ITEMS, int(self._rate.per_s * AHEAD_S))) and not self._spool.full
 
     def _results(self, items: Iterable[Any], order: Order) -> Iterator[list[ImageResult]]:

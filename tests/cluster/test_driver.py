@@ -8,10 +8,11 @@ import pytest
 from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import follow, give_up, unpack
 from farm.cluster.driver import Driver
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.core.job import Job
 from farm.core.schema import STATUS_OK, failed_batch, part_metadata, part_schema, to_ipc
-from farm.engines.local import Hooks, prepare
+from farm.engines.base import Hooks
+from farm.engines.preparation import prepare
 from farm.errors import ModelError, TooManyFailures, WorkerError
 from farm.sources import earlier_runs, first_entry_or_raise
 from farm.sources.base import item_key

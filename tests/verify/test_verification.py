@@ -11,12 +11,13 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from farm.cli import main
+from farm.cli.main import main
 from farm.cli.verify import in_words
 from farm.core.schema import part_metadata
 from farm.errors import OutputError
 from farm.storage.run_store import PartWriter, RunStore
-from farm.verify import SHOWN, Verification, verify
+from farm.verify import Verification, verify
+from farm.verify.verification import SHOWN
 from tests.exports.conftest import make_rows
 from tests.faults.test_coming_and_going import WITHOUT_ROOTS_PRIVILEGE
 from tests.support.harness import ROOT, config, pictures
