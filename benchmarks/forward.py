@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.peers import farm_config, farm_labels, repeated
 from benchmarks.record import parser, report
 from farm.config.sections import ModelConfig, validate
+from farm.config.types import MAX_PIXELS
 from farm.engines import local
 from farm.engines.backend_choice import settle
 from farm.images.decoding import decode
@@ -38,7 +39,6 @@ VARIANTS = (
 )
 STAGES = ("read", "decode", "prepare", "preprocess", "forward", "postprocess", "encode", "send")
 WARM_S, PASSES_S = 10.0, 10.0
-MAX_PIXELS = 178_956_970
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from typing import Any
 from benchmarks.peers import Clock, farm_labels, repeated
 from benchmarks.record import parser, report
 from farm.config.sections import ModelConfig
+from farm.config.types import MAX_PIXELS
 from farm.core.placement import inspect_machine
 from farm.errors import FarmError
 from farm.images.decoding import decode
@@ -36,7 +37,6 @@ from farm.models.weights import weights_digest
 
 TIMES_PREDICT = 10.0  # the goals
 SHARE_OF_LIMIT = 0.9
-MAX_PIXELS = 178_956_970
 PREDICT_BATCHES = (8, 16, 32, 64)
 FORWARD_WARM, FORWARD_PASSES = 5, 50  # of each shape; a graph is recorded in the first
 SQUARE = (640, 640)

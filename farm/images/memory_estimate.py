@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from farm.images.decoding import TIFF_SUFFIXES, header_pixels
-from farm.images.tiff import is_tiff, pages, window_bytes
+from farm.images.header import header_pixels
+from farm.images.tiff import SUFFIXES, is_tiff, pages, window_bytes
 
 # Measured peaks of whole images, beyond the file's bytes, rounded up
 USUAL_BYTES = 7  # a pixel: three for the image, and as much again for what OpenCV makes on the way to it
@@ -14,7 +14,7 @@ JPEG2000_BYTES = 17  # an integer for each sample
 COPIES = 2  # of each TIFF page: OpenCV's and ours
 
 
-def decoding_bytes(data: bytes, name: str, channels: int) -> int:
+def estimated_bytes(data: bytes, name: str, channels: int) -> int:
     """Bytes for the image `data`, in a file called `name`, decoded to `channels`; 0 where the header shows no image."""
     if is_tiff(data):
         return _tiff_bytes(data, name, channels)
@@ -38,7 +38,7 @@ def _tiff_bytes(data: bytes, name: str, channels: int) -> int:
         return 0
     first = sizes[0].pixels * sizes[0].sample_bytes
     image = sizes[0].pixels * 3
-    if channels == 1 or not name.lower().endswith(TIFF_SUFFIXES):
+    if channels == 1 or not name.lower().endswith(SUFFIXES):
         return COPIES * first + image
     if channels != 3:
         return (COPIES + 1) * sum(page.pixels * page.sample_bytes for page in sizes)

@@ -1,7 +1,8 @@
-"""Images that were read well, by which a worker tells what ails a file from what ails the place it lies in.
+"""Is a file at fault that cannot be read, or the place it lies in: a disk, a mount, a server?
 
-Runs in a worker's decoding threads, and only where one cannot be read. A file whose disk or mount gives another image
-at the same moment has itself to blame; where that one cannot be read either, or nobody knows one, the place may be.
+Runs in a worker's decoding threads. The image that was read last from each file system is remembered, and read again
+where another one fails. If it can still be read, the failing file is at fault. If not, or if none is known, the place
+may be.
 """
 
 from __future__ import annotations
@@ -30,16 +31,18 @@ def identity_of(folder: str) -> Identity | None:
 
 
 def is_deleted(path: str) -> bool:
-    """Of a file that was there a moment ago and is not: was it deleted? Where the folder that it lay in, or the first
-    above that exists, holds nothing, its disk may be gone instead, and nobody knows."""
+    """Was a file deleted that was there a moment ago?
+
+    Its disk may be gone instead: then the folder that it lay in, or the first above it that exists, is empty.
+    """
     folder = os.path.dirname(os.path.realpath(path))
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
     return not holds_nothing(folder)
 
 
-class KnownGood:
-    """The image that was read last, of each file system. Thread-safe."""
+class PlaceCheck:
+    """Remembers an image that could be read for each file system, and tries it when another one fails. Thread-safe."""
 
     def __init__(self, root: str, root_id: Identity | None, example: str | None) -> None:
         """`root_id`: of the source's root when the run began. `example`: an image that was read earlier, elsewhere."""
@@ -49,20 +52,20 @@ class KnownGood:
         self._images: dict[int, str] = {}
         self._files: dict[int, tuple[float, str]] = {}  # when one was resolved, without links: a link may be removed
 
-    def add(self, path: str, device: int) -> None:
+    def was_read(self, path: str, device: int) -> None:
         """This image was read just now; `device` is its file system's (st_dev)."""
         self._images[device] = path
         now_s = time.monotonic()
         if device not in self._files or now_s - self._files[device][0] > RESOLVE_S:
             self._files[device] = now_s, os.path.realpath(path)
 
-    def place_is_to_blame(self, path: str, number: int) -> bool:
+    def is_place_at_fault(self, path: str, number: int) -> bool:
         """Whether the error `number` of reading `path` may be that of its place (or the machine), not its own."""
         if number in MACHINE:
             return True
         if number in GONE:
             return self._is_unmounted()
-        if number in DENIED and _own_mode_denies(path):
+        if number in DENIED and _mode_denies(path):
             return False
         return number in PLACE | DENIED and not self._another_can_be_read(path)
 
@@ -97,12 +100,12 @@ class KnownGood:
             try:
                 device = os.stat(example).st_dev
                 if device not in self._images:
-                    self.add(example, device)
+                    self.was_read(example, device)
             except (OSError, ValueError):
                 self._example = example  # perhaps later
 
 
-def _own_mode_denies(path: str) -> bool:
+def _mode_denies(path: str) -> bool:
     """By owner, group and mode, of the image or of a folder that it lies below; what a server or a policy says besides
     is not looked at."""
     try:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from farm.config.types import MAX_PIXELS
 from farm.errors import DecodeError
-from farm.images.decoding import decode, decode_reduced, read_bytes
-
-MAX_PIXELS = 178_956_970  # of an image; Pillow's own limit, as in the config
+from farm.images.decoding import decode, decode_reduced
+from farm.images.reading import read_bytes
 
 
 def readable(

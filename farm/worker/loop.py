@@ -44,11 +44,12 @@ from farm.core.lease_size import READ_AHEAD_BATCHES
 from farm.core.read_errors import FILE, GONE, looked_in
 from farm.core.rows import Decoded, Timings, Unread, failed_rows, ok_rows, ok_rows_of_lease
 from farm.errors import DecodeError, ModelError
-from farm.images.decoder_threads import Decoders
-from farm.images.decoding import decode_bytes, decode_reduced, read_bytes
-from farm.images.decoding_memory import decoding_bytes
-from farm.images.known_good import Identity, KnownGood, is_deleted
+from farm.images.decoder_threads import DecoderThreads
+from farm.images.decoding import decode_bytes, decode_reduced
 from farm.images.memory_budget import READY_BYTES, Backlog, MemoryBudget
+from farm.images.memory_estimate import estimated_bytes
+from farm.images.place_check import Identity, PlaceCheck, is_deleted
+from farm.images.reading import read_bytes
 from farm.ipc import heartbeat
 from farm.ipc.channel import Writer
 from farm.ipc.heartbeat import Heartbeats
@@ -134,7 +135,7 @@ def serve(
         model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
         batch = _fitting_batch(model, spec.placement)
         model.restore_threads()
-        decoders = Decoders(spec.placement.decoders).start()
+        decoders = DecoderThreads(spec.placement.decoders).start()
     except Exception as error:
         raise init_failed(spec, to_supervisor, error) from None
     kpt_shape = getattr(model, "kpt_shape", None)
@@ -225,13 +226,13 @@ class Worker:
         self._decoding: deque[tuple[Item, Future[Decoded | Unread]]] = deque()
         self._buckets: dict[tuple[int, ...], list[Decoded]] = {}
         self._waiting = 0
-        self._known_good = KnownGood(spec.root, spec.root_id, spec.example)
+        self._place_check = PlaceCheck(spec.root, spec.root_id, spec.example)
         self._budget = MemoryBudget()
         self._backlog = Backlog(READY_BYTES)
         self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
         self._stopping = False
 
-    def run(self, decoders: Decoders) -> None:
+    def run(self, decoders: DecoderThreads) -> None:
         """Work until the queue says Stop and everything before it is sent."""
         while not (self._stopping and self._idle):
             self._take_leases()
@@ -271,7 +272,7 @@ class Worker:
         finally:
             self._heartbeat.spent({"idle": time.perf_counter() - began})
 
-    def _start_decoding(self, decoders: Decoders) -> None:
+    def _start_decoding(self, decoders: DecoderThreads) -> None:
         ahead = self._gathered * READ_AHEAD_BATCHES + self._spec.placement.decoders
         while self._items and len(self._decoding) + self._waiting < ahead and not self._backlog.is_full:
             item, attempt = self._items.popleft()
@@ -288,11 +289,11 @@ class Worker:
         again, place, gone = True, None, False
         path = os.path.join(self._spec.root, item.path)
         try:
-            data = read_bytes(path, self._spec.max_pixels, self._known_good.add)
+            data = read_bytes(path, self._spec.max_pixels, self._place_check.was_read)
             stages.lap("read")
             self._heartbeat.begin((item.seq,), DECODE)  # from here on the place is innocent
             waiting = functools.partial(self._heartbeat.standing, (item.seq,), DECODE)
-            with self._budget.hold(decoding_bytes(data, path, self._model.channels), waiting):
+            with self._budget.hold(estimated_bytes(data, path, self._model.channels), waiting):
                 stages.skip()
                 image, shape = self._pixels(data, path)
                 stages.lap("decode")
@@ -304,7 +305,7 @@ class Worker:
             message = str(failure) + looked_in(failure.errno, item.path, self._spec.root, self._spec.elsewhere)
             error = {"stage": failure.stage, "type": failure.kind, "message": message}
             again = failure.kind == "MemoryError" if failure.errno is None else failure.errno not in FILE
-            if failure.errno is not None and self._known_good.place_is_to_blame(path, failure.errno):
+            if failure.errno is not None and self._place_check.is_place_at_fault(path, failure.errno):
                 place = failure.errno
             elif self._spec.listed and failure.errno in GONE and item.key != item_key(item.path, *ABSENT):
                 gone = is_deleted(path)
