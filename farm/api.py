@@ -27,7 +27,7 @@ from farm.exports.base import ExportReport, ExportRequest
 from farm.machine import interrupts, shortage
 from farm.machine.filenames import here, with_names
 from farm.models.backends import faster
-from farm.models.converted_weights import CONVERT_TIMEOUT_S
+from farm.models.conversion.executables import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
 from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.sources.rows import FailedRows

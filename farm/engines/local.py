@@ -29,11 +29,12 @@ from farm.errors import ModelError
 from farm.machine import standard_streams
 from farm.machine.filenames import kept, with_names
 from farm.models import backends
-from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve, untrained
-from farm.models.converted_weights import Executable
+from farm.models.conversion.executables import Executable
 from farm.models.packages import package_version
-from farm.models.unchanged import unchanged
-from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
+from farm.models.weights.files import resolve_weights, weights_digest
+from farm.models.weights.predict_arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve, untrained
+from farm.models.weights.unchanged import unchanged
+from farm.models.yolo.settings import environment
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
 from farm.storage.run_store import RUN_FILE, RunStore
@@ -120,7 +121,7 @@ class Prepared:
             THREADS: self.placements[0].threads,
             DEVICE: self.device.partition(":")[0],
             **{f"{name}{VERSION_OF}": package_version(module) for name, module in LABEL_VERSIONS.items()},
-            **{f"{package}{VERSION_OF}": package_version(package) for package in backends.PACKAGES.get(backend, ())},
+            **{f"{package}{VERSION_OF}": package_version(package) for package in backends.packages_of(backend)},
         }
 
 
@@ -152,7 +153,7 @@ def backend_of(model: ModelConfig, device: str, many: bool) -> str:
         return FACTORY_DIGEST
     if model.weights.endswith(".pt"):
         return backends.choose(model, device, many)
-    return runs_with(model.weights) or "torch"
+    return backends.runs_with(model.weights) or "torch"
 
 
 def run(
@@ -275,7 +276,7 @@ def _with_weights(config: FarmConfig) -> tuple[Resolved, str]:
             factories.check(str(config.model.factory), config.model.factory_dir)
         return resolve(config.model), FACTORY_DIGEST
     path = resolve_weights(config.model.weights)
-    check_backend(config.model)
+    backends.check_weights(config.model)
     digest = weights_digest(path)
     with unchanged(path, digest):  # what the file says of itself is said by these very bytes
         return resolve(config.model.model_copy(update={"weights": path})), digest

@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from farm.models import cache
-from farm.models.cache import BACKENDS, LOCK, MAPPED, USED, WEIGHTS, Entry
+from farm.models.cache import BACKENDS, LOCK, SHARED_WEIGHTS, USED, WEIGHTS, Entry
 
 KEEP_S = 30 * 86400.0  # after its last use an entry is removed
 LIMIT_BYTES = 10 << 30  # for all that farm makes itself; some forty models of the largest size
-KINDS = (BACKENDS, MAPPED, WEIGHTS)
-MADE = (BACKENDS, MAPPED)  # by farm, which can make them again
+KINDS = (BACKENDS, SHARED_WEIGHTS, WEIGHTS)
+MADE = (BACKENDS, SHARED_WEIGHTS)  # by farm, which can make them again
 REMOVING = ".removing-"
 PART_S = 3600.0  # a download that has not grown for so long was killed
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class EntryInfo:
     """An entry, or a file of downloaded weights, as it is found. `used_s`: its last use, by time.time()."""
 
     kind: str
@@ -40,7 +40,7 @@ class Kept:
     in_use: bool
 
 
-def outdated(kept: Sequence[Kept], now_s: float, keep_s: float, limit_bytes: int) -> list[Kept]:
+def outdated(kept: Sequence[EntryInfo], now_s: float, keep_s: float, limit_bytes: int) -> list[EntryInfo]:
     """What is to be removed: unused for longer than `keep_s`, then the longest unused until the rest fits. Pure."""
     gone = []
     left = sum(entry.size for entry in kept)
@@ -64,13 +64,13 @@ def tidy(folders: Sequence[Path]) -> None:
             remove(entry)
 
 
-def found(root: Path, kinds: Sequence[str] = KINDS) -> list[Kept]:
+def found(root: Path, kinds: Sequence[str] = KINDS) -> list[EntryInfo]:
     """All that is kept, by kind, the last used first."""
     kept = [entry for kind in kinds for entry in (_downloads if kind == WEIGHTS else _entries)(root / kind)]
     return sorted(kept, key=lambda entry: (entry.kind, -entry.used_s))
 
 
-def remove(entry: Kept) -> bool:
+def remove(entry: EntryInfo) -> bool:
     """Remove it, unless somebody makes or uses it: False. Raises OSError where it cannot be removed."""
     try:
         if entry.kind == WEIGHTS:
@@ -143,12 +143,12 @@ def _paths(folder: Path) -> list[Path]:
     return []
 
 
-def _entries(kind_folder: Path) -> Iterator[Kept]:
+def _entries(kind_folder: Path) -> Iterator[EntryInfo]:
     for folder in _folders(kind_folder):
         with contextlib.suppress(OSError):  # it is being removed
             about = Entry(folder).manifest().get("about", {})
             used_s = max(path.stat().st_mtime for path in [folder, *cache.files_in(folder)])
-            yield Kept(kind_folder.name, folder, about, cache.size_of(folder), used_s, _is_in_use(folder))
+            yield EntryInfo(kind_folder.name, folder, about, cache.size_of(folder), used_s, _is_in_use(folder))
 
 
 def _is_in_use(folder: Path) -> bool:
@@ -158,7 +158,7 @@ def _is_in_use(folder: Path) -> bool:
     return False  # it cannot be locked, nor removed
 
 
-def _downloads(folder: Path) -> Iterator[Kept]:
+def _downloads(folder: Path) -> Iterator[EntryInfo]:
     for path in _paths(folder):
         with contextlib.suppress(OSError):
             status = path.stat()
@@ -170,4 +170,4 @@ def _downloads(folder: Path) -> Iterator[Kept]:
             if lock is not None:
                 lock.release()
             used_s = max(status.st_atime, status.st_mtime)
-            yield Kept(WEIGHTS, path, {"weights": path.name}, status.st_size, used_s, lock is None)
+            yield EntryInfo(WEIGHTS, path, {"weights": path.name}, status.st_size, used_s, lock is None)

@@ -20,7 +20,7 @@ from farm.core.placement import Machine, plan
 from farm.core.summary import Snapshot, Summary
 from farm.engines.local import Hooks, Running
 from farm.errors import OutOfTimeError
-from farm.models.converted_weights import Agreement
+from farm.models.conversion.agreement import Agreement
 from farm.sources.base import Entry, Source
 from farm.storage.scratch import Scratch
 

@@ -7,15 +7,15 @@ import time
 
 import pytest
 
-from farm.models import cache, upkeep
+from farm.models import cache, cache_eviction
 from farm.models.cache import Entry, lease_file
-from farm.models.upkeep import Kept, found, outdated, remove, tidy
+from farm.models.cache_eviction import EntryInfo, found, outdated, remove, tidy
 
 DAY_S = 86400.0
 
 
 def kept(name, days, size=1, in_use=False):
-    return Kept("backends", name, {}, size, 1000 * DAY_S - days * DAY_S, in_use)
+    return EntryInfo("backends", name, {}, size, 1000 * DAY_S - days * DAY_S, in_use)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_tidy_removes_what_is_outdated_and_spares_what_is_used(tmp_path):
 
 def test_tidy_keeps_to_the_limit(tmp_path, monkeypatch):
     entries = [made(tmp_path / "mapped", name, days, b"x" * 1000) for name, days in (("a", 1), ("b", 3), ("c", 2))]
-    monkeypatch.setattr(upkeep, "LIMIT_BYTES", 2600)
+    monkeypatch.setattr(cache_eviction, "LIMIT_BYTES", 2600)
     tidy([tmp_path / "mapped"])
     assert [entry.folder.exists() for entry in entries] == [True, False, True]
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_looked_into_keeps_nothing_else(tmp_path, monkeypatch):
 
         return refusing
 
-    monkeypatch.setattr(upkeep, "LIMIT_BYTES", 100)
+    monkeypatch.setattr(cache_eviction, "LIMIT_BYTES", 100)
     monkeypatch.setattr(os, "listdir", refuse(listdir, entries[0].folder))
     monkeypatch.setattr(os, "rename", refuse(rename, entries[2].folder))
     tidy([tmp_path / "mapped"])

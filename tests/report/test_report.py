@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from farm.core.summary import Failure, Snapshot, Summary, WorkerSnapshot, stopping
-from farm.models.converted_weights import Agreement
+from farm.models.conversion.agreement import Agreement
 from farm.report.closing import chosen, print_summary
 from farm.report.live import LiveView, PlainView, open_view
 from farm.report.text import counted, in_seconds, printable, rate

@@ -1,35 +1,46 @@
-"""What executes the network: chosen by the supervisor's side, before any worker starts.
+"""Backends: what executes the network. One module each, and the choice between them, which is made here.
 
-`auto` takes a faster backend only where the run is long enough to pay for the conversion (conversions.py), and only
-where its labels agree with torch's on a sample of the user's own images.
+The supervisor's side chooses before any worker starts; workers and the converter look up what they need of the chosen
+one. `auto` takes a faster backend only where the run is long enough to pay for the conversion (models/conversion), and
+only where its labels agree with torch's on a sample of the user's own images.
+
+base             Backend: what farm knows of one             by_shape         a network made anew for frequent shapes
+torch            checkpoints as they are                     cuda_graphs      by_shape for torch on CUDA
+onnxruntime      ONNX Runtime, and its threads               openvino_shapes  by_shape for OpenVINO
+openvino         OpenVINO: threads, precision, shapes        processor        what the processor can compute with
+tensorrt         engines for the GPUs of one machine
+
+A new backend is a module here with its `Backend`, a name in BACKENDS below, and the same name in `model.backend`
+(farm.config.sections). Ultralytics must be able to export to it and to run it: conversion, comparison, the thread
+budget, `farm tune` and `farm check` go by what its `Backend` says. Before a checkpoint is converted for it unasked, it
+also needs a place in FASTEST_FIRST.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
+from farm.models.backends.base import Backend
+from farm.models.backends.onnxruntime import ONNXRUNTIME
+from farm.models.backends.openvino import OPENVINO
+from farm.models.backends.processor import has_bf16
+from farm.models.backends.tensorrt import TENSORRT
+from farm.models.backends.torch import TORCH
 from farm.models.packages import distributions_of
 
+__all__ = [
+    "AUTO_IMAGES", "BACKENDS", "Backend", "check_weights", "choose", "faster", "has_bf16", "installed", "limited",
+    "packages_of", "runs_with",
+]  # fmt: skip
+
 AUTO_IMAGES = 1000  # a shorter run is done with torch before a conversion would have paid
-CPU_INFO = Path("/proc/cpuinfo")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+BACKENDS: Mapping[str, Backend] = {each.name: each for each in (TORCH, ONNXRUNTIME, OPENVINO, TENSORRT)}
 FASTEST_FIRST = ("onnxruntime", "openvino")  # of the CPU in fp32, on Intel's and on AMD's (benchmarks/results)
-PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "openvino": ("openvino",), "tensorrt": ("tensorrt",)}
-EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
-BY_HAND = {"tensorrt": "pip install tensorrt-cu12, or tensorrt-cu13 where torch is built for CUDA 13"}
-PRECISIONS = {
-    "torch": ("fp32", "fp16"),
-    "onnxruntime": ("fp32",),
-    "openvino": ("fp32", "bf16", "int8"),
-    "tensorrt": ("fp32", "fp16"),
-}
-ON_CUDA = ("torch", "tensorrt")
-ONNX_ON_CUDA, CUDA_BUILD = "onnxruntime-gpu", "-gpu"  # in the names of distributions of onnxruntime that run on CUDA
+CUDA_BUILD = "-gpu"  # in the names of distributions that run on CUDA
 
 
 def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str], bool] | None = None) -> str:
@@ -46,28 +57,34 @@ def choose(config: ModelConfig, device: str, many: bool, is_there: Callable[[str
         backend = "torch"
     else:
         backend = next((name for name in FASTEST_FIRST if is_there(name)), "torch")
-    if config.precision not in PRECISIONS[backend]:
-        able = [name for name, precisions in PRECISIONS.items() if config.precision in precisions]
-        raise ModelError(f"model.precision {config.precision} is not for model.backend {backend}; {able[0]} has it")
-    if backend == "tensorrt" and device == "cpu":
-        raise ModelError("model.backend tensorrt needs a CUDA device")
-    if backend != "torch" and not is_there(backend):
-        raise ModelError(f"model.backend {backend} is not installed: {_install(backend)}")
-    if backend != "torch" and config.prompts:
-        raise ModelError(f"model.prompts are for torch, not for model.backend {backend}; set model.backend=torch")
+    _check(BACKENDS[backend], config, device, is_there)
+    return backend
+
+
+def _check(backend: Backend, config: ModelConfig, device: str, is_there: Callable[[str], bool]) -> None:
+    """Raises ModelError where the backend cannot do this on the device, or something that it needs is missing."""
+    name = backend.name
+    if config.precision not in backend.precisions:
+        able = [other.name for other in BACKENDS.values() if config.precision in other.precisions]
+        raise ModelError(f"model.precision {config.precision} is not for model.backend {name}; {able[0]} has it")
+    if device == "cpu" and not backend.on_cpu:
+        raise ModelError(f"model.backend {name} needs a CUDA device")
+    if name != "torch" and not is_there(name):
+        raise ModelError(f"model.backend {name} is not installed: {backend.install}")
+    if name != "torch" and config.prompts:
+        raise ModelError(f"model.prompts are for torch, not for model.backend {name}; set model.backend=torch")
     if config.precision == "fp16" and device == "cpu":
         raise ModelError("model.precision fp16 needs a CUDA device; set model.precision=fp32")
-    if device != "cpu" and not (backend in ON_CUDA or (backend == "onnxruntime" and is_there(ONNX_ON_CUDA))):
-        other = f", or install {ONNX_ON_CUDA} in its place" if backend == "onnxruntime" else ""
-        raise ModelError(f"model.backend {backend} runs on the CPU only; set workers.devices=cpu{other}")
-    if config.cuda_graphs and (device == "cpu" or backend != "torch"):
-        where = "the CPU" if device == "cpu" else f"model.backend {backend}"
+    if device != "cpu" and not (backend.on_cuda or (backend.cuda_build and is_there(backend.cuda_build))):
+        other = f", or install {backend.cuda_build} in its place" if backend.cuda_build else ""
+        raise ModelError(f"model.backend {name} runs on the CPU only; set workers.devices=cpu{other}")
+    if config.cuda_graphs and (device == "cpu" or name != "torch"):
+        where = "the CPU" if device == "cpu" else f"model.backend {name}"
         raise ModelError(f"model.cuda_graphs is for torch on CUDA, not for {where}; leave it out")
     if config.precision == "int8" and not is_there("nncf"):
         raise ModelError('model.precision int8 needs NNCF: pip install "yolo-farm[openvino]"')
     if config.precision == "bf16" and not has_bf16():
         raise ModelError("model.precision bf16: this processor has no bf16 instructions; set model.precision=fp32")
-    return backend
 
 
 def faster(config: ModelConfig, backend: str, device: str) -> str:
@@ -93,22 +110,43 @@ def faster(config: ModelConfig, backend: str, device: str) -> str:
     return ", ".join(filter(None, found))
 
 
+def runs_with(weights: str) -> str | None:
+    """The backend that a weights file is for; None where its name does not tell."""
+    return next((name for name, backend in BACKENDS.items() if weights.endswith(backend.suffixes)), None)
+
+
+def check_weights(config: ModelConfig) -> None:
+    """Raises ModelError where the weights file is not for `model.backend`, or cannot have `model.precision`."""
+    weights = str(config.weights)
+    if weights.endswith(".pt"):
+        return
+    runs = runs_with(weights)
+    if config.backend not in ("auto", runs) and runs is not None:
+        raise ModelError(
+            f"model.backend {config.backend} does not run {weights} ({runs} does); "
+            f"give the .pt file, which farm converts"
+        )
+    if config.precision != "fp32" and not (runs == "openvino" and config.precision == "bf16"):
+        raise ModelError(
+            f"model.precision {config.precision}: {weights} has the precision that it was exported with; leave it out, "
+            f"or give the .pt file, which farm converts"
+        )
+
+
+def limited(weights: str, threads: int, precision: str) -> contextlib.AbstractContextManager[None]:
+    """Networks that this process loads meanwhile from such weights have `threads` threads. Used by workers."""
+    name = runs_with(weights.rstrip("/"))
+    return contextlib.nullcontext() if name is None else BACKENDS[name].limited(threads, precision)
+
+
+def packages_of(backend: str) -> tuple[str, ...]:
+    """Modules that it needs beside torch and ultralytics; none for what is no backend, a model of a factory's."""
+    return BACKENDS[backend].packages if backend in BACKENDS else ()
+
+
 def installed(name: str) -> bool:
-    """Are the packages of a backend here? Or the build of onnxruntime for CUDA, which is imported as any other."""
-    if name == ONNX_ON_CUDA:
-        return any(CUDA_BUILD in distribution for distribution in distributions_of("onnxruntime"))
-    return all(importlib.util.find_spec(package) is not None for package in PACKAGES.get(name, (name,)))
-
-
-def has_bf16() -> bool:
-    """Does the processor multiply in bf16?"""
-    try:
-        flags = next(line for line in CPU_INFO.read_text().splitlines() if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return False
-    return not BF16_FLAGS.isdisjoint(flags.split())
-
-
-def _install(backend: str) -> str:
-    extra = EXTRAS.get(backend)
-    return f'pip install "yolo-farm[{extra}]"' if extra else BY_HAND[backend]
+    """Are the packages of a backend here? Or the build of them for CUDA, which is imported by the same name."""
+    build = next((backend for backend in BACKENDS.values() if backend.cuda_build == name), None)
+    if build is not None:
+        return any(CUDA_BUILD in distribution for distribution in distributions_of(build.name))
+    return all(importlib.util.find_spec(package) is not None for package in packages_of(name) or (name,))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.models.by_shape import Network
+from farm.models.backends.by_shape import Network
 
 SEEN_BEFORE = 2  # batches of a shape that are launched as ever, before it is worth a graph
 GRAPHS_KEPT = 16  # each holds its batch, its outputs and, together with the others, one batch's worth of activations

@@ -1,10 +1,9 @@
-"""What runtimes are told that Ultralytics starts without it: threads, precision, shapes. Runs in workers, at loading.
+"""OpenVINO, and what it is told that Ultralytics starts it without: threads, precision, shapes. Runs in workers.
 
-onnxruntime gives every process a thread per core, whatever cores the process is pinned to: two processes on two cores
-take 100 ms an image where 39 are possible. OpenVINO keeps to the pinned cores, and is told the number all the same;
-where a processor has bf16 it would use it unasked. int8 models with dynamic shapes crash it on processors with AMX
-when images are small (openvinotoolkit/openvino#37577), for which Ultralytics makes every image a square and compiles
-the network for it: a third more pixels. Here images that small are compiled for, and shapes that are often seen.
+It keeps to the cores that a process is pinned to, and is told their number all the same. Where a processor has bf16 it
+would use it unasked. int8 models with dynamic shapes crash it on processors with AMX when images are small
+(openvinotoolkit/openvino#37577), for which Ultralytics makes every image a square and compiles the network for it: a
+third more pixels. Here the network is compiled for images that small, and for shapes that are often seen.
 """
 
 from __future__ import annotations
@@ -15,62 +14,28 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-from farm.models.by_shape import ByShape
-from farm.models.compiled import SEEN_BEFORE, SHAPES_KEPT, ShapeCompiler
+from farm.models.backends.base import Backend
+from farm.models.backends.by_shape import ByShape
+from farm.models.backends.openvino_shapes import SEEN_BEFORE, SHAPES_KEPT, ShapeCompiler
 
 SAFE_SIDE = 128  # pixels; 96 were seen to be safe
 
 
 @contextlib.contextmanager
-def limited_backend(weights: str, threads: int, precision: str) -> Iterator[None]:
-    """Sessions that this process opens meanwhile, for such weights, have `threads` threads."""
-    limited: contextlib.AbstractContextManager[None]
-    if weights.endswith(".onnx"):
-        limited = _limit_onnxruntime(threads)
-    elif weights.rstrip("/").endswith("_openvino_model"):
-        limited = _limit_openvino(threads, "bf16" if precision == "bf16" else "f32")
-    else:
-        limited = contextlib.nullcontext()
-    with limited:
-        yield
-
-
-@contextlib.contextmanager
-def _limit_onnxruntime(threads: int) -> Iterator[None]:
-    try:
-        import onnxruntime
-    except ImportError:
-        yield  # loading will say that it is missing
-        return
-    opened = onnxruntime.InferenceSession
-
-    @wraps(opened)
-    def open_limited(path: Any, sess_options: Any = None, *args: Any, **kwargs: Any) -> Any:
-        options = sess_options or onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        return opened(path, options, *args, **kwargs)
-
-    onnxruntime.InferenceSession = open_limited
-    try:
-        yield
-    finally:
-        onnxruntime.InferenceSession = opened
-
-
-@contextlib.contextmanager
-def _limit_openvino(threads: int, precision: str) -> Iterator[None]:
+def limited(threads: int, precision: str) -> Iterator[None]:
+    """Networks that this process compiles meanwhile have `threads` threads, and compute in bf16 only if asked."""
     try:
         import openvino
     except ImportError:
-        yield
+        yield  # loading will say that it is missing
         return
     compiled = openvino.Core.compile_model
+    hint = "bf16" if precision == "bf16" else "f32"
 
     @wraps(compiled)
     def compile_limited(self: Any, model: Any, device_name: Any = None, config: Any = None, **kwargs: Any) -> Any:
         if device_name in ("CPU", "AUTO"):
-            config = {**(config or {}), "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+            config = {**(config or {}), "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
         return compiled(self, model, device_name, config, **kwargs)
 
     from ultralytics.nn.backends import openvino as theirs
@@ -83,7 +48,7 @@ def _limit_openvino(threads: int, precision: str) -> Iterator[None]:
         loaded(self, weight)
         if getattr(self, "read_model", None) is not None:
             _keep_rectangles(self)
-        if precision != "bf16" and getattr(self, "dynamic", False):
+        if hint != "bf16" and getattr(self, "dynamic", False):
             read = partial(openvino.Core().read_model, next(Path(weight).glob("*.xml"), weight))
             self.forward = ByShape(self.forward, ShapeCompiler(read, self.compile_model), SEEN_BEFORE, SHAPES_KEPT)
 
@@ -107,3 +72,15 @@ def _keep_rectangles(backend: Any) -> None:
 
     backend.forward = forward
     backend.dynamic = True
+
+
+OPENVINO = Backend(
+    name="openvino",
+    precisions=("fp32", "bf16", "int8"),
+    suffixes=("_openvino_model",),
+    packages=("openvino",),
+    install='pip install "yolo-farm[openvino]"',
+    export={"format": "openvino"},
+    exported="model_openvino_model",
+    limited=limited,
+)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from farm.models.by_shape import Network
+from farm.models.backends.by_shape import Network
 
 SEEN_BEFORE = 64  # batches of a shape before it is compiled for, which costs as much as it saves in about as many
 SHAPES_KEPT = 40  # as many as letterboxing to 640 pixels makes

@@ -1,4 +1,4 @@
-"""The process that converts or compares (convert.py), as whoever waits for it sees it: a task in, an answer out.
+"""The converter (converter.py) as whoever waits for it sees it: a task goes in, an answer comes out.
 
 Runs in the process that starts a run. The converter ends with the call, whatever ends that, and with this process,
 which it watches by itself.
@@ -26,7 +26,7 @@ WHY_CHARS = 400  # of a converter's last words
 
 
 def ask_converter(task: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
-    """The answer to a task; both are as convert.py has them. `deadline_s`: by time.monotonic.
+    """The answer to a task; both are as converter.py has them. `deadline_s`: by time.monotonic.
 
     Raises TimeoutError, and ModelError with the converter's last words.
     """
@@ -35,7 +35,7 @@ def ask_converter(task: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
     try:
         with somewhere():
             converter = subprocess.Popen(
-                [sys.executable, "-m", "farm.models.conversion_process"], text=True, env=environ, process_group=0,
+                [sys.executable, "-m", "farm.models.conversion.converter"], text=True, env=environ, process_group=0,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
         return _answer(converter, task, deadline_s, before)
@@ -63,7 +63,7 @@ def _answer(
 
 
 def _end(converter: subprocess.Popen[str]) -> None:
-    """It is of no use any more, nor is what it has started."""
+    """Kill it, and what it has started."""
     if converter.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(converter.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Images of a sample, read and prepared as a worker does it. Runs in the process that converts and compares."""
+"""Images of a sample, read and prepared as a worker does it. Runs in the converter."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""How far two models agree on the same images, in what their task gives.
+"""How similar two objects of one task are, from 0 to 1. Pure: numpy, and OpenCV for areas.
 
-Runs in the process that converts and compares (convert.py). The mathematics is pure: numpy, and OpenCV for areas.
+Two objects match from SIMILAR on. What is measured beside the class:
 
-Two objects are alike from 0 to 1, and match from LIKE on. What is measured beside the class:
-
-| task     | likeness                                                                                            |
+| task     | similarity                                                                                          |
 | -------- | --------------------------------------------------------------------------------------------------- |
 | detect   | IoU of the boxes                                                                                    |
 | segment  | the smaller of the boxes' IoU and that of the areas inside the polygons                             |
@@ -18,29 +16,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
 
-from farm.config.sections import ModelConfig
-from farm.machine.allotment import usable_cpus
-from farm.models.sampled import readable
-
-LIKE = 0.9  # of boxes, near COCO's strictest (0.95), where evaluation begins at 0.5: labels move by a pixel, not a part
+SIMILAR = 0.9  # near COCO's strictest IoU (0.95; evaluation begins at 0.5): labels move by a pixel, not by a part
 RASTER_SIDE = 512  # pixels that two polygons share: one of them is a fifth of a per cent of an object's length
 RASTER_SHIFT = 6  # fractional bits of a polygon's corners on the raster
 ENVELOPES = 0.7  # IoU of the upright envelopes of oriented boxes that are alike: 0.79 or more in a search
 SAME_PX = 1.0  # how far apart the corners of boxes without an area may lie
 AREA_OF_BOX = 0.53  # of an object in its box, where OKS has no mask: xtcocotools, and Ultralytics after it
 COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000  # pycocotools
-COMPARED = {
-    "detect": "boxes",
-    "segment": "boxes with polygons",
-    "pose": "boxes with keypoints",
-    "obb": "oriented boxes",
-    "classify": "top classes with probabilities",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,90 +43,15 @@ class Found:
     parts: Sequence[np.ndarray] = field(default=())
 
 
-def compare(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an Agreement: what the config finds with `task["converted"]`, beside the reference.
-
-    That is the config's own weights (a .pt by torch) in fp32 with exact decoding. Images that one of both cannot read
-    are left out.
-    """
-    config = config.model_copy(update={"cuda_graphs": False})  # which give the same numbers
-    plain = config.model_copy(update={"precision": "fp32", "decode": "exact"})
-    other = config.model_copy(update={"weights": task["converted"]})
-    want = predictions(plain, task["device"], task["sample"])
-    got = predictions(other, task["device"], task["sample"])
-    both = [path for path in want if path in got]
-    return agreement([want[path] for path in both], [got[path] for path in both])
-
-
-def predictions(config: ModelConfig, device: str, sample: Sequence[str]) -> dict[str, Found]:
-    """What the config finds, by path of a readable image."""
-    from farm.models.yolo import YoloModel
-
-    model = YoloModel(config, device, usable_cpus())
-    found = {}
-    for path, prepared, shape in readable(model, sample, model.reduced_side if config.decode == "reduced" else None):
-        (result,) = model.predict([prepared], [shape])
-        found[path] = found_in(model.task, result)
-    return found
-
-
-def found_in(task: str, result: Any) -> Found:
-    """What Ultralytics' Results of one image hold."""
-    if task == "classify":
-        top = [0, 0, 1, 1, float(result.probs.top1conf), int(result.probs.top1)]
-        return Found(np.array([top], np.float32), task, [_host(result.probs.data)])
-    if task == "obb":
-        data = _host(result.obb.data).reshape(-1, 7)
-        envelopes = _host(result.obb.xyxy).reshape(-1, 4)
-        return Found(np.concatenate([envelopes, data[:, 5:]], axis=1), task, list(data[:, :5]))
-    boxes = _host(result.boxes.data)[:, :6]
-    if task == "segment":
-        return Found(boxes, task, [] if result.masks is None else result.masks.xy)
-    return Found(boxes, task, list(_host(result.keypoints.data)) if task == "pose" else ())
-
-
-def _host(tensor: Any) -> np.ndarray:
-    return tensor.float().cpu().numpy()  # type: ignore[no-any-return]
-
-
-def agreement(want: Sequence[Found], got: Sequence[Found]) -> dict[str, Any]:
-    """Fields of an Agreement of the same images by a reference and by another. Pure."""
-    differences: list[float] = []
-    for ours, theirs in zip(want, got, strict=True):
-        differences += [float(theirs.boxes[j, 4] - ours.boxes[i, 4]) for i, j in matches(ours, theirs)]
-    boxes = sum(len(ours.boxes) for ours in want)
-    found = sum(len(theirs.boxes) for theirs in got)
-    return {
-        "matched": len(differences) / boxes if boxes else float(not found),
-        "confidence": float(np.mean(differences)) if differences else 0.0,
-        "boxes": boxes,
-        "found": found,
-        "images": len(want),
-        "compared": COMPARED[want[0].task if want else "detect"],
-    }
-
-
-def matches(ours: Found, theirs: Found) -> list[tuple[int, int]]:
-    """Pairs of objects that match: the surest of `ours` chooses first, and none of `theirs` is used twice. Pure."""
-    alike = likeness(ours, theirs)
-    pairs = []
-    for i in np.argsort(-ours.boxes[:, 4], kind="stable") if alike.size else ():
-        j = int(alike[i].argmax())
-        if alike[i, j] >= LIKE:
-            pairs.append((int(i), j))
-            alike[:, j] = 0.0
-    return pairs
-
-
-def likeness(ours: Found, theirs: Found) -> np.ndarray:
-    """(n, m) from 0 to 1, exact where it is LIKE or more; 0 for another class. Pure."""
+def similarity(ours: Found, theirs: Found) -> np.ndarray:
+    """(n, m) from 0 to 1, exact where it is SIMILAR or more; 0 for another class. Pure."""
     alike = box_iou(ours.boxes[:, :4], theirs.boxes[:, :4])
     if ours.task == "obb":
         alike = (alike >= ENVELOPES).astype(float)  # a first look
     alike *= ours.boxes[:, None, 5] == theirs.boxes[None, :, 5]
     measure = _MEASURES.get(ours.task)
     if measure is not None:
-        for i, j in np.argwhere(alike >= LIKE):
+        for i, j in np.argwhere(alike >= SIMILAR):
             area = float(_areas(ours.boxes[i, :4]) + _areas(theirs.boxes[j, :4])) / 2
             alike[i, j] = min(alike[i, j], measure(ours.parts[i], theirs.parts[j], area))
     return alike
@@ -175,7 +86,7 @@ def polygon_iou(one: np.ndarray, other: np.ndarray, area: float = 0.0) -> float:
     return np.count_nonzero(masks[0] & masks[1]) / np.count_nonzero(masks[0] | masks[1])
 
 
-def keypoint_likeness(one: np.ndarray, other: np.ndarray, area: float) -> float:
+def keypoint_similarity(one: np.ndarray, other: np.ndarray, area: float) -> float:
     """OKS of keypoints (k, 2 or 3) of an object in a box of `area`, every point counted; their confidence beside it.
 
     Sigmas are COCO's for its 17 points, 1/k otherwise, as in Ultralytics' validation of poses; but no larger than
@@ -232,7 +143,7 @@ def overlap(one: np.ndarray, other: np.ndarray, area: float = 0.0) -> float:
 
 _MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, float], float]] = {
     "segment": polygon_iou,
-    "pose": keypoint_likeness,
+    "pose": keypoint_similarity,
     "obb": oriented_iou,
     "classify": overlap,
 }

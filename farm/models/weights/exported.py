@@ -11,15 +11,15 @@ from __future__ import annotations
 import ast
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
+from farm.models.weights import onnx_metadata
+
 MOST_BYTES = 16 << 20  # of metadata; the names of 20,000 classes take 1 MiB
-MOST_FIELDS = 1_000_000  # of an ONNX file, in which every operation and every weight is one
 NAMES_CHARS = 1 << 20  # of the names of classes: some twenty thousand of them
 LITERAL_CHARS = 4096  # of an entry that is written as Python has it
 LENGTH_BYTES = 4  # before a TensorRT engine: how long the metadata is
@@ -28,11 +28,6 @@ CPU_INFO = Path("/proc/cpuinfo")
 INT8_MATRICES = "amx_int8"
 XML_BYTES = 64 << 20
 QUANTISED, ANY_SHAPE = b'type="FakeQuantize"', b'shape="?'  # in OpenVINO's XML
-METADATA, GRAPH, OUTPUT = 14, 7, 12  # fields of ONNX's ModelProto (the first two) and GraphProto
-FIRST_DIMENSION = (2, 1, 2, 1)  # of an output: type, tensor_type, shape, dim
-SYMBOL = 2  # field of a Dimension: the name of a size that is left open
-VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types of protobuf
-VARINT_BYTES = 10
 BROKEN = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError, RecursionError,
           MemoryError, NotImplementedError, yaml.YAMLError, zipfile.BadZipFile)  # fmt: skip
 
@@ -74,7 +69,7 @@ def class_names(path: Path) -> Any:
 def _metadata(path: Path) -> dict[str, Any]:
     if path.suffix == ".onnx":
         with open(path, "rb") as file:
-            return _onnx_metadata(file, path)
+            return dict(onnx_metadata.metadata(file, path))
     if path.suffix == ".engine":
         return _before_engine(path)
     if path.suffix == ".torchscript":
@@ -106,9 +101,6 @@ def _whole(data: bytes) -> bytes:
     if len(data) > MOST_BYTES:
         raise ValueError("too long")
     return data
-
-
-# OpenVINO, TensorRT, TorchScript
 
 
 def _read_openvino(folder: Path) -> Export | None:
@@ -161,79 +153,13 @@ def _in_archive(path: Path) -> dict[str, Any]:
     return metadata
 
 
-# ONNX: a protobuf message, whose large fields are stepped over
-
-Span = tuple[int, int]  # where a message begins and ends in the file
-
-
 def _read_onnx(path: Path) -> Export | None:
     with open(path, "rb") as file:
-        whole = [(0, path.stat().st_size)]
-        metadata = _onnx_metadata(file, path)
+        metadata = onnx_metadata.metadata(file, path)
         if "imgsz" not in metadata:
             return Export(None, is_fixed=False)
-        outputs = _fields(file, _fields(file, whole, GRAPH), OUTPUT)
-        place = outputs[:1]
-        for number in FIRST_DIMENSION:
-            place = _fields(file, place, number)[:1]
-        is_dynamic = any(begin < end for begin, end in _fields(file, place, SYMBOL))
+        is_dynamic = onnx_metadata.has_open_batch(file, path)
     declared = _declared(metadata)
     if declared is not None and declared != is_dynamic:
         return None  # the runtime alone knows
     return Export(_literal(metadata["imgsz"]), not is_dynamic)
-
-
-def _onnx_metadata(file: BinaryIO, path: Path) -> dict[str, Any]:
-    return dict(_entry(file, span) for span in _fields(file, [(0, path.stat().st_size)], METADATA))
-
-
-def _entry(file: BinaryIO, span: Span) -> tuple[str, str]:
-    """Key and value of a StringStringEntryProto."""
-    key, value = (_text(file, _fields(file, [span], number)) for number in (1, 2))
-    return key, value
-
-
-def _text(file: BinaryIO, spans: Sequence[Span]) -> str:
-    if not spans:
-        return ""
-    begin, end = spans[0]
-    file.seek(begin)
-    return _whole(file.read(min(end - begin, MOST_BYTES + 1))).decode()
-
-
-def _fields(file: BinaryIO, messages: Sequence[Span], number: int) -> list[Span]:
-    """The delimited fields of that number in all of the messages."""
-    return [span for message in messages for found, span in _delimited(file, message) if found == number]
-
-
-def _delimited(file: BinaryIO, message: Span) -> Iterator[tuple[int, Span]]:
-    position, end = message
-    for _ in range(MOST_FIELDS):
-        if position >= end:
-            return
-        tag, position = _varint(file, position)
-        if tag & 7 == VARINT:
-            _, position = _varint(file, position)
-        elif tag & 7 == DELIMITED:
-            length, position = _varint(file, position)
-            if position + length > end:
-                raise ValueError("torn")
-            yield tag >> 3, (position, position + length)
-            position += length
-        elif tag & 7 in (FIXED32, FIXED64):
-            position += 4 if tag & 7 == FIXED32 else 8
-        else:
-            raise ValueError("no protobuf")
-    raise ValueError("too many fields")
-
-
-def _varint(file: BinaryIO, position: int) -> tuple[int, int]:
-    """A number, seven bits a byte from the lowest on, and where it ends."""
-    file.seek(position)
-    data = file.read(VARINT_BYTES)
-    value = 0
-    for index, byte in enumerate(data):
-        value |= (byte & 0x7F) << 7 * index
-        if byte < 0x80:
-            return value, position + index + 1
-    raise ValueError("torn")

@@ -1,6 +1,6 @@
-"""The supervisor's side of a model: where its weights are, their digest, and the environment they are loaded in.
+"""Where a model's weights are, and their digest. Runs on the supervisor's side.
 
-Nothing here imports torch. A model that is named and not here is fetched once, by a process of its own.
+Nothing here imports torch. A model that is named and not here is downloaded once, by a process of its own.
 """
 
 from __future__ import annotations
@@ -13,22 +13,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.machine.locations import is_url
 from farm.machine.surroundings import in_working_directory
 from farm.models.cache import WEIGHTS, content_digest, fsync, root
-from farm.models.foreign import read_checkpoint
+from farm.models.weights.foreign import read_checkpoint
 
 DOWNLOAD_TIMEOUT_S = 1800
 DOWNLOAD_SUFFIXES = (".pt",)
-BACKENDS = {
-    ".pt": "torch",
-    ".yaml": "torch",
-    ".onnx": "onnxruntime",
-    "_openvino_model": "openvino",
-    ".engine": "tensorrt",
-}
 RENAMED = (  # names of YOLOv3 and YOLOv5 that Ultralytics takes for those of models that it trained anew
     (re.compile(r"(yolov5[nsmlx])\.pt$"), r"\1u.pt"),
     (re.compile(r"(yolov5[nsmlx]6)\.pt$"), r"\1u.pt"),
@@ -40,20 +32,6 @@ import sys
 from ultralytics.utils.downloads import attempt_download_asset
 attempt_download_asset(sys.argv[1])
 """
-
-
-def environment(config: ModelConfig) -> dict[str, str]:
-    """Variables under which Ultralytics is imported: no code from weights, no pip, no network, no chatter.
-
-    Without a home folder it would not even be imported; where that is no folder, it takes a private temporary one.
-    """
-    return {
-        **({} if root() else {"HOME": os.devnull}),
-        "ULTRALYTICS_SAFE_LOAD": str(config.safe_load).lower(),
-        "YOLO_AUTOINSTALL": str(config.autoinstall).lower(),
-        "YOLO_OFFLINE": "true",
-        "YOLO_VERBOSE": "false",
-    }
 
 
 def resolve_weights(weights: str, cache: Path | None = None) -> str:
@@ -92,29 +70,6 @@ def loaded_name(weights: str) -> str:
     for old, new in RENAMED:
         weights = old.sub(new, weights)
     return weights
-
-
-def check_backend(config: ModelConfig) -> None:
-    """Raises ModelError where the weights file is not for `model.backend`, or cannot have `model.precision`."""
-    weights = str(config.weights)
-    if weights.endswith(".pt"):
-        return
-    runs = runs_with(weights)
-    if config.backend not in ("auto", runs) and runs is not None:
-        raise ModelError(
-            f"model.backend {config.backend} does not run {weights} ({runs} does); "
-            f"give the .pt file, which farm converts"
-        )
-    if config.precision != "fp32" and not (runs == "openvino" and config.precision == "bf16"):
-        raise ModelError(
-            f"model.precision {config.precision}: {weights} has the precision that it was exported with; leave it out, "
-            f"or give the .pt file, which farm converts"
-        )
-
-
-def runs_with(weights: str) -> str | None:
-    """The backend that a weights file is for; None where its name does not tell."""
-    return next((backend for suffix, backend in BACKENDS.items() if weights.endswith(suffix)), None)
 
 
 def weights_digest(weights: str) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 from farm.errors import ModelError
 from farm.images.signatures import kind_of
-from farm.models import checkpoint
-from farm.models.checkpoint import Checkpoint, Inert
+from farm.models.weights import checkpoint
+from farm.models.weights.checkpoint import Checkpoint
+from farm.models.weights.inert_pickle import Inert
 
 PARAMETERS_IN = ("ema", "model", "state_dict", "model_state_dict", "model_state")  # or the file holds nothing else
 KEYS_NAMED = 5

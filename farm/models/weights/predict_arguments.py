@@ -19,9 +19,10 @@ from typing import Any
 
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
-from farm.models import classes, exported
-from farm.models.checkpoint import Checkpoint, Inert
-from farm.models.foreign import read_checkpoint, refuse_folder
+from farm.models.weights import classes, exported
+from farm.models.weights.checkpoint import Checkpoint
+from farm.models.weights.foreign import read_checkpoint, refuse_folder
+from farm.models.weights.inert_pickle import Inert
 
 DEFAULT_IMGSZ = 640  # of Ultralytics' cfg/default.yaml
 ULTRALYTICS = "ultralytics."

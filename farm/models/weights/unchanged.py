@@ -1,4 +1,4 @@
-"""Weights are those of the run: whoever loads them compares their digest with the run's, before and after.
+"""Weights are those that the run began with: whoever loads them compares their digest with the run's, before and after.
 
 Runs in workers of every kind and engine, in converters, and around them. A file may be overwritten at any moment
 (a training run writes its best.pt again and again); a run holds the work of one model, whoever loads it and when.
@@ -16,7 +16,7 @@ from farm.core.marks import CONVERTED
 from farm.errors import WeightsChangedError
 from farm.models import cache
 from farm.models.cache import Entry, content_digest, files_in
-from farm.models.weights import file_of
+from farm.models.weights.files import file_of
 
 GONE = (errno.ENOENT, errno.ENOTDIR)
 SHOWN_DIGITS = 12  # of a digest in a message
@@ -24,7 +24,7 @@ SHOWN_DIGITS = 12  # of a digest in a message
 
 @contextlib.contextmanager
 def unchanged(weights: str, digest: str | None) -> Iterator[None]:
-    """What is read of the weights meanwhile has this digest (farm.models.weights.weights_digest).
+    """What is read of the weights meanwhile has this digest (farm.models.weights.files.weights_digest).
 
     Raises WeightsChangedError where it has not: at once, at the end, or in place of an error of whoever reads them.
     Raises OSError where they cannot be read now, which may pass. None: of nothing that is a file.
@@ -73,7 +73,7 @@ def changed(weights: str, digest: str, now: str | None) -> WeightsChangedError:
 def _is_made(path: Path) -> bool:
     """Has farm made it, which makes it again where it is not whole? It lies in an entry of a cache then."""
     kind, root = path.parent.parent, cache.root()
-    if root is not None and kind in (root / cache.BACKENDS, root / cache.MAPPED):
+    if root is not None and kind in (root / cache.BACKENDS, root / cache.SHARED_WEIGHTS):
         return True
     return kind.name == CONVERTED and Entry(path.parent).manifest().get("name") == path.name
 

@@ -29,8 +29,8 @@ from farm.machine.filesystem import has_room
 from farm.models import cache
 from farm.models.cache import Content, Entry
 from farm.models.packages import package_version
-from farm.models.unchanged import changed
-from farm.models.weights import weights_digest
+from farm.models.weights.files import weights_digest
+from farm.models.weights.unchanged import changed
 
 FORMAT = 2  # of what is kept; another number makes everything anew
 FORWARDS = "farm.forwards"  # in the checkpoint: which method fusing made a module's `forward`
@@ -50,7 +50,7 @@ def load_once(weights: str, safe: bool, make: Callable[..., Any], digest: str | 
     if root is None:
         return make(weights)
     digest = digest or weights_digest(weights)
-    entry = Entry.of(root / cache.MAPPED, Path(weights).stem, _depends_on(digest, safe))
+    entry = Entry.of(root / cache.SHARED_WEIGHTS, Path(weights).stem, _depends_on(digest, safe))
     lease = entry.lease()  # what lies in memory is not removed: its room would not be free
     plain, content = None, entry.content()
     if content is None:

@@ -15,11 +15,15 @@ from farm.api import Hooks
 from farm.config.sections import ModelConfig
 from farm.engines.backend_choice import _doubt
 from farm.errors import ModelError, RunMismatchError
-from farm.models import backends, converted_weights
-from farm.models.agreement import Found, agreement, predictions
-from farm.models.backends import choose
-from farm.models.converted_weights import Agreement, Request, prepare
-from farm.models.weights import weights_digest
+from farm.models import backends
+from farm.models.backends import check_weights, choose, processor
+from farm.models.conversion import job, sampling
+from farm.models.conversion.agreement import Agreement
+from farm.models.conversion.comparison import agreement_of, predictions
+from farm.models.conversion.executables import make
+from farm.models.conversion.request import Request
+from farm.models.conversion.similarity import Found
+from farm.models.weights.files import weights_digest
 
 SAMPLE = 12
 
@@ -70,7 +74,7 @@ def test_what_cannot_be_is_refused_with_what_to_do(values, device, there, match)
 
 
 def test_bf16_needs_a_processor_that_has_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(backends, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2\n")
     with pytest.raises(ModelError, match="no bf16 instructions"):
         choose(model(precision="bf16"), "cpu", True, lambda name: True)
@@ -99,7 +103,7 @@ A, B = (0, 0, 10, 10, 0.9, 1), (20, 20, 40, 40, 0.5, 2)
     ],
 )
 def test_agreement(want, got, matched, found):
-    answer = agreement(want, got)
+    answer = agreement_of(want, got)
     assert (answer["matched"], answer["found"], answer["images"]) == (matched, found, len(want))
 
 
@@ -120,7 +124,7 @@ def test_when_auto_doubts(boxes, matched, found, doubt):
 
 
 def test_agreement_tells_the_difference_in_confidence():
-    assert agreement([boxes(A)], [boxes((0, 0, 10, 10, 0.7, 1))])["confidence"] == pytest.approx(-0.2)
+    assert agreement_of([boxes(A)], [boxes((0, 0, 10, 10, 0.7, 1))])["confidence"] == pytest.approx(-0.2)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +141,7 @@ def ready(weights, cache, sample, notes=None, **values):
     config = ModelConfig(weights=str(weights), **values)
     backend = choose(config, "cpu", many=False)
     note = [].append if notes is None else notes.append
-    return prepare(Request(config, weights_digest(str(weights)), backend, "cpu", sample), note, cache)
+    return make(Request(config, weights_digest(str(weights)), backend, "cpu", sample), note, cache)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -180,7 +184,7 @@ def test_weights_that_cannot_be_converted(tmp_path, sample):
 def test_a_conversion_that_does_not_end(coco_weights, tmp_path):
     config = ModelConfig(weights=str(coco_weights), backend="onnxruntime")
     with pytest.raises(ModelError, match=r"took longer than 0\.1 s"):
-        prepare(Request(config, "digest", "onnxruntime", "cpu"), print, tmp_path, timeout_s=0.1)
+        make(Request(config, "digest", "onnxruntime", "cpu"), print, tmp_path, timeout_s=0.1)
 
 
 def test_a_run_with_a_backend(coco_images, coco_weights, tmp_path, monkeypatch, cache):
@@ -243,7 +247,7 @@ def test_auto_falls_back_where_a_conversion_fails(coco_images, coco_weights, tmp
         raise ModelError("no such operator")
 
     monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
-    monkeypatch.setattr(converted_weights, "ask_converter", fail)
+    monkeypatch.setattr(job, "ask_converter", fail)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     notes = []
     config = short_run(coco_images, coco_weights, tmp_path)
@@ -269,7 +273,7 @@ def test_without_a_home_that_can_be_written_a_conversion_lies_with_its_run(
 def test_int8_is_calibrated_once_for_a_run(coco_images, coco_weights, tmp_path, monkeypatch, cache):
     """Images that come before the first ones would calibrate it otherwise, and half of the run have other labels."""
     pytest.importorskip("nncf")
-    monkeypatch.setattr(converted_weights, "CALIBRATION_IMAGES", 4)
+    monkeypatch.setattr(sampling, "CALIBRATION_IMAGES", 4)
     monkeypatch.setattr(backends, "AUTO_IMAGES", 4)
     monkeypatch.setenv("HOME", str(tmp_path))
     images = tmp_path / "images"
@@ -305,7 +309,7 @@ def test_a_converted_model_without_suppression_gives_as_many_boxes_as_asked(tmp_
     config = ModelConfig(weights=str(weights), backend="onnxruntime", imgsz=320, max_det=700, conf=1e-6)
     fewer = config.model_copy(update={"max_det": 300})
     requests = [Request(each, weights_digest(str(weights)), "onnxruntime", "cpu") for each in (config, fewer)]
-    made, other = (prepare(request, lambda text: None, tmp_path / "cache") for request in requests)
+    made, other = (make(request, lambda text: None, tmp_path / "cache") for request in requests)
     assert made.weights != other.weights
     thin = tmp_path / "thin.jpg"
     cv2.imwrite(str(thin), np.random.default_rng(0).integers(0, 255, (40, 640, 3), np.uint8))
@@ -340,3 +344,24 @@ def test_advice_is_what_would_be_taken(monkeypatch, model, backend, device, word
 def test_a_model_of_the_users_own_gets_no_advice():
     assert backends.faster(ModelConfig(factory="a:b"), "factory", "cpu") == ""
     assert backends.faster(ModelConfig(weights="a.onnx"), "onnxruntime", "cpu") == ""
+
+
+def test_a_backend_must_run_the_file():
+    check_weights(ModelConfig(weights="m.pt"))
+    check_weights(ModelConfig(weights="m.onnx", backend="onnxruntime"))
+    check_weights(ModelConfig(weights="m.pt", backend="openvino"))
+    with pytest.raises(ModelError, match=r"give the \.pt"):
+        check_weights(ModelConfig(weights="m.onnx", backend="torch"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "precision"),
+    [("m.onnx", "int8"), ("m.onnx", "bf16"), ("m_openvino_model", "int8"), ("m.engine", "fp16")],
+)
+def test_an_export_has_the_precision_that_it_has(weights, precision):
+    with pytest.raises(ModelError, match=f"model.precision {precision}: {weights} has the precision"):
+        check_weights(ModelConfig(weights=weights, precision=precision))
+
+
+def test_openvino_computes_an_export_in_bf16_where_it_is_told_to():
+    check_weights(ModelConfig(weights="m_openvino_model", precision="bf16"))

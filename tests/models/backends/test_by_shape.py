@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from farm.models import by_shape
-from farm.models.by_shape import ByShape
+from farm.models.backends import by_shape
+from farm.models.backends.by_shape import ByShape
 
 SEEN_BEFORE = 2
 

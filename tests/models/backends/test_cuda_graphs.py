@@ -9,7 +9,7 @@ import torch
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models import backends, load_model
-from farm.models.graphs import Recorder, anchored_modules
+from farm.models.backends.cuda_graphs import Recorder, anchored_modules
 
 
 class Head(torch.nn.Module):

@@ -5,10 +5,12 @@ import pytest
 
 from farm.config.sections import ModelConfig
 from farm.images.decoding import decode
-from farm.models import compiled, load_model
-from farm.models.compiled import ShapeCompiler
-from farm.models.converted_weights import Request, prepare
-from farm.models.weights import weights_digest
+from farm.models import load_model
+from farm.models.backends import openvino_shapes
+from farm.models.backends.openvino_shapes import ShapeCompiler
+from farm.models.conversion.executables import make
+from farm.models.conversion.request import Request
+from farm.models.weights.files import weights_digest
 
 
 @pytest.fixture(scope="module")
@@ -16,13 +18,13 @@ def converted(coco_weights, tmp_path_factory):
     pytest.importorskip("openvino")
     config = ModelConfig(weights=str(coco_weights), backend="openvino", imgsz=160)
     request = Request(config, weights_digest(str(coco_weights)), "openvino", "cpu")
-    executable = prepare(request, print, tmp_path_factory.mktemp("cache"))
+    executable = make(request, print, tmp_path_factory.mktemp("cache"))
     return config.model_copy(update={"weights": executable.weights})
 
 
 def batches(model, paths):
     images = [decode(str(path), 10**9) for path in paths]
-    return [model._transfer([model.prepare(image, image.shape[:2])]) for image in images]
+    return [model.input_of([model.prepare(image, image.shape[:2])]) for image in images]
 
 
 def outputs(model, batch):
@@ -30,7 +32,7 @@ def outputs(model, batch):
 
 
 def test_the_same_numbers_before_a_shape_is_compiled_for_and_after(converted, coco_images, monkeypatch):
-    monkeypatch.setattr("farm.models.runtimes.SEEN_BEFORE", 1)
+    monkeypatch.setattr("farm.models.backends.openvino.SEEN_BEFORE", 1)
     model = load_model(converted, "cpu", 1)
     paths = sorted(coco_images.glob("*.jpg"))[:6]
     images = batches(model, paths)
@@ -91,7 +93,7 @@ def test_memory_ends_it(monkeypatch):
         hoard.append(np.ones(4 << 20, np.uint8))
         return model
 
-    monkeypatch.setattr(compiled, "SHAPES_BYTES", 6 << 20)
+    monkeypatch.setattr(openvino_shapes, "SHAPES_BYTES", 6 << 20)
     compiler = ShapeCompiler(Doubling, compile_model)
     made = [compiler(network, a_batch()) is not None for _ in range(4)]
     assert made[0] and not made[-1]

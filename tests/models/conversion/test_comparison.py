@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 
 from farm.config.sections import ModelConfig
 from farm.engines.backend_choice import _executable
-from farm.models import conversion_process, converted_weights
-from farm.models.agreement import (
-    LIKE,
+from farm.models.conversion import comparison, job
+from farm.models.conversion.comparison import agreement_of, matches
+from farm.models.conversion.executables import make as make_executable
+from farm.models.conversion.request import Request
+from farm.models.conversion.similarity import (
+    SIMILAR,
     Found,
-    agreement,
     box_iou,
-    keypoint_likeness,
-    likeness,
-    matches,
+    keypoint_similarity,
     oriented_iou,
     overlap,
     polygon_iou,
+    similarity,
 )
-from farm.models.converted_weights import Request, prepare
-from farm.models.weights import weights_digest
+from farm.models.weights.files import weights_digest
 from tests.support.live_weights import SIZE, live, save
 
 IMAGES = 12
@@ -46,7 +46,7 @@ upright = corners.map(lambda row: np.array([[row[0], row[1], row[0] + row[2], ro
 MEASURES = [
     (upright, lambda one, other, area: float(box_iou(one, other)[0, 0]), 1e-6),
     (points, polygon_iou, 0.0),
-    (poses, keypoint_likeness, 1e-9),
+    (poses, keypoint_similarity, 1e-9),
     (oriented, oriented_iou, EXACT),
     (shares, overlap, 1e-6),
 ]
@@ -101,9 +101,9 @@ def test_a_square_that_is_turned_is_another_box():
 def test_keypoints_may_move_as_far_as_boxes_may(count):
     pose = np.random.default_rng(0).uniform(0, 100, (count, 3))
     pose[:, 2] = 0.8
-    assert keypoint_likeness(pose, pose + np.array([1, 0, 0]), 100 * 100) > LIKE
-    assert keypoint_likeness(pose, pose + np.array([10, 0, 0]), 100 * 100) < LIKE
-    assert keypoint_likeness(pose, pose - [0, 0, 0.2], 100 * 100) < LIKE, "a point that is hidden is another label"
+    assert keypoint_similarity(pose, pose + np.array([1, 0, 0]), 100 * 100) > SIMILAR
+    assert keypoint_similarity(pose, pose + np.array([10, 0, 0]), 100 * 100) < SIMILAR
+    assert keypoint_similarity(pose, pose - [0, 0, 0.2], 100 * 100) < SIMILAR, "a point that is hidden is another label"
 
 
 def test_boxes_without_an_area_at_the_edge_of_an_image():
@@ -124,11 +124,11 @@ def test_boxes_without_an_area_at_the_edge_of_an_image():
 def test_what_the_task_gives_is_compared(task, part, other, compared):
     boxes = np.array([[0, 0, 100, 100, 0.9, 3]], np.float32)
     ours, same, drifted = (Found(boxes, task, [each]) for each in (part, part.copy(), other))
-    assert (agreement([ours], [same])["matched"], agreement([ours], [same])["compared"]) == (1.0, compared)
-    assert agreement([ours], [drifted])["matched"] == 0.0
+    assert (agreement_of([ours], [same])["matched"], agreement_of([ours], [same])["compared"]) == (1.0, compared)
+    assert agreement_of([ours], [drifted])["matched"] == 0.0
     nothing = Found(boxes[:0], task, [])
-    assert agreement([ours, nothing], [nothing, nothing])["matched"] == 0.0
-    assert agreement([nothing], [nothing])["matched"] == 1.0
+    assert agreement_of([ours, nothing], [nothing, nothing])["matched"] == 0.0
+    assert agreement_of([nothing], [nothing])["matched"] == 1.0
 
 
 found = st.lists(
@@ -142,8 +142,8 @@ found = st.lists(
 @given(found, found)
 def test_a_match_is_alike_and_used_once(ours, theirs):
     pairs = matches(ours, theirs)
-    alike = likeness(ours, theirs)
-    assert all(alike[i, j] >= LIKE and ours.boxes[i, 5] == theirs.boxes[j, 5] for i, j in pairs)
+    alike = similarity(ours, theirs)
+    assert all(alike[i, j] >= SIMILAR and ours.boxes[i, 5] == theirs.boxes[j, 5] for i, j in pairs)
     assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
     assert len(matches(ours, ours)) == len(ours.boxes)
 
@@ -197,19 +197,19 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
     save(yolo, drifted)
 
     def settled(converted):
-        def answer(self, asked):
+        def answer(asked, deadline_s):
             if asked["what"] == "convert":
                 shutil.copy(converted, Path(asked["out"]) / "model.pt")
                 return {"file": "model.pt"}
-            return conversion_process.compare(self.request.config, asked | {"device": "cpu"})
+            return comparison.compare(config, asked | {"device": "cpu"})
 
-        monkeypatch.setattr(converted_weights._Work, "_in_a_process", answer)
+        monkeypatch.setattr(job, "ask_converter", answer)
         monkeypatch.setattr(
-            "farm.models.agreement.usable_cpus", lambda: 1
+            "farm.models.conversion.comparison.usable_cpus", lambda: 1
         )  # threads that wait for a core that is busy cost more than they give
         config = ModelConfig(weights=str(right), imgsz=SIZE, max_det=20, iou=1.0)  # no box hides another
         request = Request(config, weights_digest(str(right)), "onnxruntime", "cpu", sample)
-        make = lambda each: prepare(each, notes.append, tmp_path / converted.stem)  # noqa: E731
+        make = lambda each: make_executable(each, notes.append, tmp_path / converted.stem)  # noqa: E731
         return _executable(request, make, notes.append)
 
     notes = []
@@ -227,7 +227,7 @@ def test_a_real_conversion_keeps_the_polygons(tmp_path, sample, monkeypatch):
     weights = tmp_path / "seg.pt"
     live("yolo11n-seg.yaml", weights)
     config = ModelConfig(weights=str(weights), imgsz=SIZE, max_det=20, backend="onnxruntime")
-    made = prepare(
+    made = make_executable(
         Request(config, weights_digest(str(weights)), "onnxruntime", "cpu", sample[:4]), print, tmp_path / "cache"
     )
     assert made.agreement.both_ways >= 0.995

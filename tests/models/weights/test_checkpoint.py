@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.models import checkpoint
-from farm.models.checkpoint import Inert, read
+from farm.models.weights import checkpoint, inert_pickle
+from farm.models.weights.checkpoint import read
+from farm.models.weights.inert_pickle import Inert
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +128,9 @@ def test_hostile_pickles_do_no_harm(tmp_path, content):
 
 def test_what_is_too_long_is_left_alone(tmp_path, monkeypatch):
     content = archived(pickle.dumps(list(range(1000))))
-    monkeypatch.setattr(checkpoint, "MOST_STEPS", 100)
+    monkeypatch.setattr(inert_pickle, "MOST_STEPS", 100)
     assert read(written(tmp_path, content)) is None
-    monkeypatch.setattr(checkpoint, "MOST_STEPS", 10_000)
+    monkeypatch.setattr(inert_pickle, "MOST_STEPS", 10_000)
     assert read(written(tmp_path, content)).root == list(range(1000))
     monkeypatch.setattr(checkpoint, "PICKLE_BYTES", 100)
     assert read(written(tmp_path, content)) is None

@@ -10,9 +10,9 @@ from farm.cli import main
 from farm.config.sections import ModelConfig, validate
 from farm.engines import local
 from farm.errors import ModelError
-from farm.models import exported
-from farm.models.arguments import resolve
-from farm.models.classes import in_words, names_of, numbers_of
+from farm.models.weights import exported
+from farm.models.weights.classes import in_words, names_of, numbers_of
+from farm.models.weights.predict_arguments import resolve
 
 NAMES = {0: "person", 1: "bicycle", 2: "car", 3: "traffic light", 4: "car", 5: "cup, glass", 6: "7"}
 

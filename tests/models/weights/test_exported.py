@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.config.sections import ModelConfig
-from farm.models import exported
-from farm.models.arguments import plain_size, resolve
+from farm.models.weights import exported
+from farm.models.weights.predict_arguments import plain_size, resolve
 
 ASKED = 96
 EXPORTS = {

@@ -1,15 +1,12 @@
 """Weights as the supervisor sees them: found, told apart, and described when they are not there."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from farm.config.sections import ModelConfig
 from farm.errors import ModelError
-from farm.models import load_model, weights
-from farm.models.fake import FakeModel
-from farm.models.weights import check_backend, environment, resolve_weights, weights_digest
+from farm.models.weights import files
+from farm.models.weights.files import resolve_weights, weights_digest
 
 
 def test_an_existing_file_is_its_absolute_path(tmp_path, monkeypatch):
@@ -25,14 +22,14 @@ def test_a_missing_file_names_its_neighbour(tmp_path):
 
 
 def test_a_named_model_that_cannot_be_fetched_says_so_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "DOWNLOAD", "import sys; sys.exit('no network here')")
+    monkeypatch.setattr(files, "DOWNLOAD", "import sys; sys.exit('no network here')")
     with pytest.raises(ModelError, match=r"yolo99n\.pt is no file here.*no network here.*copy it to") as raised:
         resolve_weights("yolo99n.pt", tmp_path / "cache")
     assert "\n" not in str(raised.value)
 
 
 def test_a_model_that_ultralytics_has_under_another_name_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "DOWNLOAD", "import sys; sys.exit('no network here')")
+    monkeypatch.setattr(files, "DOWNLOAD", "import sys; sys.exit('no network here')")
     with pytest.raises(
         ModelError, match=r"^model\.weights yolov5n\.pt \(Ultralytics has it as yolov5nu\.pt\) is no file"
     ):
@@ -45,7 +42,7 @@ def test_a_model_that_ultralytics_has_under_another_name_is_called_as_it_was_ask
 
 
 def test_a_named_model_is_fetched_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "DOWNLOAD", "import sys; open(sys.argv[1], 'a').write('x')")
+    monkeypatch.setattr(files, "DOWNLOAD", "import sys; open(sys.argv[1], 'a').write('x')")
     for _ in range(2):
         path = resolve_weights("yolo99n.pt", tmp_path)
     assert Path(path).read_text() == "x"
@@ -68,51 +65,7 @@ def test_a_digest_tells_contents_apart_also_of_folders(tmp_path):
     assert weights_digest(str(tmp_path / "c.pt")) == weights_digest(str(tmp_path / "a.pt"))
 
 
-def test_a_backend_must_run_the_file():
-    check_backend(ModelConfig(weights="m.pt"))
-    check_backend(ModelConfig(weights="m.onnx", backend="onnxruntime"))
-    check_backend(ModelConfig(weights="m.pt", backend="openvino"))
-    with pytest.raises(ModelError, match=r"give the \.pt"):
-        check_backend(ModelConfig(weights="m.onnx", backend="torch"))
-
-
-def test_safe_by_default():
-    safe, bold = (
-        environment(ModelConfig(weights="m")),
-        environment(ModelConfig(weights="m", safe_load=False, autoinstall=True)),
-    )
-    assert (safe["ULTRALYTICS_SAFE_LOAD"], safe["YOLO_AUTOINSTALL"], safe["YOLO_OFFLINE"]) == ("true", "false", "true")
-    assert (bold["ULTRALYTICS_SAFE_LOAD"], bold["YOLO_AUTOINSTALL"]) == ("false", "true")
-
-
-def test_a_factory_makes_the_model():
-    model = load_model(ModelConfig(factory="farm.models.fake:make", args={"boxes": 4}), "cpu", 1)
-    assert isinstance(model, FakeModel)
-    assert [len(boxes) for boxes in model.encode(model.predict([], [(0, 0)] * 3))["boxes"]] == [4, 4, 4]
-
-
-def test_a_factory_that_makes_no_model():
-    with pytest.raises(ModelError, match=r"made a dict without predict\(images\)"):
-        load_model(ModelConfig(factory="builtins:dict"), "cpu", 1)
-
-
-@pytest.mark.parametrize(
-    ("weights", "precision"),
-    [("m.onnx", "int8"), ("m.onnx", "bf16"), ("m_openvino_model", "int8"), ("m.engine", "fp16")],
-)
-def test_an_export_has_the_precision_that_it_has(weights, precision):
-    with pytest.raises(ModelError, match=f"model.precision {precision}: {weights} has the precision"):
-        check_backend(ModelConfig(weights=weights, precision=precision))
-
-
-def test_openvino_computes_an_export_in_bf16_where_it_is_told_to():
-    check_backend(ModelConfig(weights="m_openvino_model", precision="bf16"))
-
-
-def test_without_a_home_folder_ultralytics_can_be_imported_all_the_same(monkeypatch):
-    config = ModelConfig(weights="a.pt")
-    assert "HOME" not in environment(config)
-    monkeypatch.setattr(weights, "root", lambda: None)
-    assert environment(config)["HOME"] == os.devnull
+def test_without_a_home_folder_nothing_is_downloaded(monkeypatch):
+    monkeypatch.setattr(files, "root", lambda: None)
     with pytest.raises(ModelError, match="without a home folder nothing is downloaded"):
         resolve_weights("yolo99n.pt")

@@ -11,8 +11,8 @@ import pytest
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models import load_model
-from farm.models.arguments import resolve
-from farm.models.foreign import read_checkpoint
+from farm.models.weights.foreign import read_checkpoint
+from farm.models.weights.predict_arguments import resolve
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ torch.save({{"model": Net(), "train_args": {{}}}}, {str(tmp_path / "m.pt")!r})
 
 
 def test_refusals_are_errors_of_unpickling():
-    from farm.models.yolo import is_refused
+    from farm.models.yolo.load_errors import is_refused
 
     said = TypeError("ERROR m.pt references types outside the supported Ultralytics checkpoint format")
     assert not is_refused(said)

@@ -13,10 +13,11 @@ import yaml
 
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
-from farm.models.arguments import PREDICT, plain_size, resolve
-from farm.models.converted_weights import Request, prepare
-from farm.models.weights import resolve_weights, weights_digest
-from farm.models.yolo import _make
+from farm.models.conversion.executables import make
+from farm.models.conversion.request import Request
+from farm.models.weights.files import resolve_weights, weights_digest
+from farm.models.weights.predict_arguments import PREDICT, plain_size, resolve
+from farm.models.yolo.loading import load_from
 
 TRAINED = {  # of what a checkpoint remembers of its training, predict takes the size, and must take nothing else
     "imgsz": 96, "conf": 0.9, "iou": 0.1, "max_det": 7, "classes": [1], "agnostic_nms": True, "retina_masks": True,
@@ -81,7 +82,7 @@ def as_predict_has_it(path, kind, **arguments):
 
 def as_farm_has_it(model):
     """The predictor of a worker, on weights of its own."""
-    return _make(model, "cpu", model.weights).predictor
+    return load_from(model, "cpu", model.weights).predictor
 
 
 def differences(ours, theirs):
@@ -158,7 +159,7 @@ def test_a_size_that_is_no_plain_number_is_left_open_and_not_converted(tmp_path)
     assert resolved.origins["imgsz"].startswith("left to Ultralytics")
     request = Request(resolved.model, weights_digest(weights), "onnxruntime", "cpu")
     with pytest.raises(ModelError, match=r"a conversion needs model.imgsz, .*; set it"):
-        prepare(request, print, tmp_path / "cache")
+        make(request, print, tmp_path / "cache")
     told = resolve(ModelConfig(weights=weights, imgsz=320))
     assert (told.model.imgsz, told.origins) == (320, {})
 
@@ -197,13 +198,13 @@ FAMILY += ["yolov3.pt", "yolov3-tiny.pt", "yolov3-spp.pt", "yolov5nu.pt", "yolov
 def test_old_names_are_those_that_ultralytics_takes_them_for(folder, name):
     from ultralytics.utils.checks import check_yolov5u_filename
 
-    from farm.models.weights import loaded_name
+    from farm.models.weights.files import loaded_name
 
     assert loaded_name(folder + name) == check_yolov5u_filename(folder + name, verbose=False)
 
 
 def test_a_published_model_of_an_old_name_is_fetched_under_its_new_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("farm.models.weights.DOWNLOAD", "import sys; open(sys.argv[1], 'x').write('x')")
+    monkeypatch.setattr("farm.models.weights.files.DOWNLOAD", "import sys; open(sys.argv[1], 'x').write('x')")
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         assert resolve_weights("yolov5n.pt", tmp_path / "cache") == str(tmp_path / "cache" / "yolov5nu.pt")

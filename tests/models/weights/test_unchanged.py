@@ -8,8 +8,8 @@ import pytest
 from farm.errors import ModelError, WeightsChangedError
 from farm.models import cache
 from farm.models.cache import Entry
-from farm.models.unchanged import check, unchanged
-from farm.models.weights import weights_digest
+from farm.models.weights.files import weights_digest
+from farm.models.weights.unchanged import check, unchanged
 
 
 @pytest.fixture

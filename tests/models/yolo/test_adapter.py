@@ -161,7 +161,8 @@ def test_batches_may_be_begun_before_others_are_finished(model, prepared):
 def test_pixels_from_pinned_memory_become_the_same_input(model, prepared):
     import torch
 
-    from farm.models.yolo import as_input, pinned
+    from farm.models.yolo.cuda_streams import pinned
+    from farm.models.yolo.preprocessing import as_input
 
     image = prepared[0][0]
     batch = [image, image[::-1].copy()]
@@ -172,7 +173,7 @@ def test_pixels_from_pinned_memory_become_the_same_input(model, prepared):
 
 @pytest.mark.parametrize("weights", ["yolo11n.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml"])
 def test_detections_that_leave_the_device_in_one_copy_are_the_same(paths, weights):
-    from farm.models.yolo import on_host
+    from farm.models.yolo.postprocessing import on_host
 
     model = load_model(ModelConfig(weights=weights, imgsz=160, conf=1e-7, max_det=20), "cpu", 1)
     assert model.kpt_shape == ((17, 3) if "pose" in weights else None)
@@ -182,17 +183,6 @@ def test_detections_that_leave_the_device_in_one_copy_are_the_same(paths, weight
     expected = model.encode(model.predict(batch, shapes))
     model._predictor.construct_results = on_host(model._predictor.construct_results)
     assert model.encode(model.predict(batch, shapes)) == expected
-
-
-def test_a_batch_that_fits():
-    from farm.models.yolo import fitting_batch
-
-    mega = 1 << 20
-    peaks = [120 * mega, 320 * mega]  # of 1 and 3 images: 100 each, 20 for the network
-    assert fitting_batch(32, 80 << 30, (1, 3), peaks) == 32
-    assert fitting_batch(32, 1025 * mega, (1, 3), peaks) == 8
-    assert fitting_batch(32, 10 * mega, (1, 3), peaks) == 1, "one image is tried whatever the numbers say"
-    assert fitting_batch(32, 10 * mega, (1, 3), [mega, mega]) == 32, "a network that shows no growth"
 
 
 def test_no_clock_decides_what_is_found(model, prepared, monkeypatch):

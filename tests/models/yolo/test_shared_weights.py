@@ -18,9 +18,10 @@ import pytest
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError, WeightsChangedError
 from farm.models import cache as kept
-from farm.models import load_model, shared_weights
+from farm.models import load_model
 from farm.models.cache import Entry
-from farm.models.upkeep import tidy
+from farm.models.cache_eviction import tidy
+from farm.models.yolo import shared_weights
 from tests.support.harness import ROOT
 
 TASKS = ["yolo11n", "yolo26n", "yolov10n", "yolo11n-seg", "yolo11n-pose", "yolo11n-obb", "yolo11n-cls", "yolov8n-p6"]
