@@ -17,6 +17,7 @@ from farm.config.sections import PATH_KEYS, FarmConfig, expanded, from_mapping, 
 from farm.core.counters import Counters, counted_columns
 from farm.core.job import Outcome
 from farm.core.key_set import KeySet
+from farm.core.marks import RUN_FILE
 from farm.core.run_file import config_of, output_of
 from farm.core.schema import names_of, task_of
 from farm.core.summary import Summary
@@ -32,7 +33,7 @@ from farm.report.bottleneck import Crew, bottleneck
 from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.sources.rows import FailedRows
 from farm.storage import folders
-from farm.storage.run_store import RUN_FILE, SUMMARY_FILE, RunStore
+from farm.storage.run_store import SUMMARY_FILE, RunStore
 
 EXIT_SIGNAL = 128  # plus the signal's number, as shells have it
 
@@ -94,7 +95,7 @@ def _retry(run_dir: str | Path, hooks: Hooks, began_s: float) -> Summary:
     exports.refuse_foreign(run_dir, config.output.exports)
     store = RunStore.open(run_dir)
     try:
-        source = FailedRows(f"failed images of {run_dir}", root, store.failed_paths)
+        source = FailedRows(f"failed images of {run_dir}", root, store.history.failed_paths)
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
         if source.has_moved():
@@ -163,7 +164,7 @@ def export(
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
     described = store.describe()
-    output, schema = output_of(described), store.schema()
+    output, schema = output_of(described), store.history.schema()
     request = ExportRequest(
         folder=folder,
         source_root=here(described.get("source_root") or "/"),
@@ -175,7 +176,7 @@ def export(
         parts=None if folders.is_remote(store.path) else store.stamps(),
         anew=anew,
     )
-    return write(request, store.batches)
+    return write(request, store.history.batches)
 
 
 def _kpt_shape(said: Any) -> tuple[int, int] | None:
@@ -189,8 +190,8 @@ def summarise(
     store: RunStore, prepared: Prepared, outcome: Outcome, reports: Mapping[str, ExportReport], wall_s: float
 ) -> Summary:
     """Counts from the parts, which are the only truth; rates from this session."""
-    tally, schema = Counters(), store.schema()
-    for batch in store.batches(counted_columns(schema)):
+    tally, schema = Counters(), store.history.schema()
+    for batch in store.history.batches(counted_columns(schema)):
         tally.add(batch)
     warnings = [*store.problems, *prepared.source.problems]
     if outcome.repeated:

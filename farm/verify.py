@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from farm.core.marks import LABELS
 from farm.core.run_file import output_of
-from farm.core.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of, task_of
+from farm.core.schema import PATH_COLUMNS, STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of, task_of
 from farm.errors import DamagedRunError, PartError, UnreadablePartError
 from farm.exports.base import Warnings
 from farm.exports.label_conflicts import LabelConflicts, labelled_paths, name_hashes
@@ -31,17 +31,9 @@ from farm.exports.listing import files_below
 from farm.machine.filenames import here
 from farm.machine.filesystem import folds_case
 from farm.storage import folders
-from farm.storage.newest_rows import DIGEST, PATHS, among, digests, hashes_of, repeated
-from farm.storage.run_store import (
-    PART_NAME,
-    SUMMARY_FILE,
-    TEMPORARY_PREFIX,
-    TORN_SUFFIX,
-    RunStore,
-    open_part,
-    read_part,
-    session_of,
-)
+from farm.storage.newest_rows import DIGEST, among, digests, hashes_of, repeated
+from farm.storage.parts import PART_NAME, TEMPORARY_PREFIX, TORN_SUFFIX, open_part, read_part, session_of
+from farm.storage.run_store import SUMMARY_FILE, RunStore
 
 SHOWN = 20  # problems of one kind that are spelled out
 FILES_AT_ONCE = 4096  # names of label files looked up together
@@ -158,7 +150,7 @@ def _check_rows(store: RunStore) -> Iterator[str]:
     bounds = np.cumsum([0, *map(len, hashes)])
     chosen = [again[first:last] for first, last in pairwise(bounds)]
     wanted = [part for part, mine in zip(parts, chosen, strict=True) if mine.any()]
-    tables = folders.read_ahead(wanted, functools.partial(read_part, columns=["key", *PATHS, "error"]))
+    tables = folders.read_ahead(wanted, functools.partial(read_part, columns=["key", *PATH_COLUMNS, "error"]))
     rows = np.concatenate(
         [_sightings(part, table, mine) for (part, table), mine in zip(tables, filter(np.any, chosen), strict=True)]
     )
@@ -185,7 +177,7 @@ def _sightings(part: Path, table: pa.Table, chosen: np.ndarray) -> np.ndarray:
 def _counts(store: RunStore) -> dict[str, int]:
     """Rows that count, by their status."""
     counts = {STATUS_OK: 0, STATUS_FAILED: 0, STATUS_GONE: 0}
-    for batch in store.batches(["status"]):
+    for batch in store.history.batches(["status"]):
         for found in pc.value_counts(batch["status"]).to_pylist():
             counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
     return counts
@@ -238,13 +230,13 @@ def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str
     """Label files against what the parts give, with or without confidence as the run was configured."""
     root = here(str(described.get("source_root") or "/"))
     output = output_of(described)
-    schema = store.schema()
+    schema = store.history.schema()
     task, names = task_of(schema) or "detect", names_of(schema)
     labels = store.path / LABELS
     fold = str.casefold if folds_case(labels) else str
-    losers = LabelConflicts(store.batches, root, Warnings(), fold is str.casefold)
+    losers = LabelConflicts(store.history.batches, root, Warnings(), fold is str.casefold)
     expected: list[np.ndarray] = []
-    for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
+    for batch in store.history.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
         texts = label_texts(good, task, names, bool(output.get("save_conf")), bool(output.get("clip")))
         paths = labelled_paths(good)

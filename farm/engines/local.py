@@ -22,6 +22,7 @@ from farm.core.continuation import BACKEND, CONVERSION, DEVICE, HISTORY, MODEL, 
 from farm.core.continuation import VERSION as VERSION_OF
 from farm.core.job import Job, NamesKnown, Outcome
 from farm.core.key_set import KeySet
+from farm.core.marks import RUN_FILE
 from farm.core.placement import Machine, Placement, inspect_machine, plan, shortfall
 from farm.core.schema import task_of
 from farm.core.summary import Snapshot
@@ -36,7 +37,7 @@ from farm.models.unchanged import unchanged
 from farm.models.weights import check_backend, environment, resolve_weights, runs_with, weights_digest
 from farm.sources import open_source
 from farm.sources.base import Entry, Source
-from farm.storage.run_store import RUN_FILE, RunStore
+from farm.storage.run_store import RunStore
 from farm.supervisor.supervisor import Supervisor
 from farm.version import VERSION
 
@@ -162,7 +163,7 @@ def run(
 
     `known`: keys to leave alone, if not all that the directory holds.
     """
-    known = store.committed_keys() if known is None else known
+    known = store.history.committed_keys() if known is None else known
     record = Record(store, prepared)
     job = job_of(prepared, record.task, record.names, record.names_known)
     supervisor = Supervisor(job, store, prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
@@ -237,7 +238,7 @@ class Record:
         }
         before = work.get("fingerprint")
         changed = continuation.differences(before, prepared.fingerprint) if before else []
-        self._data["task"] = self._data["task"] or task_of(store.schema())  # rows of earlier sessions have one
+        self._data["task"] = self._data["task"] or task_of(store.history.schema())  # rows of earlier sessions have one
         history = work.get(HISTORY, [])
         self._data[HISTORY] = continuation.history_with(history, changed, frozenset(prepared.config.accept), date)
 

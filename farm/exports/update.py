@@ -25,7 +25,7 @@ from farm.exports.refusals import Refusals
 from farm.exports.writing import Rows, Writing
 from farm.machine.filesystem import NO_REPLACE, folds_case
 from farm.storage.newest_rows import among
-from farm.storage.run_store import session_of
+from farm.storage.parts import session_of
 
 LITTLE = 4  # a file costs more to change than to write, and each new row two hashes: beyond a quarter all is written
 

@@ -9,8 +9,9 @@ import pytest
 import farm
 from farm.api import retry
 from farm.cli import main
+from farm.core.marks import RUN_FILE
 from farm.errors import RunMismatchError
-from farm.storage.run_store import RUN_FILE, RunStore
+from farm.storage.run_store import RunStore
 from tests.support.harness import pictures
 
 SIZE = 64
