@@ -363,7 +363,7 @@ def test_what_is_gone_costs_later_runs_nothing(kind, tmp_path, disk, monkeypatch
     (images.files / NAMES[0]).unlink()
     assert run(images.place, tmp_path / "run", disk)[0]["vanished"] == 1
     monkeypatch.setattr(History, "path_keys", None)
-    monkeypatch.setattr(RunStore, "_rows", None)
+    monkeypatch.setattr(History, "_rows", None)
     source, store = source_of(images.place), RunStore.open(tmp_path / "run")
     lister = Lister(source, source.entries(), store.history.committed_keys(), lambda: None, Earlier(store))
     lister._list()
