@@ -52,8 +52,8 @@ from farm.ipc.messages import (
 )
 from farm.ipc.ring import NO_SLOT, Ring
 from farm.machine import child, shortage, standard_streams
-from farm.machine.filesystem import in_words
 from farm.machine.forks import keep_from_forks
+from farm.storage.filesystem import in_words
 from farm.storage.part_writer import PartWriter
 
 SUPERVISOR = -1  # the sender of quarantined rows, where workers have their uid

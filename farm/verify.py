@@ -29,8 +29,8 @@ from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
 from farm.machine.filenames import here
-from farm.machine.filesystem import folds_case
 from farm.storage import folders
+from farm.storage.filesystem import folds_case
 from farm.storage.newest_rows import DIGEST, among, digests, hashes_of, repeated
 from farm.storage.parts import PART_NAME, TEMPORARY_PREFIX, TORN_SUFFIX, open_part, read_part, session_of
 from farm.storage.run_store import SUMMARY_FILE, RunStore

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from farm.machine.filesystem import fsync
 from farm.storage import folders
+from farm.storage.filesystem import fsync
 from farm.storage.parts import part_name
 from farm.storage.session import check_session
 

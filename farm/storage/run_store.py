@@ -20,8 +20,8 @@ from typing import Any
 from farm.core import continuation, run_file
 from farm.core.marks import PARTS, RUN_FILE
 from farm.errors import DamagedRunError, OutputError, RunMismatchError
-from farm.machine.filesystem import in_words
 from farm.storage import folders
+from farm.storage.filesystem import in_words
 from farm.storage.history import History
 from farm.storage.parts import parts_in
 from farm.storage.session import begin_session

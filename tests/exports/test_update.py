@@ -17,7 +17,7 @@ from farm.errors import OutputError
 from farm.exports import record, update
 from farm.exports.base import ExportRequest
 from farm.exports.writing import Writing
-from farm.machine import filesystem
+from farm.storage import filesystem
 from farm.storage.part_writer import PartWriter
 from farm.storage.run_store import RunStore
 

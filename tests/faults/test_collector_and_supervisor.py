@@ -48,7 +48,7 @@ import farm.storage.part_writer, farm.collector
 point, countdown = {point!r}, [2]
 def strike(name, original):
     def wrapper(*args, **kwargs):
-        mine = sys._getframe(1).f_globals.get("__name__") in ("farm.storage.part_writer", "farm.machine.filesystem")
+        mine = sys._getframe(1).f_globals.get("__name__") in ("farm.storage.part_writer", "farm.storage.filesystem")
         if name == point and mine:
             countdown[0] -= 1
             if countdown[0] == 0 and not os.path.exists({mark!r}):
