@@ -1,7 +1,7 @@
 """`Farm`: a farm inside another program. Images go in one by one or as a stream, results come back the same way.
 
-    the caller's threads ── Feed ──▶ lister ─▶ supervisor (a thread of the caller's process) ─▶ workers
-    the caller's threads ◀── results, by batch ── supervisor ◀── ring ── collector (which writes nothing)
+    the caller's threads ── Spool, Feed ──▶ lister ─▶ supervisor (a thread of the caller's process) ─▶ workers
+    the caller's threads ◀── results ── PendingTable ◀── supervisor ◀── ring ── collector (which writes nothing)
 
 No result is written to disk. A temporary folder names the farm; images that are not files lie in shared memory until
 they are labelled, or in that folder where there is little of it. What a killed program left is removed by the next.
@@ -201,7 +201,7 @@ class Farm:
             raise WorkerError("a Farm does not survive a fork: its workers are the parent's; make one in the child")
         self._pending.check_open()
         number = next(self._numbers)
-        key, path, spooled = self._spool.place(item, number)
+        key, path, spooled = self._spool.put(item, number)
         shown = path if spooled is None else str(key)
         entry = Entry(in_working_directory(path), number, 0)
         try:

@@ -265,7 +265,7 @@ def test_images_in_memory_have_the_pixels_that_ultralytics_gives_them(tmp_path, 
     ((expected,),) = (LoadPilAndNumpy(image, channels).im0,)
     spool = Spool("farm-test-spool", tmp_path / "spool", 10**6)
     try:
-        _, path, _ = spool.place(image, 0)
+        _, path, _ = spool.put(image, 0)
         ours = decode(path, 10**6, channels)
     finally:
         spool.close()
@@ -277,7 +277,7 @@ def test_images_in_memory_have_the_pixels_that_ultralytics_gives_them(tmp_path, 
 def test_many_channels_are_for_a_model_that_takes_as_many(tmp_path):
     image = np.zeros((4, 4, 7), np.uint8)
     spool = Spool("farm-test-spool", tmp_path / "spool", 10**6)
-    _, path, _ = spool.place(image, 0)
+    _, path, _ = spool.put(image, 0)
     assert decode(path, 10**6, 7).shape == (4, 4, 7)
     for channels in (1, 3):
         with pytest.raises(DecodeError, match=f"has 7 channels.* the model takes {channels}"):
@@ -308,13 +308,13 @@ def test_a_spool_without_room_takes_the_next_folder_and_then_says_so(tmp_path, m
     monkeypatch.setattr("farm.library.spool.SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("farm.library.spool.SHARED_ROOM_BYTES", 0)
     spool = Spool("memory", tmp_path / "disk", 10**6)
-    first = Path(spool.place(b"one", 1)[1]).parent
+    first = Path(spool.put(b"one", 1)[1]).parent
     assert first.name.startswith("memory-")
     full.add(first)
-    assert Path(spool.place(b"two", 2)[1]).parent.name == "disk"
+    assert Path(spool.put(b"two", 2)[1]).parent.name == "disk"
     full.add(tmp_path / "disk")
     with pytest.raises(OutputError, match=r"no room for images that are no files .*submit fewer at a time"):
-        spool.place(b"three", 3)
+        spool.put(b"three", 3)
     assert sorted(path.name for path in tmp_path.rglob("*.jpg")) == ["1.jpg", "2.jpg"]
     spool.close()
     assert not list(tmp_path.iterdir())
