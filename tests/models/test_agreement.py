@@ -27,7 +27,7 @@ from farm.models.agreement import (
 )
 from farm.models.converted_weights import Request, prepare
 from farm.models.weights import weights_digest
-from tests.support.live_weights import SIZE, live, save
+from tests.support.live_weights import MANY, SIDE, build, save
 
 IMAGES = 12
 EXACT = 1e-6
@@ -178,12 +178,12 @@ DRIFTS = {
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """Paths of small patchy pictures, each different."""
+    """Small patchy pictures, each different."""
     folder = tmp_path_factory.mktemp("patchy")
     patches = np.random.default_rng(0).integers(0, 255, (IMAGES, 6, 8, 3), np.uint8)
     for number, image in enumerate(patches):
         cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(image, (160, 120)))
-    return tuple(sorted(map(str, folder.iterdir())))
+    return tuple(sorted(folder.iterdir()))
 
 
 @pytest.mark.parametrize("task", DRIFTS)
@@ -192,9 +192,10 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
     monkeypatch.setenv("HOME", str(tmp_path))
     yaml, drift = DRIFTS[task]
     right, drifted = tmp_path / "right.pt", tmp_path / "drifted.pt"
-    yolo = live(yaml, right)
-    drift(yolo.model.model[-1])
-    save(yolo, drifted)
+    model = build(yaml, sample, MANY)
+    save(model, right)
+    drift(model.model[-1])
+    save(model, drifted)
 
     def settled(converted):
         def answer(self, asked):
@@ -207,8 +208,8 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
         monkeypatch.setattr(
             "farm.models.agreement.usable_cpus", lambda: 1
         )  # threads that wait for a core that is busy cost more than they give
-        config = ModelConfig(weights=str(right), imgsz=SIZE, max_det=20, iou=1.0)  # no box hides another
-        request = Request(config, weights_digest(str(right)), "onnxruntime", "cpu", sample)
+        config = ModelConfig(weights=str(right), imgsz=SIDE, max_det=20, iou=1.0)  # no box hides another
+        request = Request(config, weights_digest(str(right)), "onnxruntime", "cpu", tuple(map(str, sample)))
         make = lambda each: prepare(each, notes.append, tmp_path / converted.stem)  # noqa: E731
         return _executable(request, make, notes.append)
 
@@ -225,10 +226,12 @@ def test_a_real_conversion_keeps_the_polygons(tmp_path, sample, monkeypatch):
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("HOME", str(tmp_path))
     weights = tmp_path / "seg.pt"
-    live("yolo11n-seg.yaml", weights)
-    config = ModelConfig(weights=str(weights), imgsz=SIZE, max_det=20, backend="onnxruntime")
+    save(build("yolo11n-seg.yaml", sample, MANY), weights)
+    config = ModelConfig(weights=str(weights), imgsz=SIDE, max_det=20, backend="onnxruntime")
     made = prepare(
-        Request(config, weights_digest(str(weights)), "onnxruntime", "cpu", sample[:4]), print, tmp_path / "cache"
+        Request(config, weights_digest(str(weights)), "onnxruntime", "cpu", tuple(map(str, sample[:4]))),
+        print,
+        tmp_path / "cache",
     )
     assert made.agreement.both_ways >= 0.995
     assert (made.agreement.compared, made.agreement.boxes) == ("boxes with polygons", 80)

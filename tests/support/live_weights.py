@@ -80,6 +80,11 @@ def build(
     return model
 
 
+def save(model: nn.Module, path: Path) -> None:
+    """The model as a checkpoint of a training at SIDE pixels."""
+    torch.save({"model": model, "train_args": {"imgsz": SIDE, "task": model.task}, "epoch": -1}, path)
+
+
 def prompt_free(model: nn.Module, photographs: Sequence[Path]) -> nn.Module:
     """A YOLOE that has its vocabulary inside, as `set_vocab` makes it of one whose classes are set."""
     head = model.model[-1]
