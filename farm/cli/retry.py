@@ -17,9 +17,9 @@ def execute(args: argparse.Namespace) -> int:
     if args.prints:
         return _list(args.run_dir)
     from farm.api import retry
-    from farm.cli.run import label
+    from farm.cli.run import run_under_view
 
-    return label(f"retrying the failed images of {args.run_dir}", lambda hooks: retry(args.run_dir, hooks))
+    return run_under_view(f"retrying the failed images of {args.run_dir}", lambda hooks: retry(args.run_dir, hooks))
 
 
 def _list(run_dir: str) -> int:

@@ -22,10 +22,13 @@ from typing import Any, NoReturn, Self
 
 import pyarrow as pa
 
-from farm.config.sections import FarmConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import FarmConfig
 from farm.core.key_set import KeySet
 from farm.core.marks import CONVERTED
-from farm.engines import backend_choice, local
+from farm.engines.backend_choice import choose_backend_unseen
+from farm.engines.preparation import prepare
+from farm.engines.starting import job_of
 from farm.errors import WorkerError
 from farm.library import async_streams, streams
 from farm.library.checks import check_precision, check_sections, check_stream
@@ -86,8 +89,8 @@ class Farm:
             self._feed = Feed()
             check_precision(self._config)
             with interrupts.raised_once():
-                prepared = local.prepare(self._config, source=self._feed)
-                self._prepared = backend_choice.settle_unseen(prepared, _log.info, Path(self._folder) / CONVERTED)
+                prepared = prepare(self._config, source=self._feed)
+                self._runnable = choose_backend_unseen(prepared, _log.info, Path(self._folder) / CONVERTED)
         except BaseException:
             self._scratch.close()
             raise
@@ -96,7 +99,7 @@ class Farm:
         self._numbers = itertools.count()
         self._spool = Spool(f"{SPOOL}{prefix}images", Path(self._folder) / "spool", self._config.limits.max_pixels)
         self._pending = PendingTable(self._spool)
-        self._prefetch = Prefetch(sum(placement.batch for placement in self._prepared.placements), self._spool)
+        self._prefetch = Prefetch(sum(placement.batch for placement in prepared.placements), self._spool)
         self._supervision = SupervisorThread(self._folder, failed=self._pending.end)
         self.names: Mapping[int, str] = {}
         self.task: str | None = None
@@ -126,7 +129,7 @@ class Farm:
         self._feed.close()
         self._supervision.stop()
         self._spool.close()
-        self._prepared.executable.release()
+        self._runnable.executable.release()
         self._scratch.close()
         self._at_end.cancel()
 
@@ -217,7 +220,7 @@ class Farm:
     # In the supervisor's thread
 
     def _make_supervisor(self, store: RunStore) -> Supervisor:
-        job = local.job_of(self._prepared, None, {}, self._names_known, keep=False)
+        job = job_of(self._runnable, None, {}, self._names_known, keep=False)
         return Supervisor(
             job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True,
             shown=self._pending.shown, wanted=self._pending.wanted,

@@ -5,11 +5,12 @@
               CollectorReady, Published, Committed, Drained, CollectorFailed from the collector
               chunks of items                                                from the lister thread
     sends     Lease, Stop                                                    to workers (a queue each)
-              Attach, Detach, Describe, Quarantine, Release, Flush, Stop     to the collector
+              AddWorker, RemoveWorker, Describe, Quarantine,
+              Release, Flush, Stop                                           to the collector
 
 One loop, one wait over channels and sentinels with a timeout. A dead worker's channel is drained by the collector
-(Detach, Drained) before anything it held is leased again, so that no image is labelled twice. A worker that does not
-die of SIGKILL is given up like a dead one: nothing that comes out of its channel later counts. A dead collector
+(RemoveWorker, Drained) before anything it held is leased again, so that no image is labelled twice. A worker that does
+not die of SIGKILL is given up like a dead one: nothing that comes out of its channel later counts. A dead collector
 takes the workers with it: what it had not committed is queued again, and all of them start anew.
 
 Longer than other modules, because what a message, a death or a signal leads to is decided in one place; what can be
@@ -30,7 +31,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm.collector import CollectorSpec
+from farm.collector.spec import CollectorSpec
 from farm.core import counters
 from farm.core.counters import Counters, any_ok, too_many
 from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
@@ -47,7 +48,7 @@ from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
 from farm.images.known_good import identity_of
 from farm.ipc import run_memory, shared_memory
 from farm.ipc.broadcast import Broadcast
-from farm.ipc.event_loop import EventLoop
+from farm.ipc.event_loop import TURN_S, EventLoop
 from farm.ipc.heartbeat import STAGES, STATES
 from farm.ipc.messages import (
     AttemptFailed,
@@ -55,7 +56,6 @@ from farm.ipc.messages import (
     CollectorReady,
     Committed,
     Describe,
-    Detach,
     Drained,
     Flush,
     InitFailed,
@@ -64,6 +64,7 @@ from farm.ipc.messages import (
     Quarantine,
     Ready,
     Release,
+    RemoveWorker,
     pack_seqs,
     unpack_seqs,
 )
@@ -78,13 +79,11 @@ from farm.supervisor import lifecycle
 from farm.supervisor.launcher import JOIN_S, CollectorProcess, Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
 from farm.supervisor.lister import VANISHED, Lister
-from farm.worker.loop import WorkerSpec
+from farm.worker.spec import WorkerSpec
 
-TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
 SHOW_S = 0.1
 STOP_TIMEOUT_S = 30.0
 COLLECTOR_SILENCE_S = 10.0
-RATE_MEMORY = 0.7  # share of the old rate kept at each check
 KILL_NOW = 2  # signals
 NO_WORKER = -1  # in a row that no worker made
 
@@ -349,7 +348,7 @@ class Supervisor:
             self._stage_s["caller"] += time.perf_counter() - began
         if self._counters.add(batch):
             self._policy.labelled()
-        self._mind_failures()
+        self._stop_if_too_many_failed()
         if self._broadcast is not None and batch.num_rows:
             self._broadcast.publish(view if shown is whole else to_ipc(shown), batch.num_rows)
         if slot != NO_SLOT:
@@ -363,7 +362,7 @@ class Supervisor:
                 worker.pardoned = True
                 worker.kill()
 
-    def _mind_failures(self) -> None:
+    def _stop_if_too_many_failed(self) -> None:
         """Stop where so many images fail that the source or the model must be wrong."""
         reason = too_many(self._counters.failed, self._counters.ok, self._limits.max_failed)
         if reason and self._fatal is None:
@@ -392,7 +391,7 @@ class Supervisor:
         worker.dead = True
         worker.kill()
         if not worker.drained:
-            self._tell(Detach(worker.uid))
+            self._tell(RemoveWorker(worker.uid))
         self._bury_if_gone(worker)
 
     def _bury_if_gone(self, worker: WorkerProcess) -> None:
@@ -590,14 +589,9 @@ class Supervisor:
 
     def _check(self, now: float, awake_s: float) -> None:
         """Deadlines and rates."""
-        elapsed = now - self._checked_s
         self._checked_s = now
         for worker in list(self._workers.values()):
-            done = worker.received - worker.counted
-            worker.counted = worker.received
-            worker.rate = (
-                RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
-            )
+            worker.rate.note(worker.received, now)
             if worker.dead:
                 continue
             if lifecycle.is_over(worker, awake_s):
@@ -636,7 +630,7 @@ class Supervisor:
             failed=self._counters.failed,
             gone=self._counters.gone,
             detections=self._counters.detections,
-            images_per_s=sum(worker.rate for worker in self._workers.values()),
+            images_per_s=sum(worker.rate.per_s for worker in self._workers.values()),
             committed=self._book.committed_count,
             workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
             note=stopping(len(self._signals)) if self._draining else self._trouble.note(now),
@@ -652,7 +646,7 @@ class Supervisor:
         else:
             state = "dead" if worker.dead else STATES[int(row["state"])] if worker.ready else "starting"
         return WorkerSnapshot(
-            place, pin, state, int(row["images"]), worker.rate if worker else 0.0, self._restarts[place]
+            place, pin, state, int(row["images"]), worker.rate.per_s if worker else 0.0, self._restarts[place]
         )
 
     # The end

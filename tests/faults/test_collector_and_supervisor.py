@@ -44,7 +44,7 @@ def test_the_collector_killed_again_and_again(source, undisturbed, tmp_path):
 
 CRASHING = """
 import os, signal, sys
-import farm.storage.run_store, farm.collector
+import farm.storage.run_store, farm.collector.collector
 point, countdown = {point!r}, [2]
 def strike(name, original):
     def wrapper(*args, **kwargs):
@@ -131,13 +131,13 @@ def test_chaos_over_all_roles(source, undisturbed, tmp_path):
 
 
 RAISING = """
-import farm.collector, os
-def commit(self, original=farm.collector.Collector.commit):
+import farm.collector.collector, os
+def commit(self, original=farm.collector.collector.Collector.commit):
     if self._rows and ({always!r} or not os.path.exists({mark!r})):
         open({mark!r}, "w").close()
         raise ValueError("odd")
     original(self)
-farm.collector.Collector.commit = commit
+farm.collector.collector.Collector.commit = commit
 """
 
 

@@ -162,7 +162,7 @@ def test_in_order_no_more_is_taken_while_the_first_is_awaited(tmp_path):
         results = farm.map(items(), order="input")
         assert next(results).error["type"] == "Timeout"
         assert taken <= 1 + max(AHEAD_ITEMS, 2 * AHEAD_BATCHES)
-        assert taken <= 2 + max(farm._prefetch.rate * AHEAD_S * 3, 2 * AHEAD_BATCHES)
+        assert taken <= 2 + max(farm._prefetch.images_per_s * AHEAD_S * 3, 2 * AHEAD_BATCHES)
 
 
 def test_async(farm):

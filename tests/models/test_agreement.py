@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.config.sections import ModelConfig
-from farm.engines.backend_choice import _executable
+from farm.engines.backend_choice import executable_for
 from farm.models import conversion_process, converted_weights
 from farm.models.agreement import (
     LIKE,
@@ -211,11 +211,11 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
         config = ModelConfig(weights=str(right), imgsz=SIDE, max_det=20, iou=1.0)  # no box hides another
         request = Request(config, weights_digest(str(right)), "onnxruntime", "cpu", tuple(map(str, sample)))
         make = lambda each: prepare(each, notes.append, tmp_path / converted.stem)  # noqa: E731
-        return _executable(request, make, notes.append)
+        return executable_for(request, make, notes.append)
 
     notes = []
     assert settled(drifted).backend == "torch"
-    assert notes[-1].endswith("less than model.min_agreement: torch it is")
+    assert notes[-1].endswith("less than model.min_agreement: torch is used")
     taken = settled(right)
     assert (taken.backend, taken.agreement.both_ways) == ("onnxruntime", 1.0)
     assert taken.agreement.boxes >= IMAGES

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from farm import api
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.core.items import Item
 from farm.core.key_set import KeySet, item_key
 from farm.core.schema import BOX, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_metadata, part_schema

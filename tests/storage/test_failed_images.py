@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from farm.cli import main
+from farm.cli.main import main
 from farm.core.schema import failed_batch, part_metadata
 from farm.storage.run_store import PartWriter, RunStore
 from farm.supervisor.supervisor import Supervisor

@@ -13,7 +13,7 @@ import pytest
 
 import farm
 from farm import api
-from farm.cli import main
+from farm.cli.main import main
 from farm.core.schema import failed_batch, part_metadata
 from farm.errors import ConfigError, OutputError, RunLockedError, UnreadablePartError
 from farm.storage import folders

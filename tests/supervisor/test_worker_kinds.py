@@ -14,7 +14,7 @@ import farm
 import farm.storage.run_store
 import farm.supervisor.launcher
 from farm import Farm
-from farm.collector import Collector
+from farm.collector.collector import Collector
 from farm.core.placement import Machine, plan
 from farm.errors import ModelError, WorkerError
 from farm.models import locked
