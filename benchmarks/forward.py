@@ -24,6 +24,7 @@ from benchmarks.peers import farm_config, farm_labels, repeated
 from benchmarks.record import parser, report
 from farm.config.loading import validate
 from farm.config.sections import ModelConfig
+from farm.config.types import MAX_PIXELS
 from farm.engines.backend_choice import choose_backend
 from farm.engines.preparation import prepare
 from farm.images.decoding import decode
@@ -39,7 +40,6 @@ VARIANTS = (
 )
 STAGES = ("read", "decode", "prepare", "preprocess", "forward", "postprocess", "encode", "send")
 WARM_S, PASSES_S = 10.0, 10.0
-MAX_PIXELS = 178_956_970
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from farm.engines.base import Hooks, Prepared
 from farm.errors import SourceError
 from farm.machine import interrupts, shortage
 from farm.machine.filenames import here, with_names
-from farm.models.converted_weights import CONVERT_TIMEOUT_S
+from farm.models.conversion.executables import CONVERT_TIMEOUT_S
 from farm.sources.base import Entry, Source, first_entry_or_raise
 from farm.sources.rows import FailedRows
 from farm.storage.run_store import RUN_FILE, SUMMARY_FILE, RunStore

@@ -29,7 +29,7 @@ from farm.core.marks import PARTS
 from farm.core.schema import STATUS_OK, failed_batch, part_metadata, to_ipc
 from farm.core.summary import WorkerStart
 from farm.errors import FarmError, ModelError, OutputError, SourceLostError, TornPartError
-from farm.models.weights import weights_digest
+from farm.models.weights.files import weights_digest
 from farm.storage import folders
 from farm.storage.parts import open_part, part_batches
 from farm.storage.run_names import prefix_of

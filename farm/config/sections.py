@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from farm.config.types import FACTORY, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
+from farm.config.types import FACTORY, MAX_PIXELS, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
 from farm.machine.locations import is_url
 
 
@@ -151,7 +151,7 @@ class LimitsConfig(Section):
 
     attempts: Positive = Field(3, description="tries before an image is quarantined")
     item_timeout_s: Seconds = Field(60, description="longest time one image may take, in seconds")
-    max_pixels: Positive = Field(178_956_970, description="larger images are refused before decoding (Pillow's limit)")
+    max_pixels: Positive = Field(MAX_PIXELS, description="larger images are refused before decoding (Pillow's limit)")
     max_failed: Count | Part | None = Field(
         None,
         description="failed images that are put up with; one more ends the run: a count (0: none, 1: one), or a share "

@@ -21,8 +21,11 @@ from farm.engines import continuing
 from farm.engines.base import LOCAL, Prepared, Runnable
 from farm.engines.known_backend import backend_of, with_known_backend
 from farm.errors import ModelError, WeightsChangedError
-from farm.models import backends, cache, converted_weights
-from farm.models.converted_weights import CONVERT_TIMEOUT_S, Agreement, Executable, Request
+from farm.models import backends, cache
+from farm.models.conversion import executables, sampling
+from farm.models.conversion.agreement import Agreement
+from farm.models.conversion.executables import CONVERT_TIMEOUT_S, Executable
+from farm.models.conversion.request import Request, is_lowered
 from farm.sources import first_entry_or_raise
 from farm.sources.base import Entry, Source
 from farm.sources.sampling import evenly, spread
@@ -63,7 +66,7 @@ def choose_backend(
     request = Request(model, prepared.digest, backend, prepared.device)
     request = replace(request, sample=_sample(request, prepared.source, first))
     make = functools.partial(
-        converted_weights.prepare, note=note, folder=_cache(prepared, store, request), conversion=expected.conversion,
+        executables.make, note=note, folder=_cache(prepared, store, request), conversion=expected.conversion,
         timeout_s=timeout_s, spare=None if folders.is_remote(store.path) else store.path / CONVERTED,
     )  # fmt: skip
     executable = executable_for(request, make, note)
@@ -87,7 +90,7 @@ def choose_backend_unseen(prepared: Prepared, note: Callable[[str], None], spare
     if not model.is_convertible:
         return Runnable(prepared, Executable(str(model.weights), backend))
     request = Request(model, prepared.digest, backend, prepared.device)
-    return Runnable(prepared, converted_weights.prepare(request, note, spare=spare))
+    return Runnable(prepared, executables.make(request, note, spare=spare))
 
 
 def notes(prepared: Prepared) -> tuple[str, ...]:
@@ -108,22 +111,20 @@ def _entries_needed(prepared: Prepared, model: ModelConfig) -> int:
     """
     chosen = model.backend == "auto" and prepared.device == "cpu"
     explicit = model.backend not in ("auto", "torch")
-    if model.weights is None or not (
-        converted_weights.is_lowered(model) or (model.is_convertible and (chosen or explicit))
-    ):
+    if model.weights is None or not (is_lowered(model) or (model.is_convertible and (chosen or explicit))):
         return 0
     if prepared.config.source.path != STDIN:
         return backends.AUTO_IMAGES
-    return converted_weights.CALIBRATION_IMAGES if model.precision == "int8" else converted_weights.SAMPLE_IMAGES
+    return sampling.CALIBRATION_IMAGES if model.precision == "int8" else sampling.SAMPLE_IMAGES
 
 
 def _sample(request: Request, source: Source, first: Sequence[Entry]) -> list[str]:
     """Paths of images that lie all over the source, and so do the first of them; where that would cost a listing, all
     over the first entries. It costs the listing of some folders, and only where there are more than these.
     """
-    if not (request.is_converted or converted_weights.is_lowered(request.config)):
+    if not (request.is_converted or is_lowered(request.config)):
         return []
-    count = converted_weights.sample_size(request, len(first))
+    count = sampling.sample_size(request, len(first))
     found = source.sample(count) if len(first) >= backends.AUTO_IMAGES else []
     found += spread(evenly([entry.path for entry in first], count))
     return [os.path.join(source.root, path) for path in list(dict.fromkeys(found))[:count]]

@@ -19,8 +19,8 @@ from farm.core.continuation import MODEL
 from farm.core.job import Outcome
 from farm.core.placement import Placement
 from farm.core.summary import Snapshot
-from farm.models.arguments import AGNOSTIC_NMS, IMGSZ
-from farm.models.converted_weights import Executable
+from farm.models.conversion.executables import Executable
+from farm.models.weights.predict_arguments import AGNOSTIC_NMS, IMGSZ
 from farm.sources.base import Source
 
 LOCAL = "local"

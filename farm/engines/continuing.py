@@ -14,7 +14,7 @@ from farm.engines.fingerprint import fingerprint_of
 from farm.engines.known_backend import backend_of, with_known_backend
 from farm.errors import RunMismatchError
 from farm.machine.filenames import kept
-from farm.models.converted_weights import Executable
+from farm.models.conversion.executables import Executable
 from farm.sources.moved_source import look
 from farm.storage.run_store import RunStore
 

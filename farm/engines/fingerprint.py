@@ -11,7 +11,7 @@ from farm.core.continuation import BACKEND, CONVERSION, DEVICE, MODEL, SOURCE_RO
 from farm.engines.base import Prepared
 from farm.machine.filenames import kept
 from farm.models import backends
-from farm.models.converted_weights import Executable
+from farm.models.conversion.executables import Executable
 from farm.models.packages import package_version
 
 FACTORY_DIGEST = "factory"  # of a model that has no weights file; also the name of its backend
@@ -36,5 +36,5 @@ def fingerprint_of(prepared: Prepared, executable: Executable) -> dict[str, Any]
         THREADS: prepared.placements[0].threads,
         DEVICE: prepared.device.partition(":")[0],
         **{f"{name}{VERSION}": package_version(module) for name, module in LABEL_VERSIONS.items()},
-        **{f"{package}{VERSION}": package_version(package) for package in backends.PACKAGES.get(backend, ())},
+        **{f"{package}{VERSION}": package_version(package) for package in backends.packages_of(backend)},
     }

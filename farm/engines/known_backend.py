@@ -6,7 +6,7 @@ from farm.config.sections import STDIN, ModelConfig
 from farm.engines.base import LOCAL, Prepared
 from farm.engines.fingerprint import FACTORY_DIGEST
 from farm.models import backends
-from farm.models.weights import runs_with
+from farm.models.backends import runs_with
 
 
 def backend_of(model: ModelConfig, device: str, many: bool) -> str:

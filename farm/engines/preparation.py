@@ -16,9 +16,10 @@ from farm.engines.base import LOCAL, Prepared
 from farm.engines.fingerprint import FACTORY_DIGEST
 from farm.errors import ModelError
 from farm.machine import standard_streams
-from farm.models.arguments import Resolved, resolve, untrained
-from farm.models.unchanged import unchanged
-from farm.models.weights import check_backend, resolve_weights, weights_digest
+from farm.models import backends
+from farm.models.weights.files import resolve_weights, weights_digest
+from farm.models.weights.predict_arguments import Resolved, resolve, untrained
+from farm.models.weights.unchanged import unchanged
 from farm.sources import open_source
 from farm.sources.base import Source
 
@@ -53,7 +54,7 @@ def _with_weights(config: FarmConfig) -> tuple[Resolved, str]:
             factories.check(str(config.model.factory), config.model.factory_dir)
         return resolve(config.model), FACTORY_DIGEST
     path = resolve_weights(config.model.weights)
-    check_backend(config.model)
+    backends.check_weights(config.model)
     digest = weights_digest(path)
     with unchanged(path, digest):  # what the file says of itself is said by these very bytes
         return resolve(config.model.model_copy(update={"weights": path})), digest

@@ -12,7 +12,7 @@ from farm.core.job import Job, NamesKnown, Outcome
 from farm.core.placement import Placement
 from farm.engines.base import Hooks, Prepared, Runnable, Running
 from farm.engines.run_record import RunRecord
-from farm.models.weights import environment
+from farm.models.yolo.settings import environment
 
 SHAPE_GROUP = 8  # images of one shape, one after the other
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from farm.errors import DecodeError, OutputError
-from farm.images.decoding import ARRAY_SUFFIX, too_many_pixels
-from farm.images.refusals import REFUSED_SUFFIX, refusal
+from farm.images.diagnosis import too_many_pixels
+from farm.images.in_memory import ARRAY_SUFFIX, FAILED_SUFFIX, failed_file
 from farm.machine import interrupts
 
 FULL_BYTES = 512 << 20  # in the spool: `map` and its like take no more items while it holds as much
@@ -61,9 +61,9 @@ class Spool:
         try:
             data, suffix = _encoded(image, self._max_pixels)
         except DecodeError as error:
-            data, suffix = refusal(error.kind, str(error)), REFUSED_SUFFIX
+            data, suffix = failed_file(error.kind, str(error)), FAILED_SUFFIX
         except Exception as error:  # PIL decodes when it is asked for pixels, and raises what its plugins raise
-            data, suffix = refusal(type(error).__name__, str(error)), REFUSED_SUFFIX
+            data, suffix = failed_file(type(error).__name__, str(error)), FAILED_SUFFIX
         path = self._write(f"{number}{suffix}", data)
         with self._lock:
             self._held += len(data)

@@ -45,7 +45,7 @@ from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
 from farm.core.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
 from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
-from farm.images.known_good import identity_of
+from farm.images.place_check import identity_of
 from farm.ipc import run_memory, shared_memory
 from farm.ipc.broadcast import Broadcast
 from farm.ipc.event_loop import TURN_S, EventLoop

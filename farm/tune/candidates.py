@@ -36,7 +36,9 @@ def _backends(config: FarmConfig, cpu: bool) -> list[str]:
     if model.backend != "auto" or not model.is_convertible:
         return []
     names = ("openvino", "onnxruntime") if cpu else ("tensorrt",)
-    return [name for name in names if backends.installed(name) and model.precision in backends.PRECISIONS[name]]
+    return [
+        name for name in names if backends.installed(name) and model.precision in backends.BACKENDS[name].precisions
+    ]
 
 
 def lowered(machine: Machine, config: FarmConfig) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from farm.core.placement import Machine, plan
 from farm.core.summary import Summary
 from farm.engines.base import Hooks
 from farm.errors import OutOfTimeError
-from farm.models.converted_weights import Agreement
+from farm.models.conversion.agreement import Agreement
 from farm.storage.scratch import Scratch
 from farm.tune.meter import TrialMeter
 from farm.tune.sample import Sample

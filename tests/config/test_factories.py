@@ -14,7 +14,7 @@ from farm.config.loading import load, validate
 from farm.engines.fingerprint import FACTORY_DIGEST, fingerprint_of
 from farm.engines.preparation import prepare
 from farm.errors import ModelError
-from farm.models.converted_weights import Executable
+from farm.models.conversion.executables import Executable
 from tests.support.harness import ROOT
 
 MODULE = """

@@ -11,8 +11,8 @@ from farm.core.placement import Machine
 from farm.engines.backend_choice import choose_backend
 from farm.engines.preparation import prepare
 from farm.errors import RunMismatchError
-from farm.models import backends, converted_weights
-from farm.models.converted_weights import _Work
+from farm.models import backends
+from farm.models.conversion import executables, job, sampling
 from farm.sources.base import Entry, Source
 from farm.storage.run_store import RunStore
 
@@ -46,14 +46,14 @@ def chosen(tmp_path, monkeypatch):
     (tmp_path / "m.pt").write_bytes(b"weights")
 
     def chosen(machine, agrees, path="/images", **model):
-        def answer(self, task):
+        def answer(task, deadline_s):
             if task["what"] == "convert":
                 (Path(task["out"]) / "model.onnx").touch()
                 return {"file": "model.onnx"}
-            matched = agrees[self.request.backend, self.request.config.decode]
+            matched = agrees[task["backend"], task["config"]["decode"]]
             return {"matched": matched, "confidence": 0.0, "boxes": BOXES, "found": BOXES, "images": 32}
 
-        monkeypatch.setattr(_Work, "_in_a_process", answer)
+        monkeypatch.setattr(job, "ask_converter", answer)
         values = {
             "source": path,
             "model": {"weights": str(tmp_path / "m.pt"), **model},
@@ -128,7 +128,7 @@ def test_the_sample_lies_all_over_the_source(tmp_path, monkeypatch, folders, eac
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(backends, "installed", lambda name: True)
     monkeypatch.setattr(backends, "AUTO_IMAGES", 10)
-    monkeypatch.setattr(converted_weights, "CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr(sampling, "CALIBRATION_IMAGES", 16)
     (tmp_path / "m.pt").write_bytes(b"weights")
     for folder in range(folders):
         (tmp_path / "images" / str(folder)).mkdir(parents=True)
@@ -136,14 +136,14 @@ def test_the_sample_lies_all_over_the_source(tmp_path, monkeypatch, folders, eac
             (tmp_path / "images" / str(folder) / f"{number}.jpg").touch()
     samples = {}
 
-    def answer(self, task):
+    def answer(task, deadline_s):
         samples[task["what"]] = [path[len(str(tmp_path / "images")) + 1 :] for path in task["sample"]]
         if task["what"] != "convert":
             return AGREED
         (Path(task["out"]) / "model").touch()
         return {"file": "model"}
 
-    monkeypatch.setattr(_Work, "_in_a_process", answer)
+    monkeypatch.setattr(job, "ask_converter", answer)
     values = {"source": str(tmp_path / "images"), "model": {"weights": str(tmp_path / "m.pt"), **model}}
     prepared = prepare(validate({**values, "output": str(tmp_path / "run")}), machine=CPU)
     store = RunStore.open(tmp_path / "run")
@@ -169,9 +169,9 @@ def test_what_is_converted_is_let_go_where_the_run_turns_out_to_be_another(chose
             raise RunMismatchError("other settings")
         check(self, *about)
 
-    make_ready = converted_weights.prepare
+    make_ready = executables.make
     monkeypatch.setattr(RunStore, "check", mismatch)
-    monkeypatch.setattr(converted_weights, "prepare", lambda *a, **k: made.append(make_ready(*a, **k)) or made[-1])
+    monkeypatch.setattr(executables, "make", lambda *a, **k: made.append(make_ready(*a, **k)) or made[-1])
     with pytest.raises(RunMismatchError):
         chosen(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
     (executable,) = made

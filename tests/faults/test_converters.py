@@ -46,7 +46,7 @@ def converter_of(run):
     found = []
 
     def look():
-        found.extend(p for p in psutil.Process(run.pid).children() if "farm.models.conversion_process" in p.cmdline())
+        found.extend(p for p in psutil.Process(run.pid).children() if "farm.models.conversion.converter" in p.cmdline())
         return found
 
     assert wait_for(look, 60)

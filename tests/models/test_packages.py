@@ -67,7 +67,7 @@ def test_another_build_has_its_version(site, monkeypatch, module, name):
 def test_a_fingerprint_has_the_versions_of_what_is_imported():
     from farm.config.loading import validate
     from farm.core.placement import Machine, plan
-    from farm.models.converted_weights import Executable
+    from farm.models.conversion.executables import Executable
     from farm.sources.rows import FailedRows
 
     config = validate({"source": "/a", "model": "m.pt", "output": "/o", "workers": {"devices": "cpu"}})

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from farm.core.summary import Failure, Summary
-from farm.models.converted_weights import Agreement
+from farm.models.conversion.agreement import Agreement
 from farm.report.closing import chosen, print_summary
 
 
