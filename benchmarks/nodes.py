@@ -89,7 +89,7 @@ def costs() -> Costs:
     block_s = (small_s - large_s) / (1 / small - 1 / large)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        make(folder, rows := 200_000)
+        make(folder, rows := 200_000, sessions=1)
         commit_s = (time.perf_counter() - began) / (rows / 2048)
         store = RunStore.open(folder)
         began = time.perf_counter()

@@ -242,7 +242,7 @@ def test_a_folder_of_anothers_in_shared_memory_is_no_spool(shared, given):
     name = f"spool-test-{secrets.token_hex(4)}"
     as_user(STRANGER, given(name).mkdir)
     spool = Spool(name, shared / "fallback", 10**6)
-    path = Path(spool.place(np.zeros((4, 4, 3), np.uint8), 1)[1])
+    path = Path(spool.put(np.zeros((4, 4, 3), np.uint8), 1)[1])
     assert path.stat().st_uid == path.parent.stat().st_uid == os.geteuid()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     spool.close()
