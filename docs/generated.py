@@ -42,7 +42,10 @@ def _section_of(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[
 
 
 def _key(name: str, field: Mapping[str, Any], required: bool) -> str:
-    default = "none: it must be set" if required else f"`{_value(field.get('default', _empty(field)))}`"
+    if required:
+        default = "none: it must be set"
+    else:
+        default = f"`{_value(field['default'] if 'default' in field else _empty(field))}`"
     meaning = _marked(_sentence(field.get("description", "")))
     return f"```{{confval}} {name}\n:type: {in_words(field)}\n:default: {default}\n\n{meaning}\n```"
 
