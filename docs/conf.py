@@ -19,8 +19,6 @@ import generated  # noqa: E402 - docs/generated.py
 from farm.version import VERSION  # noqa: E402
 
 project = "Farm"
-author = "Farm's authors"
-copyright = "AGPL-3.0-or-later"
 version = release = VERSION
 language = "en"
 
@@ -48,6 +46,7 @@ html_theme = "furo"
 html_title = f"Farm {VERSION}"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_static_path = ["static"]
 html_css_files = ["farm.css"]
 html_theme_options = {"top_of_page_buttons": []}

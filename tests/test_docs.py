@@ -102,7 +102,7 @@ def test_everything_that_can_be_set_or_typed_is_there(site, pages):
     anchors = {path.relative_to(site).as_posix(): page.anchors for path, page in pages.items()}
     for name, field in FarmConfig.model_fields.items():
         keys = [f"{name}.{key}" for key in getattr(field.annotation, "model_fields", {})] or [name]
-        assert {f"confval-{key.replace('_', '_')}" for key in keys} <= anchors["reference/config.html"]
+        assert {f"confval-{key}" for key in keys} <= anchors["reference/config.html"]
     commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     assert [name for name in cli.COMMANDS if f">farm {name}<" not in commands] == []
     public = {f"farm.{name}" for name in farm.__all__ if name != "__version__"}
