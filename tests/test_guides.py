@@ -45,9 +45,10 @@ def folder(coco_images, coco_weights, tmp_path):
     chosen = sorted(coco_images.iterdir())[:PHOTOS]
     for image in chosen:
         (tmp_path / "photos" / image.name).write_bytes(image.read_bytes())
-    with tarfile.open(tmp_path / "shards" / "one.tar", "w") as tar, zipfile.ZipFile(
-        tmp_path / "shards" / "one.zip", "w"
-    ) as archive:
+    with (
+        tarfile.open(tmp_path / "shards" / "one.tar", "w") as tar,
+        zipfile.ZipFile(tmp_path / "shards" / "one.zip", "w") as archive,
+    ):
         for image in chosen:
             member = tarfile.TarInfo(image.name)
             member.size = image.stat().st_size
