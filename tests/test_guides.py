@@ -1,4 +1,4 @@
-"""The guides in docs/guides run as they are printed.
+"""The guides in docs/guides, and the quick start, run as they are printed.
 
     ```bash, ```python   run, in the order of the page, in a folder with photographs, weights and shards
     ```yaml              is a config that farm takes
@@ -23,7 +23,14 @@ import yaml
 from farm.config.sections import from_mapping
 from tests.support.harness import ROOT
 
-GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+GUIDES = [*sorted((ROOT / "docs" / "guides").glob("*.md")), ROOT / "docs" / "quickstart.md"]
+MADE = {  # folders that a reader of a page has afterwards, with something in them
+    "bucket": ["labels/labels"],
+    "folder": ["runs/mine/labels", "runs/mine/parts"],
+    "models": ["runs/codes/parts"],
+    "quickstart": ["runs/mine/labels", "runs/mine/parts"],
+    "ray": ["runs/ray/labels"],
+}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHOWN_ONLY = {"sh", "text"}
 PHOTOS = 6
@@ -95,6 +102,7 @@ def test_blocks_run_as_printed(page, folder, environ, request):
             assert "images labelled; 0 missed" in following.communicate(timeout=60)[0]
             following = None
     assert following is None
+    assert [made for made in MADE.get(page.stem, ()) if not any((folder / made).iterdir())] == []
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
