@@ -28,9 +28,9 @@ from typing import Any
 from benchmarks.peers import Clock, farm_labels, repeated
 from benchmarks.record import parser, report
 from farm.config.sections import ModelConfig
-from farm.core.placement import inspect_machine
 from farm.errors import FarmError
 from farm.images.decoding import decode
+from farm.machine.inspection import inspect_machine
 from farm.models import backends, converted_weights, load_model
 from farm.models.weights import weights_digest
 

@@ -22,12 +22,14 @@ from farm.core.continuation import BACKEND, CONVERSION, DEVICE, HISTORY, MODEL, 
 from farm.core.continuation import VERSION as VERSION_OF
 from farm.core.job import Job, NamesKnown, Outcome
 from farm.core.key_set import KeySet
-from farm.core.placement import Machine, Placement, inspect_machine, plan, shortfall
+from farm.core.placement import Placement, plan, shortfall
 from farm.core.schema import task_of
 from farm.core.summary import Snapshot
 from farm.errors import ModelError
 from farm.machine import standard_streams
 from farm.machine.filenames import kept, with_names
+from farm.machine.hardware import Machine
+from farm.machine.inspection import inspect_machine
 from farm.models import backends
 from farm.models.arguments import AGNOSTIC_NMS, IMGSZ, Resolved, resolve, untrained
 from farm.models.converted_weights import Executable

@@ -39,11 +39,13 @@ from farm.cluster.worker_host import WorkerHostSpec
 from farm.config.sections import FarmConfig
 from farm.core.job import Job, Outcome
 from farm.core.key_set import KeySet
-from farm.core.placement import Machine, Placement, inspect_machine, usable_cores
+from farm.core.placement import Placement, usable_cores
 from farm.core.read_errors import Patience
 from farm.engines import local
 from farm.engines.local import Hooks, Prepared, Record
 from farm.errors import ConfigError
+from farm.machine.hardware import Machine
+from farm.machine.inspection import inspect_machine
 from farm.sources.base import Entry, Source
 from farm.storage.run_store import RunStore, example_of
 from farm.storage.scratch import Scratch

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from farm.core.key_set import ABSENT, KeySet, item_key, path_key
-from farm.core.mounts import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
+from farm.core.mounts import Mounts, Move, carried_along, move_of, remembered
 from farm.machine.filenames import here, kept, to_bytes
+from farm.machine.mount_points import holds_nothing, mounted
 from farm.sources.base import Source, is_gone
 from farm.storage.run_store import MOUNTS, RUN_FILE, RunStore
 

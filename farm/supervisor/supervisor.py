@@ -70,6 +70,7 @@ from farm.ipc.messages import (
 )
 from farm.ipc.ring import NO_SLOT
 from farm.machine import interrupts, shortage
+from farm.machine.forks import no_fork
 from farm.sources.base import Entry, Source
 from farm.sources.earlier_runs import Earlier
 from farm.storage import folders
@@ -226,7 +227,8 @@ class Supervisor:
             self._start_collector()
         for worker in range(len(self._job.placements)):
             self._start_worker(worker)
-        counters.prepare()
+        with no_fork():  # what is half imported stays so in a fork
+            counters.warm_up()
 
     def _turn(self) -> None:
         self._loop.turn(TURN_S)

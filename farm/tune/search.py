@@ -20,9 +20,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from farm.config.sections import FarmConfig
-from farm.core.placement import Machine, inspect_machine, plan, usable_cores
+from farm.core.placement import plan, usable_cores
 from farm.engines import local
 from farm.errors import ConfigError, FarmError, OutOfTimeError, SourceError
+from farm.machine.hardware import Machine
+from farm.machine.inspection import inspect_machine
 from farm.models import backends
 from farm.sources.base import Entry, Source, examine, first_entry_or_raise
 from farm.storage.run_store import RunStore

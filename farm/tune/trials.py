@@ -16,10 +16,11 @@ import psutil
 
 from farm.api import run
 from farm.config.sections import FarmConfig
-from farm.core.placement import Machine, plan
+from farm.core.placement import plan
 from farm.core.summary import Snapshot, Summary
 from farm.engines.local import Hooks, Running
 from farm.errors import OutOfTimeError
+from farm.machine.hardware import Machine
 from farm.models.converted_weights import Agreement
 from farm.sources.base import Entry, Source
 from farm.storage.scratch import Scratch

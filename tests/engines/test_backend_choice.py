@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from farm.config.sections import validate
-from farm.core.placement import Machine
 from farm.engines import local
 from farm.engines.backend_choice import settle
 from farm.errors import RunMismatchError
+from farm.machine.hardware import Machine
 from farm.models import backends, converted_weights
 from farm.models.converted_weights import _Work
 from farm.sources.base import Entry, Source

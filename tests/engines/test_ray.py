@@ -17,10 +17,11 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[
 import farm
 from farm import engines
 from farm.config.sections import SourceConfig, validate
-from farm.core.placement import Machine, Placement
+from farm.core.placement import Placement
 from farm.core.read_errors import Patience
 from farm.engines.ray import shares
 from farm.errors import ConfigError, FarmError, SourceLostError, WorkerError
+from farm.machine.hardware import Machine
 from farm.sources import open_source
 from tests.support.engines import config, sound
 from tests.support.harness import POISON, ROOT, pictures, wait_for

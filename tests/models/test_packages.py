@@ -65,7 +65,8 @@ def test_another_build_has_its_version(site, monkeypatch, module, name):
 
 def test_a_fingerprint_has_the_versions_of_what_is_imported():
     from farm.config.sections import validate
-    from farm.core.placement import Machine, plan
+    from farm.core.placement import plan
+    from farm.machine.hardware import Machine
     from farm.models.converted_weights import Executable
     from farm.sources.rows import FailedRows
 

@@ -11,9 +11,9 @@ import farm.tune.trials
 from farm.cli import main
 from farm.cli.tune import _table, _write, offers
 from farm.config.sections import load, validate
-from farm.core.placement import Machine
 from farm.core.summary import Snapshot, Summary, WorkerSnapshot
 from farm.errors import ConfigError, ModelError, OutOfTimeError
+from farm.machine.hardware import Machine
 from farm.models import backends
 from farm.sources.base import Entry, item_key
 from farm.storage.run_store import RunStore
