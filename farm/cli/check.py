@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     resolved = prepared.config.model_dump(mode="json")
     console.print(yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None, width=sys.maxsize))
     titles = ("worker", "pin", "device", "threads", "batch", "decoders")
-    rows = [[str(getattr(place, title)) for title in titles] for place in prepared.placements]
+    rows = [[str(p.index), *(str(getattr(p, title)) for title in titles[1:])] for p in prepared.placements]
     numbers = ("worker", "threads", "batch", "decoders")
     print(*table_lines(titles, rows, console.width, numbers, gives_way=["pin"]), "", sep="\n")
     console.print(f"backend          {backend_choice.in_words(prepared, _begun_with(config))}")

@@ -26,13 +26,13 @@ MAX_DECODERS = 8  # beyond this, threads of one process wait for its GIL
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One worker's place: CPUs to pin to (empty: unpinned), torch device, threads, batch, decoding threads.
+    """Where one worker runs: CPUs to pin to (empty: unpinned), torch device, threads, batch, decoding threads.
 
     `share` of the device's memory is the worker's, to which it lowers its batch; None where the user chose the batch.
     `group`: images of one shape that it likes to have one after the other, batch by batch.
     """
 
-    worker: int
+    index: int
     cpus: tuple[int, ...]
     device: str
     threads: int
@@ -48,7 +48,7 @@ class Placement:
 
     @property
     def pin(self) -> str:
-        """The place as people read it: `cpu 0,1` or `cuda:0`."""
+        """Where it runs, as people read it: `cpu 0,1` or `cuda:0`."""
         if self.device != "cpu":
             return self.device
         return "cpu " + ",".join(map(str, self.cpus)) if self.cpus else "cpu"
@@ -108,22 +108,22 @@ def _plan_cpu(machine: Machine, config: WorkersConfig) -> tuple[Placement, ...]:
         count = config.count
     return tuple(
         Placement(
-            worker=worker,
-            cpus=_cpus_of(cores, worker, threads, count),
+            index=index,
+            cpus=_cpus_of(cores, index, threads, count),
             device="cpu",
             threads=threads,
             batch=1 if config.batch == "auto" else config.batch,
             decoders=1 if config.decoders == "auto" else config.decoders,
         )
-        for worker in range(count)
+        for index in range(count)
     )
 
 
-def _cpus_of(cores: Sequence[tuple[int, ...]], worker: int, threads: int, count: int) -> tuple[int, ...]:
+def _cpus_of(cores: Sequence[tuple[int, ...]], index: int, threads: int, count: int) -> tuple[int, ...]:
     """The CPUs of `threads` whole cores; unpinned where workers ask for more cores than there are."""
     if count * threads > len(cores):
         return ()
-    mine = cores[worker * threads : (worker + 1) * threads]
+    mine = cores[index * threads : (index + 1) * threads]
     return tuple(sorted(cpu for core in mine for cpu in core))
 
 
@@ -135,13 +135,13 @@ def _plan_cuda(machine: Machine, config: WorkersConfig, devices: Sequence[int]) 
     decoders = min(MAX_DECODERS, share) if config.decoders == "auto" else config.decoders
     return tuple(
         Placement(
-            worker=worker,
-            cpus=_cpus_of(cores, worker, share, count),
-            device=f"cuda:{devices[worker % len(devices)]}",
+            index=index,
+            cpus=_cpus_of(cores, index, share, count),
+            device=f"cuda:{devices[index % len(devices)]}",
             threads=1 if config.threads == "auto" else config.threads,
             batch=CUDA_BATCH if config.batch == "auto" else config.batch,
             decoders=decoders,
             share=1 / math.ceil(count / len(devices)) if config.batch == "auto" else None,
         )
-        for worker in range(count)
+        for index in range(count)
     )

@@ -36,8 +36,8 @@ from farm.config.sections import FarmConfig, validate
 from farm.core.items import Item
 from farm.core.key_set import KeySet
 from farm.core.marks import CONVERTED
+from farm.core.outages import RetryPolicy
 from farm.core.rates import SmoothedRate
-from farm.core.read_errors import Patience
 from farm.core.schema import STATUS_OK
 from farm.engines import backend_choice, local
 from farm.errors import ConfigError, FarmError, ModelError, WorkerError
@@ -81,7 +81,7 @@ class Pending:
 class Feed(Source):
     """A source that is fed while it is read. An entry's size is its number, so that no two items have one key."""
 
-    patience = Patience(whole_s=30.0, ends_run=False)  # somebody waits for the result, and can try again
+    retry_policy = RetryPolicy(give_up_s=30.0, ends_run=False)  # somebody waits for the result, and can try again
 
     def __init__(self) -> None:
         super().__init__("items", "/", may_repeat=False)

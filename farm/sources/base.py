@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from farm.core.key_set import ABSENT
 from farm.core.key_set import item_key as item_key  # what an entry's key is belongs to what a source is
-from farm.core.read_errors import PATIENCE
+from farm.core.outages import RETRY_POLICY
 from farm.errors import SourceError
 from farm.sources.choice import Choice, LeftOut, in_words
 
@@ -48,7 +48,7 @@ class Source(ABC):
     images of a run, so that nothing follows for those that it does not list.
     """
 
-    patience = PATIENCE
+    retry_policy = RETRY_POLICY
     is_part = False
     notice = ""  # what a user should know who waits for the first entry
 

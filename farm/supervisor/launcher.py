@@ -28,7 +28,7 @@ from typing import Any
 
 from farm.collector.child import main as collector_main
 from farm.collector.spec import CollectorSpec
-from farm.core.deadlines import Late, Vigil
+from farm.core.deadlines import Overdue, Watchdog
 from farm.core.items import Lease
 from farm.core.rates import SmoothedRate
 from farm.errors import WorkerError
@@ -137,8 +137,8 @@ class WorkerProcess:
     dead: bool = False
     drained: bool = False
     explained: bool = False
-    vigil: Vigil = field(default_factory=Vigil)
-    late: Late | None = None
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    late: Overdue | None = None
     killed_s: float | None = None
     undying: bool = False
     excused: bool = False
@@ -324,7 +324,7 @@ class Launcher:
     def _launch(
         self, spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
     ) -> ChildProcess | RoleThread:
-        name = f"farm-worker-{spec.worker}"
+        name = f"farm-worker-{spec.index}"
         if self._load is not None:
             thread = ThreadWorker(spec, leases, control, results, self._load, name)
             thread.start()
