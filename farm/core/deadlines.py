@@ -1,4 +1,4 @@
-"""Is a worker stuck? Judged from its heartbeats, by whoever leases to it. Pure: no I/O, no clock.
+"""Is a worker stuck? Judged from its heartbeats, by the supervisor or worker host that leases to it. Pure.
 
 An item's clock runs while it is read, decoded or predicted, not while it waits: in a batch, for memory, for the device
 to be done with the batch before, for the shared model, for the collector. Nor does it run while nobody ran: a machine

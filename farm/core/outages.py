@@ -1,6 +1,6 @@
 """When the place that the images lie in does not answer: what is tried again when, and when the run ends.
 
-Pure: no I/O, no clock. Owned by whoever leases: a supervisor, or a worker host.
+Pure: no I/O, no clock. Owned by a supervisor, or a worker host.
 
     one image fails by its place    it is tried again later, with growing pauses, and nothing is charged to it
     MANY in a row                   nothing is leased but a few probes from all over the queue, with growing pauses

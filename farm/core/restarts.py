@@ -72,7 +72,7 @@ class RestartPolicy:
         return 0.0 if self._deaths == 1 else min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** (self._deaths - 2))
 
     def _check_guilty(self, who: str, cause: str) -> None:
-        """Where too many images are guilty it is not they who are to blame."""
+        """Where too many images are guilty, the model is to blame and not they."""
         if len(self._guilty) <= self._limit:
             return
         self._works = self._works or self._has_labelled()

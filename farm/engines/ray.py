@@ -114,7 +114,7 @@ class RayPipeline:
     """A dataset whose rows are blocks and whose results are receipts. See `farm.cluster.driver.Pipeline`."""
 
     def __init__(self, job: Job, store: RunStore, weights: str | None, retry_policy: RetryPolicy) -> None:
-        """`weights`: as the user named them; every node compares their digest. `patience`: with the images' place."""
+        """`weights`: as the user named them; every node compares their digest. `retry_policy`: of reading images."""
         self._retry_policy = retry_policy
         self._job = job
         self._weights = weights

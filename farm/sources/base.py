@@ -44,8 +44,8 @@ class Entry(NamedTuple):
 class Source(ABC):
     """Lists entries. An entry's file is `os.path.join(source.root, entry.path)`.
 
-    `patience`: how long a run waits for the images' disk or server while it does not answer. `is_part`: it lists some
-    images of a run, so that nothing follows for those that it does not list.
+    `retry_policy`: how long a run waits for the images' disk or server while it does not answer. `is_part`: it lists
+    some images of a run, so that nothing follows for those that it does not list.
     """
 
     retry_policy = RETRY_POLICY
