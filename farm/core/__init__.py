@@ -1,4 +1,4 @@
-"""Decisions, pure: no I/O, no clock, no process; `tests/core/test_purity.py` holds that. Every wing above may import it.
+"""Decisions, pure: no I/O, no clock, no process; tests/core/test_purity.py holds that. Every wing above may import it.
 
 items        an image as listed, and a lease of them       schema        the Arrow schema of results, defined once
 leases       who holds which item, and what comes next     rows          rows of that schema, a batch at a time

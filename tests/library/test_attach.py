@@ -20,8 +20,9 @@ import pytest
 import farm
 from farm.core.schema import failed_batch, to_ipc
 from farm.errors import NotRunningError
-from farm.ipc import broadcast, shared_memory
-from farm.ipc.broadcast import Broadcast, Follower
+from farm.ipc import broadcast_layout, shared_memory
+from farm.ipc.broadcast import Broadcast
+from farm.ipc.follower import Follower
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
 from tests.support.harness import ROOT, config, pictures
@@ -187,7 +188,7 @@ def test_there_must_be_a_farm_at_work(tmp_path):
     with pytest.raises(NotRunningError, match="no farm is at work there"):
         farm.attach(tmp_path, wait_s=0.3)
     assert time.monotonic() - began >= 0.3
-    stale = shared_memory.SHARED_MEMORY / f"{prefix_of(tmp_path)}0{broadcast.SUFFIX}"
+    stale = shared_memory.SHARED_MEMORY / f"{prefix_of(tmp_path)}0{broadcast_layout.SUFFIX}"
     try:
         for content, words in ((b"", "it is not complete"), (bytes(4096), "another version of farm")):
             stale.write_bytes(content)
@@ -203,7 +204,7 @@ def test_there_must_be_a_farm_at_work(tmp_path):
 @pytest.fixture
 def pair():
     """A small broadcast and its follower."""
-    name = f"farm-test-{os.getpid()}{broadcast.SUFFIX}"
+    name = f"farm-test-{os.getpid()}{broadcast_layout.SUFFIX}"
     writer = Broadcast.create(name, 1 << 16)
     follower = Follower(os.open(shared_memory.SHARED_MEMORY / name, os.O_RDONLY))
     yield writer, follower
@@ -295,7 +296,7 @@ def test_what_has_not_wholly_arrived_is_waited_for(pair, place):
     writer, follower = pair
     data = rows(1, filler=500)
     writer.publish(data, 1)
-    at = broadcast.HEADER_BYTES + (place if place >= 0 else broadcast.RECORD_BYTES + len(data) - 1)
+    at = broadcast_layout.HEADER_BYTES + (place if place >= 0 else broadcast_layout.RECORD_BYTES + len(data) - 1)
     writer._memory[at] ^= 1
     assert follower.take() is None and follower.take() is None
     writer._memory[at] ^= 1
@@ -313,7 +314,7 @@ def write_fast(name, seconds):
 
 
 def test_nothing_is_torn_under_a_writer_that_never_waits():
-    name = f"farm-test-{os.getpid()}-fast{broadcast.SUFFIX}"
+    name = f"farm-test-{os.getpid()}-fast{broadcast_layout.SUFFIX}"
     process = multiprocessing.get_context("spawn").Process(target=write_fast, args=(name, 3.0))
     process.start()
     wait_for(
@@ -335,7 +336,7 @@ def test_nothing_is_torn_under_a_writer_that_never_waits():
 def test_the_memory_cannot_be_written_through_a_follower(pair):
     _, follower = pair
     with pytest.raises(TypeError):
-        follower._words[broadcast.END] = 1
+        follower._words[broadcast_layout.END] = 1
     before = shared_memory.leftovers("farm-test")
     follower.close()
     follower.close()
