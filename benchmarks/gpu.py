@@ -28,15 +28,18 @@ from typing import Any
 from benchmarks.peers import Clock, farm_labels, repeated
 from benchmarks.record import parser, report
 from farm.config.sections import ModelConfig
+from farm.config.types import MAX_PIXELS
 from farm.errors import FarmError
 from farm.images.decoding import decode
 from farm.machine.inspection import inspect_machine
-from farm.models import backends, converted_weights, load_model
-from farm.models.weights import weights_digest
+from farm.models import backends, load_model
+from farm.models.backends.tensorrt import ENGINE_BATCH
+from farm.models.conversion import executables
+from farm.models.conversion.request import Request
+from farm.models.weights.files import weights_digest
 
 TIMES_PREDICT = 10.0  # the goals
 SHARE_OF_LIMIT = 0.9
-MAX_PIXELS = 178_956_970
 PREDICT_BATCHES = (8, 16, 32, 64)
 FORWARD_WARM, FORWARD_PASSES = 5, 50  # of each shape; a graph is recorded in the first
 SQUARE = (640, 640)
@@ -137,7 +140,7 @@ def _reached(is_so: bool) -> str:
 def settings(networks: list[Network], per_device: list[int], batches: list[int]) -> Iterator[tuple[Network, int, int]]:
     """All that farm is run with. An engine takes no batch beyond what it was built for. Pure."""
     for network in networks:
-        largest = converted_weights.ENGINE_BATCH if network.backend == "tensorrt" else max(batches)
+        largest = ENGINE_BATCH if network.backend == "tensorrt" else max(batches)
         yield from ((network, workers, batch) for workers in per_device for batch in batches if batch <= largest)
 
 
@@ -184,8 +187,8 @@ def decode_rate(listed: list[str]) -> float:
 def forward_rates(images: list[str], weights: str, network: Network, batch: int, device: str) -> tuple[float, float]:
     """images/s of one device at the shapes of the images, and of squares."""
     config = ModelConfig(weights=weights, **network.model)
-    request = converted_weights.Request(config, weights_digest(weights), network.backend, device)
-    made = config.model_copy(update={"weights": converted_weights.prepare(request, print).weights})
+    request = Request(config, weights_digest(weights), network.backend, device)
+    made = config.model_copy(update={"weights": executables.make(request, print).weights})
     yolo: Any = load_model(made, device, 1)
     shapes: Counter[tuple[int, int]] = Counter()
     for path in images:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 import farm
 from benchmarks.record import parser, report
-from farm.models.agreement import Found, agreement
+from farm.models.conversion.comparison import agreement_of
+from farm.models.conversion.similarity import Found
 
 SHAPE = (4000, 6000)
 
@@ -66,7 +67,9 @@ def main() -> None:
                     rates[decode].append(rate)
             exact, reduced = (statistics.median(rates[decode]) for decode in ("exact", "reduced"))
             paths = sorted(found["exact"])
-            agreed = agreement([Found(found["exact"][p]) for p in paths], [Found(found["reduced"][p]) for p in paths])
+            agreed = agreement_of(
+                [Found(found["exact"][p]) for p in paths], [Found(found["reduced"][p]) for p in paths]
+            )
             rows.append(
                 [backend, f"{exact:.2f}", f"{reduced:.2f}", f"{reduced / exact:.2f}", f"{agreed['matched']:.3f}"]
             )

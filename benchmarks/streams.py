@@ -17,8 +17,9 @@ import numpy as np
 
 from benchmarks.record import parser, report
 from farm.config.sections import ModelConfig
-from farm.models import converted_weights
-from farm.models.weights import weights_digest
+from farm.models.conversion import executables
+from farm.models.conversion.request import Request
+from farm.models.weights.files import weights_digest
 
 PASSES_S = 8.0
 SHAPE = (1, 3, 480, 640)
@@ -93,8 +94,8 @@ def main() -> None:
     rows = []
     for precision in ("fp32", "int8"):
         config = ModelConfig(weights=weights, backend="openvino", precision=precision)
-        request = converted_weights.Request(config, weights_digest(weights), "openvino", "cpu", sample)
-        made = converted_weights.prepare(request, print)
+        request = Request(config, weights_digest(weights), "openvino", "cpu", sample)
+        made = executables.make(request, print)
         path = str(next(Path(made.weights).glob("*.xml")))
         rounds = [(processes(path, args.cpus), streams(path, len(args.cpus))) for _ in range(args.rounds)]
         apart, together = (statistics.median(rates) for rates in zip(*rounds, strict=True))

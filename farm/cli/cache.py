@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from farm.models.upkeep import Kept
+    from farm.models.cache_eviction import EntryInfo
 
-KINDS = ("backends", "mapped", "weights")  # as in farm.models.upkeep, which `farm --help` does not import
+KINDS = ("backends", "mapped", "weights")  # as in farm.models.cache_eviction, which `farm --help` does not import
 TITLES = ("kind", "entry", "made of", "size", "last used")
 ORDER = "by kind, the last used first"
 DAY_S = 86400.0
@@ -52,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
 def _checked(kinds: Sequence[str]) -> Sequence[str]:
     """The kinds to clear. Raises ConfigError for an unknown one."""
     from farm.errors import ConfigError
-    from farm.models.upkeep import MADE
+    from farm.models.cache_eviction import MADE
 
     for kind in kinds:
         if kind not in KINDS:
@@ -61,7 +61,7 @@ def _checked(kinds: Sequence[str]) -> Sequence[str]:
 
 
 def _list(root: Path) -> None:
-    from farm.models.upkeep import found
+    from farm.models.cache_eviction import found
 
     kept = found(root)
     for line in table(kept, time.time(), shutil.get_terminal_size().columns):
@@ -71,11 +71,11 @@ def _list(root: Path) -> None:
 
 
 def _clear(root: Path, kinds: Sequence[str], days: float) -> None:
-    from farm.models.upkeep import found, remove
+    from farm.models.cache_eviction import found, remove
 
     wanted = [entry for entry in found(root, kinds) if time.time() - entry.used_s >= days * DAY_S]
-    removed: list[Kept] = []
-    left: list[Kept] = []
+    removed: list[EntryInfo] = []
+    left: list[EntryInfo] = []
     for entry in wanted:
         try:
             (removed if remove(entry) else left).append(entry)
@@ -88,7 +88,7 @@ def _clear(root: Path, kinds: Sequence[str], days: float) -> None:
     print(f"{len(removed)} removed, {in_bytes(sum(entry.size for entry in removed))}")
 
 
-def table(kept: Sequence[Kept], now_s: float, columns: int) -> Iterator[str]:
+def table(kept: Sequence[EntryInfo], now_s: float, columns: int) -> Iterator[str]:
     """A line for each, under a head, none longer than `columns`. Pure."""
     from farm.report.lines import table_lines
 
@@ -101,16 +101,16 @@ def table(kept: Sequence[Kept], now_s: float, columns: int) -> Iterator[str]:
     yield from table_lines(TITLES, rows, columns, right=["size"], gives_way=["made of", "entry"])
 
 
-def _name(entry: Kept) -> str:
+def _name(entry: EntryInfo) -> str:
     """The one name that `list` and `clear` have for it: of what farm makes, the digest of what it was made from."""
     return entry.path.name if entry.kind == "weights" else entry.path.name.rpartition("-")[2]
 
 
-def _made_of(entry: Kept) -> str:
+def _made_of(entry: EntryInfo) -> str:
     return " ".join(str(entry.about[key]) for key in ("weights", "made") if key in entry.about) or "by an earlier farm"
 
 
-def _in_words(entry: Kept) -> str:
+def _in_words(entry: EntryInfo) -> str:
     made = "" if entry.kind == "weights" else f" ({_made_of(entry)})"
     return f"{entry.kind} {_name(entry)}{made}"
 

@@ -44,7 +44,7 @@ from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, STATUS_OK, failed_batch, from_ipc
 from farm.core.summary import WorkerStart
 from farm.errors import FarmError, SourceLostError, WorkerError
-from farm.images.known_good import identity_of
+from farm.images.place_check import identity_of
 from farm.ipc.channel import Reader
 from farm.ipc.event_loop import TURN_S, EventLoop
 from farm.ipc.heartbeat import STAGES, Heartbeats

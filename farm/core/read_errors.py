@@ -6,7 +6,7 @@
     others    nobody knows: the file is tried again, and each attempt counts
 
 DENIED and GONE are a file's errors that a place may have, too: an expired ticket denies everything, and below an
-unmounted disk everything is gone. Which it is, `farm.images.known_good` finds out.
+unmounted disk everything is gone. Which it is, `farm.images.place_check` finds out.
 """
 
 from __future__ import annotations

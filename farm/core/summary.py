@@ -93,8 +93,8 @@ class Summary:
     commit. `detections` are boxes, of masks and poses as well; where the task is to classify, `classes` counts those
     that came first in an image. `stage_s` are seconds by stage, of all workers together; `agreement` says how another
     backend, a lower precision or reduced decoding compares with torch in fp32 (fields of
-    `farm.models.converted_weights.Agreement`). `left` are images of earlier runs, among `ok`, that could not be looked
-    at this time. `left_out` counts what this session saw in the source and did not list: files by extension,
+    `farm.models.conversion.agreement.Agreement`). `left` are images of earlier runs, among `ok`, that could not be
+    looked at this time. `left_out` counts what this session saw in the source and did not list: files by extension,
     `excluded`, and folders `made by farm`. `gone` are images that were listed once and are not there any more.
     """
 

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any, Self
 
 
-class Decoders:
+class DecoderThreads:
     """Runs what it is given in the order in which it is given. Leave the block when all of it is done."""
 
     def __init__(self, count: int) -> None:

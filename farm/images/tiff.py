@@ -15,6 +15,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from farm.errors import DecodeError
+
+Pixels = npt.NDArray[Any]
+
+SUFFIXES = (".tiff", ".tif")
 WINDOW_PIXELS = 8 << 20  # decoded together; fewer take less memory, but OpenCV passes over earlier pages in each window
 ALL_PAGES = 2**31 - 1
 _WIDTH, _HEIGHT, _BITS, _SAMPLES = 256, 257, 258, 277  # tags
@@ -31,6 +36,32 @@ class Page(NamedTuple):
 
 def is_tiff(data: bytes) -> bool:
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def decode(data: bytes, max_pixels: int, channels: int, flags: int) -> Pixels | None:
+    """First page of a colour TIFF, or its gray pages stacked as channels where all bands are asked for; else None.
+
+    Every page is decoded, as Ultralytics does, because damage in a later one changes how it reads the first. Where
+    there are more than `max_pixels` in all, and of an animation called .tif, only the first is.
+    """
+    stacks = flags == cv2.IMREAD_UNCHANGED
+    sizes = list(pages(data)) if data[:2] in (b"II", b"MM") else []
+    total = sum(page.pixels for page in sizes)
+    if stacks and total > max_pixels * channels:
+        raise DecodeError("decode", "TooManyPixels", f"{total} pixels in all pages; limits.max_pixels is {max_pixels}")
+    if sizes and not stacks and total <= max_pixels:
+        first = first_page(data, sizes)
+        return None if first is None or first.ndim != 3 else np.ascontiguousarray(first[..., :3])  # BGR, alpha dropped
+    window = (0, ALL_PAGES) if sizes and stacks else (0, 1)
+    success, found = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=window)
+    if not success:
+        return None
+    first = found[0]
+    if first.ndim == 3:
+        return first if stacks else np.ascontiguousarray(first[..., :3])
+    if stacks and len(found) > 1 and all(page.shape == first.shape for page in found):
+        return np.stack(found, axis=2)
+    return None
 
 
 def pages(data: bytes) -> Iterator[Page]:
@@ -73,10 +104,10 @@ def integer_at(layout: str, data: bytes, offset: int) -> int | None:
     return struct.unpack_from(layout, data, offset)[0] if offset + struct.calcsize(layout) <= len(data) else None
 
 
-def first_page(data: bytes, sizes: Sequence[Page]) -> npt.NDArray[Any] | None:
+def first_page(data: bytes, sizes: Sequence[Page]) -> Pixels | None:
     """The first page as it is stored, if every page can be read; else None. Raises cv2.error as OpenCV does."""
     buffer = np.frombuffer(data, np.uint8)
-    first: npt.NDArray[Any] | None = None
+    first: Pixels | None = None
     start = 0
     while True:
         stop = _end_of_window(start, sizes)

@@ -152,7 +152,7 @@ class ImageResult:
         Masks are drawn from their polygons, so that they may differ by a pixel at their edge. Raises ImageError for a
         failed image.
         """
-        from farm.models.encode import as_results
+        from farm.models.yolo.encode import as_results
 
         if self.status != STATUS_OK or self.shape is None:
             raise ImageError(self)

@@ -11,7 +11,7 @@
 Runs in every process that loads or converts weights, and in the command line. What lies here is believed only when it
 is whole: content has the digest that the manifest names, read anew for each use (SHA-256 of 1 GB takes less than a
 second, and a power cut leaves files of the right name and size with nothing in them). Content appears by a rename,
-after an fsync. When entries are removed is decided in upkeep.py.
+after an fsync. When entries are removed is decided in cache_eviction.py.
 
 A folder that cannot be written or locked raises OSError here; for whoever asks that means to do without a cache.
 """
@@ -31,12 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm.machine import filesystem
 from farm.machine.filenames import to_bytes
-from farm.storage import folders
+from farm.storage import filesystem, folders
 
 ROOT = "~/.cache/farm"
-MAPPED, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; the last holds plain files
+SHARED_WEIGHTS, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; the last holds plain files
 FORMAT = 1  # of an entry; another number makes everything anew
 LOCK, USED, MANIFEST = "lock", "used", "manifest.json"
 MAKING = ".making-"

@@ -1,5 +1,5 @@
 """Packages as they are installed: asked for by the name they are imported by. Used on the supervisor's
-side, and by workers that share weights (mapped.py).
+side, and by workers that share weights (yolo/shared_weights.py).
 
 A module may come from one of several distributions: onnxruntime from onnxruntime-gpu or onnxruntime-openvino, tensorrt
 from tensorrt-cu12, cv2 from opencv-python-headless.

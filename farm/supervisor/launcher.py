@@ -57,7 +57,7 @@ PRELOAD = [
     "pyarrow.parquet",
     "pandas",  # pyarrow imports it, if it is there
 ]
-PRELOAD_MODEL = ["cv2", "farm.models.yolo", "farm.models.preload"]
+PRELOAD_MODEL = ["cv2", "farm.models.yolo.adapter", "farm.models.yolo.preload"]
 JOIN_S = 5.0
 POLL_S = 0.1
 FORK_SERVER_TRIES = 11

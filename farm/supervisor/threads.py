@@ -81,7 +81,7 @@ class ModelLoader:
         with _loading:
             if config.weights is not None:
                 with no_fork():
-                    import_module("farm.models.yolo")  # seconds, and what is half imported stays so in a fork
+                    import_module("farm.models.yolo.adapter")  # seconds, and what is half imported stays so in a fork
             if not self._shared:
                 return load_model(config, device, threads, digest)
             if device not in self._models:

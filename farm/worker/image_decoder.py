@@ -15,9 +15,9 @@ from farm.core.read_errors import FILE, GONE, looked_in
 from farm.core.rows import Decoded, Unread
 from farm.errors import DecodeError
 from farm.images.decoding import decode_bytes, decode_reduced, read_bytes
-from farm.images.decoding_memory import decoding_bytes
-from farm.images.known_good import KnownGood, is_deleted
 from farm.images.memory_budget import Backlog, MemoryBudget
+from farm.images.memory_estimate import estimated_bytes
+from farm.images.place_check import PlaceCheck, is_deleted
 from farm.models.base import Model
 from farm.worker.failures import named
 from farm.worker.heartbeat_writer import HeartbeatWriter
@@ -33,7 +33,7 @@ class ImageDecoder:
         self._model = model
         self._heartbeat = heartbeat
         self._backlog = backlog
-        self._known_good = KnownGood(spec.root, spec.root_id, spec.example)
+        self._place_check = PlaceCheck(spec.root, spec.root_id, spec.example)
         self._budget = MemoryBudget()
         self._reduced_side = getattr(model, "reduced_side", None) if spec.model.decode == "reduced" else None
 
@@ -61,11 +61,11 @@ class ImageDecoder:
 
     def _prepared(self, item: Item, path: str, stages: Stopwatch) -> tuple[np.ndarray, tuple[int, int]]:
         """The letterboxed image, and (height, width) of the original."""
-        data = read_bytes(path, self._spec.max_pixels, self._known_good.add)
+        data = read_bytes(path, self._spec.max_pixels, self._place_check.was_read)
         stages.lap("read")
         self._heartbeat.begin((item.seq,), DECODE)  # from here on the place is innocent
         waiting = functools.partial(self._heartbeat.standing, (item.seq,), DECODE)
-        with self._budget.hold(decoding_bytes(data, path, self._model.channels), waiting):
+        with self._budget.hold(estimated_bytes(data, path, self._model.channels), waiting):
             stages.skip()
             image, shape = self._pixels(data, path)
             stages.lap("decode")
@@ -87,7 +87,7 @@ class ImageDecoder:
         error = {"stage": failure.stage, "type": failure.kind, "message": message}
         again = failure.kind == "MemoryError" if number is None else number not in FILE
         place, gone = None, False
-        if number is not None and self._known_good.place_is_to_blame(path, number):
+        if number is not None and self._place_check.is_place_at_fault(path, number):
             place = number
         elif self._spec.listed and number in GONE and item.key != item_key(item.path, *ABSENT):
             gone = is_deleted(path)

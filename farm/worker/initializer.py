@@ -11,7 +11,7 @@ import psutil
 from farm.config.sections import ModelConfig
 from farm.core.placement import Placement
 from farm.errors import ModelError
-from farm.images.decoder_threads import Decoders
+from farm.images.decoder_threads import DecoderThreads
 from farm.ipc.channel import Writer
 from farm.ipc.messages import InitFailed, Ready
 from farm.machine import shortage
@@ -30,7 +30,7 @@ class Initialized:
 
     model: Model
     batch: int
-    decoders: Decoders
+    decoders: DecoderThreads
 
 
 def initialize(spec: WorkerSpec, load: LoadModel) -> Initialized:
@@ -39,7 +39,7 @@ def initialize(spec: WorkerSpec, load: LoadModel) -> Initialized:
     model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
     batch = _fitting_batch(model, spec.placement)
     model.restore_threads()
-    return Initialized(model, batch, Decoders(spec.placement.decoders).start())
+    return Initialized(model, batch, DecoderThreads(spec.placement.decoders).start())
 
 
 def ready(spec: WorkerSpec, model: Model) -> Ready:

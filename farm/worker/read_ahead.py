@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from farm.core.items import Item
 from farm.core.lease_size import READ_AHEAD_BATCHES
 from farm.core.rows import Decoded, Unread
-from farm.images.decoder_threads import Decoders
+from farm.images.decoder_threads import DecoderThreads
 from farm.images.memory_budget import READY_BYTES, Backlog
 from farm.models.base import Model
 from farm.worker.heartbeat_writer import HeartbeatWriter
@@ -24,7 +24,7 @@ class ReadAhead:
     """Items in, decoded images out. Used by the worker's thread; decoding threads do the work."""
 
     def __init__(
-        self, spec: WorkerSpec, model: Model, heartbeat: HeartbeatWriter, decoders: Decoders, gathered: int
+        self, spec: WorkerSpec, model: Model, heartbeat: HeartbeatWriter, decoders: DecoderThreads, gathered: int
     ) -> None:
         """`gathered`: images of one shape that a batch waits for."""
         self._decoders = decoders

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from farm.config.sections import ModelConfig
 from farm.core.placement import Placement
-from farm.images.known_good import Identity
+from farm.images.place_check import Identity
 
 
 @dataclass(frozen=True, slots=True)

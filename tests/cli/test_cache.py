@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from farm.cli import main
 from farm.cli.cache import KINDS, table
-from farm.models import upkeep
+from farm.cli.main import main
+from farm.models import cache_eviction
 from farm.models.cache import Entry
 
 MADE = "onnxruntime fp32 and reduced decoding"
@@ -40,7 +40,7 @@ def made(home, kind, label, days=0):
 
 
 def test_the_command_knows_the_kinds():
-    assert KINDS == upkeep.KINDS
+    assert KINDS == cache_eviction.KINDS
 
 
 def test_list(home, capsys):
@@ -108,5 +108,7 @@ def test_nothing_is_kept(tmp_path, monkeypatch, capsys):
 
 
 def test_a_wide_terminal_shows_more():
-    entry = upkeep.Kept("mapped", Entry.of(upkeep.Path("x"), "a", 1).folder, {"weights": "w" * 60}, 1, 0.0, False)
+    entry = cache_eviction.EntryInfo(
+        "mapped", Entry.of(cache_eviction.Path("x"), "a", 1).folder, {"weights": "w" * 60}, 1, 0.0, False
+    )
     assert "w" * 60 in list(table([entry], 0.0, 200))[1]

@@ -16,7 +16,8 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[
 
 import farm
 from farm import engines
-from farm.config.sections import SourceConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import SourceConfig
 from farm.core.outages import RetryPolicy
 from farm.core.placement import Placement
 from farm.engines.ray import shares

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import yaml
 
-from farm.api import EXIT_SIGNAL
+from farm.api.summarising import EXIT_SIGNAL
 from tests.support.harness import ROOT, config, pictures, wait_for
 
 pytest.importorskip("onnxruntime")
@@ -46,7 +46,7 @@ def converter_of(run):
     found = []
 
     def look():
-        found.extend(p for p in psutil.Process(run.pid).children() if "farm.models.conversion_process" in p.cmdline())
+        found.extend(p for p in psutil.Process(run.pid).children() if "farm.models.conversion.converter" in p.cmdline())
         return found
 
     assert wait_for(look, 60)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import farm
-from farm.images.decoding_memory import USUAL_BYTES
 from farm.images.memory_budget import MemoryBudget
+from farm.images.memory_estimate import USUAL_BYTES
 from farm.models.fake import FakeModel
 from farm.worker import image_decoder
 from tests.support.harness import Saboteur, config, pictures, rows, start, wait_for

@@ -7,7 +7,7 @@ import pytest
 
 import farm
 from farm.errors import ModelError, WeightsChangedError
-from farm.models.weights import weights_digest
+from farm.models.weights.files import weights_digest
 from farm.verify import verify
 from tests.support.harness import Saboteur, config, pictures, rows
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from farm.images.decoder_threads import Decoders
+from farm.images.decoder_threads import DecoderThreads
 from tests.support.harness import ROOT, pictures
 
 HANGS = """
@@ -46,7 +46,7 @@ def test_results_and_errors_come_back():
     def divide(a, b):
         return a / b
 
-    with Decoders(2).start() as decoders:
+    with DecoderThreads(2).start() as decoders:
         futures = [decoders.submit(divide, 6, number) for number in (1, 2, 0)]
         assert [future.result() for future in futures[:2]] == [6, 3]
         with pytest.raises(ZeroDivisionError):
@@ -54,7 +54,7 @@ def test_results_and_errors_come_back():
 
 
 def test_threads_end_with_the_block():
-    with Decoders(3).start() as decoders:
+    with DecoderThreads(3).start() as decoders:
         assert all(thread.is_alive() for thread in decoders._threads)
     for thread in decoders._threads:
         thread.join(5)

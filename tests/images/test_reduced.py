@@ -12,8 +12,9 @@ from farm.api import Hooks
 from farm.config.sections import ModelConfig
 from farm.errors import DecodeError
 from farm.images.decoding import decode, decode_bytes, decode_reduced, jpeg_shape
-from farm.models.agreement import Found, agreement, predictions
-from farm.models.converted_weights import FEWEST_COMPARED
+from farm.models.conversion.comparison import agreement_of, predictions
+from farm.models.conversion.sampling import FEWEST_COMPARED
+from farm.models.conversion.similarity import Found
 
 MAX = 10**8
 
@@ -88,7 +89,7 @@ def large(coco_images, tmp_path_factory):
 
 def test_boxes_of_large_photographs(large, coco_weights):
     """Boxes of the reduced decode are those of the exact one, a few pixels off."""
-    from farm.models.yolo import YoloModel
+    from farm.models.yolo.adapter import YoloModel
 
     config = ModelConfig(weights=str(coco_weights))
     model = YoloModel(config, "cpu", 1)
@@ -102,11 +103,13 @@ def test_boxes_of_large_photographs(large, coco_weights):
         (result,) = model.predict([prepared], [shape])
         reduced[path] = Found(result.boxes.data.numpy())
     exact = predictions(config, "cpu", large)
-    found = agreement(list(exact.values()), list(reduced.values()))
+    found = agreement_of(list(exact.values()), list(reduced.values()))
     assert found["boxes"] > 20
     assert found["matched"] > 0.8
     again = predictions(config.model_copy(update={"decode": "reduced"}), "cpu", large)
-    assert agreement(list(reduced.values()), list(again.values()))["matched"] > 0.99, "a comparison decodes as a worker"
+    assert agreement_of(list(reduced.values()), list(again.values()))["matched"] > 0.99, (
+        "a comparison decodes as a worker"
+    )
 
 
 def test_a_run_says_how_far_reduced_decoding_agrees_with_exact(large, coco_weights, tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from farm.images import tiff
-from farm.images.decoding_memory import decoding_bytes
-from tests.images.test_decoding import IMAGES, encoded, pages, rgb, saved
+from farm.images.memory_estimate import estimated_bytes
+from tests.images.samples import IMAGES, encoded, pages, rgb, saved
 from tests.support.harness import ROOT
 
 MANY = [IMAGES["pages.tif"], IMAGES["gray_pages.tif"], pages("RGBA"), pages("RGB", compression="tiff_lzw")]
@@ -77,14 +77,14 @@ def test_pages(data, sizes):
 PEAK = """
 import sys
 from farm.images.decoding import decode_bytes
-from farm.images.decoding_memory import decoding_bytes
+from farm.images.memory_estimate import estimated_bytes
 data, name = open(sys.argv[1], "rb").read(), sys.argv[1]
 decode_bytes(open(sys.argv[2], "rb").read(), sys.argv[2], 10**9)  # what is loaded once
 said = lambda what: next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(what))
 open("/proc/self/clear_refs", "w").write("5")
 before = said("VmRSS")
 decode_bytes(data, name, 10**9)
-print(said("VmHWM") - before, decoding_bytes(data, name, 3))
+print(said("VmHWM") - before, estimated_bytes(data, name, 3))
 """
 SIDE = 1600
 SLACK_BYTES = 12 << 20  # of the allocator, of codecs with windows of their own
@@ -137,8 +137,8 @@ def test_each_page_is_looked_at_a_few_times_however_many_there_are():
 
 def test_what_is_no_image_asks_for_nothing():
     assert (
-        decoding_bytes(b"", "x.tif", 3)
-        == decoding_bytes(b"II*\0", "x.tif", 3)
-        == decoding_bytes(b"<html>", "x", 3)
+        estimated_bytes(b"", "x.tif", 3)
+        == estimated_bytes(b"II*\0", "x.tif", 3)
+        == estimated_bytes(b"<html>", "x", 3)
         == 0
     )

@@ -122,7 +122,7 @@ REFUSED = "OpenCV(4.10.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed t
 def test_memory_that_a_decoder_is_refused_is_no_fault_of_the_file(monkeypatch):
     error = cv2.error(REFUSED)
     error.code = cv2.Error.StsNoMem
-    monkeypatch.setattr(decoding, "_pixels", lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: (_ for _ in ()).throw(error))
     png = cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
     with pytest.raises(DecodeError, match="not enough memory to decode an image of 600 pixels") as caught:
         decoding.decode_bytes(png, "x.png", 1000)

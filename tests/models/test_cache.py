@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from farm.models import cache, upkeep
+from farm.models import cache, cache_eviction
 from farm.models.cache import Entry, content_digest, take
 from tests.support.harness import ROOT, wait_for
 
@@ -50,8 +50,8 @@ def test_what_is_made_is_found_by_all_that_it_depends_on(entry, tmp_path):
 def test_an_entry_in_a_layer_below_an_overlay_is_removed(entry, tmp_path, monkeypatch):
     make(entry)
     monkeypatch.setattr(os, "rename", lambda *names: (_ for _ in ()).throw(OSError(errno.EXDEV, "cross-device")))
-    (kept,) = upkeep.found(tmp_path.parent, [tmp_path.name])
-    assert upkeep.remove(kept)
+    (kept,) = cache_eviction.found(tmp_path.parent, [tmp_path.name])
+    assert cache_eviction.remove(kept)
     assert not entry.folder.exists()
 
 

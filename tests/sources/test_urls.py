@@ -2,9 +2,10 @@
 
 import pytest
 
-from farm.config.sections import SourceConfig, load
+from farm.config.loading import load
+from farm.config.sections import SourceConfig
 from farm.errors import ModelError, SourceError
-from farm.models.weights import resolve_weights
+from farm.models.weights.files import resolve_weights
 from farm.sources import open_source
 from farm.sources.directory import DirectorySource
 

@@ -1,0 +1,96 @@
+"""What a run will find, beside what its reference finds in the same images. Runs in the converter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from farm.config.sections import ModelConfig
+from farm.machine.allotment import usable_cpus
+from farm.models.conversion.sample_images import readable
+from farm.models.conversion.similarity import SIMILAR, Found, similarity
+
+COMPARED = {
+    "detect": "boxes",
+    "segment": "boxes with polygons",
+    "pose": "boxes with keypoints",
+    "obb": "oriented boxes",
+    "classify": "top classes with probabilities",
+}
+
+
+def compare(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an Agreement: what the config finds with `task["converted"]`, beside the reference.
+
+    That is the config's own weights (a .pt by torch) in fp32 with exact decoding. Images that one of both cannot read
+    are left out.
+    """
+    config = config.model_copy(update={"cuda_graphs": False})  # which give the same numbers
+    plain = config.model_copy(update={"precision": "fp32", "decode": "exact"})
+    other = config.model_copy(update={"weights": task["converted"]})
+    want = predictions(plain, task["device"], task["sample"])
+    got = predictions(other, task["device"], task["sample"])
+    both = [path for path in want if path in got]
+    return agreement_of([want[path] for path in both], [got[path] for path in both])
+
+
+def predictions(config: ModelConfig, device: str, sample: Sequence[str]) -> dict[str, Found]:
+    """What the config finds, by path of a readable image."""
+    from farm.models.yolo.adapter import YoloModel
+
+    model = YoloModel(config, device, usable_cpus())
+    found = {}
+    for path, prepared, shape in readable(model, sample, model.reduced_side if config.decode == "reduced" else None):
+        (result,) = model.predict([prepared], [shape])
+        found[path] = found_in(model.task, result)
+    return found
+
+
+def found_in(task: str, result: Any) -> Found:
+    """What Ultralytics' Results of one image hold."""
+    if task == "classify":
+        top = [0, 0, 1, 1, float(result.probs.top1conf), int(result.probs.top1)]
+        return Found(np.array([top], np.float32), task, [_host(result.probs.data)])
+    if task == "obb":
+        data = _host(result.obb.data).reshape(-1, 7)
+        envelopes = _host(result.obb.xyxy).reshape(-1, 4)
+        return Found(np.concatenate([envelopes, data[:, 5:]], axis=1), task, list(data[:, :5]))
+    boxes = _host(result.boxes.data)[:, :6]
+    if task == "segment":
+        return Found(boxes, task, [] if result.masks is None else result.masks.xy)
+    return Found(boxes, task, list(_host(result.keypoints.data)) if task == "pose" else ())
+
+
+def _host(tensor: Any) -> np.ndarray:
+    return tensor.float().cpu().numpy()  # type: ignore[no-any-return]
+
+
+def agreement_of(want: Sequence[Found], got: Sequence[Found]) -> dict[str, Any]:
+    """Fields of an Agreement of the same images by a reference and by another. Pure."""
+    differences: list[float] = []
+    for ours, theirs in zip(want, got, strict=True):
+        differences += [float(theirs.boxes[j, 4] - ours.boxes[i, 4]) for i, j in matches(ours, theirs)]
+    boxes = sum(len(ours.boxes) for ours in want)
+    found = sum(len(theirs.boxes) for theirs in got)
+    return {
+        "matched": len(differences) / boxes if boxes else float(not found),
+        "confidence": float(np.mean(differences)) if differences else 0.0,
+        "boxes": boxes,
+        "found": found,
+        "images": len(want),
+        "compared": COMPARED[want[0].task if want else "detect"],
+    }
+
+
+def matches(ours: Found, theirs: Found) -> list[tuple[int, int]]:
+    """Pairs of objects that match: the surest of `ours` chooses first, and none of `theirs` is used twice. Pure."""
+    alike = similarity(ours, theirs)
+    pairs = []
+    for i in np.argsort(-ours.boxes[:, 4], kind="stable") if alike.size else ():
+        j = int(alike[i].argmax())
+        if alike[i, j] >= SIMILAR:
+            pairs.append((int(i), j))
+            alike[:, j] = 0.0
+    return pairs
