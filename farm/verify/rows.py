@@ -64,6 +64,6 @@ def counts_of(store: RunStore) -> dict[str, int]:
     """Rows that count, by their status."""
     counts = {STATUS_OK: 0, STATUS_FAILED: 0, STATUS_GONE: 0}
     for batch in store.batches(["status"]):
-        for found in pc.valuecounts_of(batch["status"]).to_pylist():
+        for found in pc.value_counts(batch["status"]).to_pylist():
             counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
     return counts
