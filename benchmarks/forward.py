@@ -22,10 +22,11 @@ from typing import Any
 
 from benchmarks.peers import farm_config, farm_labels, repeated
 from benchmarks.record import parser, report
-from farm.config.sections import ModelConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import ModelConfig
 from farm.config.types import MAX_PIXELS
-from farm.engines import local
-from farm.engines.backend_choice import settle
+from farm.engines.backend_choice import choose_backend
+from farm.engines.preparation import prepare
 from farm.images.decoding import decode
 from farm.models import backends, load_model
 from farm.storage.run_store import RunStore
@@ -107,7 +108,7 @@ def converted(images: list[str], weights: str, model: dict[str, str]) -> str:
         config = farm_config(images, weights, folder, **model) | {"workers": {"devices": "cpu"}}
         store = RunStore.open(f"{folder}/run")
         try:
-            return settle(local.prepare(validate(config)), store, print)[0].executable.weights
+            return choose_backend(prepare(validate(config)), store, print)[0].executable.weights
         finally:
             store.close()
 

@@ -1,6 +1,6 @@
 """The worker kinds side by side: speed and memory of processes, threads, and threads behind a lock.
 
-For a small and a large model and several numbers of workers. The large one is made here, with weights by chance, for
+For a small and a large model and several numbers of workers. The large one is made here, with random weights, for
 what it costs: what it finds means nothing. Memory is that of all processes of the run together, at its fullest (PSS:
 shared pages are counted once).
 
@@ -30,7 +30,7 @@ KINDS = ("process", "thread", "locked")
 LOOK_S = 1.0
 
 
-class EventLoop:
+class Meter:
     """Rate from the first image labelled to the last, and memory."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ def alone(*task: Any) -> tuple[float, float]:
 
 def measure(weights: str, images: list[str], kind: str, workers: int) -> tuple[float, float]:
     """(images/s, MiB of all processes of the run)."""
-    watch = EventLoop()
+    meter = Meter()
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list.txt"
         listed.write_text("\n".join(images))
@@ -79,13 +79,13 @@ def measure(weights: str, images: list[str], kind: str, workers: int) -> tuple[f
             "workers": {"kind": kind, "count": workers, "devices": "cpu"},
             "output": {"dir": f"{folder}/run", "exports": []},
         }
-        farm.run(config, hooks=Hooks(on_snapshot=watch.look))
-    return watch.images_per_s, watch.peak_bytes / 2**20
+        farm.run(config, hooks=Hooks(on_snapshot=meter.look))
+    return meter.images_per_s, meter.peak_bytes / 2**20
 
 
 def large_model(folder: str) -> str:
-    """yolo11x with weights by chance."""
-    path = str(Path(folder) / "yolo11x-by-chance.pt")
+    """yolo11x with random weights."""
+    path = str(Path(folder) / "yolo11x-random.pt")
     program = f"from ultralytics import YOLO; YOLO('yolo11x.yaml').save({path!r})"
     subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     return path

@@ -26,7 +26,7 @@ def cost(images: int) -> list[list[str]]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         began = time.perf_counter()
         assert sum(1 for _ in farm.map(f"{n}.jpg" for n in range(images))) == images
-        mapped = (time.perf_counter() - began) / images
+        per_image_s = (time.perf_counter() - began) / images
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         trips = []
         for number in range(500):
@@ -34,7 +34,7 @@ def cost(images: int) -> list[list[str]]:
             farm.submit(f"{number}.jpg").result()
             trips.append(time.perf_counter() - began)
     return [
-        [f"`map`, {images:,} images", f"{mapped * 1e6:.1f} µs an image"],
+        [f"`map`, {images:,} images", f"{per_image_s * 1e6:.1f} µs an image"],
         ["its memory after a tenth, and in the end", f"{before:.0f} MiB, {after:.0f} MiB"],
         ["`submit` to result, median of 500", f"{statistics.median(trips) * 1e3:.2f} ms"],
     ]
@@ -45,12 +45,12 @@ def first_result() -> float:
     with Farm(model=FAKE, workers=2) as farm:
         ready: list[float] = []
 
-        def watch() -> None:
+        def note_ready() -> None:
             while farm.task is None:
                 time.sleep(0.0005)
             ready.append(time.perf_counter())
 
-        thread = threading.Thread(target=watch)
+        thread = threading.Thread(target=note_ready)
         thread.start()
         next(farm.map(f"{n}.jpg" for n in range(1000)))
         arrived = time.perf_counter()

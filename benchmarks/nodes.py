@@ -21,9 +21,11 @@ from benchmarks.resume import make
 from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import Blocks, Todo, follow, unpack
 from farm.cluster.driver import Driver
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.core.key_set import KeySet
-from farm.engines.local import job_of, prepare
+from farm.engines.backend_choice import choose_backend_unseen
+from farm.engines.preparation import prepare
+from farm.engines.starting import job_of
 from farm.storage.run_store import RunStore
 from farm.supervisor.lister import Lister
 
@@ -69,9 +71,9 @@ def drive(block: int, images: int) -> float:
             "commit": {"images": block, "seconds": 1e6},
         }
         source = Numbers(images)
-        prepared = prepare(validate(values), source=source)
+        runnable = choose_backend_unseen(prepare(validate(values), source=source), print)
         store = RunStore.open(folder)
-        job = job_of(prepared, None, {}, lambda *about: None)
+        job = job_of(runnable, None, {}, lambda *about: None)
         make_lister = lambda gone: Lister(source, source.entries(), KeySet(), lambda: None, gone)  # noqa: E731
         driver = Driver(job, store, make_lister, Instant(), lambda snapshot: None, None)
         began = time.perf_counter()
@@ -87,11 +89,11 @@ def costs() -> Costs:
     block_s = (small_s - large_s) / (1 / small - 1 / large)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        make(folder, rows := 200_000)
+        make(folder, rows := 200_000, sessions=1)
         commit_s = (time.perf_counter() - began) / (rows / 2048)
         store = RunStore.open(folder)
         began = time.perf_counter()
-        store.committed_keys()
+        store.history.committed_keys()
         part_s = (time.perf_counter() - began) / (rows / 2048)
         store.close()
     return Costs(block_s, max(0.0, large_s - block_s / large), part_s, commit_s)

@@ -169,7 +169,7 @@ def ray_data(images: list[str], weights: str, workers: int) -> tuple[float, floa
     clock = Clock()
     import ray
 
-    class BlockExecutor:
+    class Predictor:
         def __init__(self) -> None:
             import torch
             from ultralytics import YOLO
@@ -182,7 +182,7 @@ def ray_data(images: list[str], weights: str, workers: int) -> tuple[float, floa
 
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     items = ray.data.from_items([{"path": path} for path in images], override_num_blocks=len(images))
-    for row in items.map_batches(BlockExecutor, batch_size=1, num_cpus=1, concurrency=workers).iter_rows():
+    for row in items.map_batches(Predictor, batch_size=1, num_cpus=1, concurrency=workers).iter_rows():
         clock.tick(row["boxes"])
     return clock.result()
 

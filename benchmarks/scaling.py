@@ -21,7 +21,7 @@ from benchmarks.overhead import Numbers
 from benchmarks.record import parser, report
 from farm.api import Hooks
 from farm.core.summary import Snapshot
-from farm.engines.local import Running
+from farm.engines.base import Running
 
 SLEEP_MS = 20.0
 MEASURE_S = 8.0

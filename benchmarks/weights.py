@@ -28,7 +28,7 @@ import farm.api
 from benchmarks.record import parser, report
 from farm.api import Hooks
 from farm.core.summary import Snapshot
-from farm.engines.local import Running
+from farm.engines.base import Running
 
 CONF = 0.0001  # random weights are sure of nothing; boxes are compared all the same
 

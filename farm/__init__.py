@@ -8,27 +8,25 @@
    batches,  │   └── release slot ──────────────────────────▶ │ collector │──▶ parts/*.parquet
    commits   └──────────────────────────────────────────────  └───────────┘──▶ ring (shared memory)
 
-Where to look:
+Where to look. Each line imports only what stands below it; each package's `__init__` lists its modules.
 
-    errors schema messages summary    what is raised, stored, sent and reported
-    config                            what can be set; config_file, config_types, config_schema, misspelt beside it
-    factories version                 where the module of a factory lies; the version of farm
-    sources/ decoding models/ rows    images in, predictions out, as rows
-    placement leases restarts keys    decisions, without I/O
-    allotment cgroups shortage        what this process may use, and what is said where that is too little
-    segments channel ring heartbeat   what crosses processes; run_memory makes what a run needs of it
-    store storage                     what reaches a disk or a bucket, and how
-    broadcast                         copies of batches in shared memory for other programs: `attach`
-    worker collector supervisor       one process each; lister, roster, care, watch and tally serve the supervisor
-    threads                           workers and the collector in threads of one process
-    endings fork_server               what ended a child, in words; a fork server that survives a refused fork
-    decoders allowance outbox         a worker's decoding threads, the memory for their images, its results
-    library streams results           `Farm`: a farm inside another program, the order and form of what it gives
-    spool refusals                    items that are no files, and what is no image
-    forks daemonic interrupts         programs that fork, that are daemonic, that are interrupted
-    tune                              short runs that find the fastest plan
-    driver labeller keeper            a run on a cluster: who hands out blocks, and who labels one; blocks, suspects
-    engines/ api exports/ report/ cli from a config to labels on disk and words on a terminal
+    cli/  demo/  examples/     the command line; the offline demo; programs to copy from
+    tune/  verify/  library/   the fastest plan; a run's promises recounted; `Farm`, a farm inside another program
+    api/                       `run`, `retry`, `export`: from a config to labels on disk
+    exports/  report/          parts as other formats; what a person sees of a run
+    engines/                   where workers run: on this machine, or on a Ray cluster; which backend, whether to go on
+    cluster/                   what only Ray needs: blocks of items, and the host of each worker
+    supervisor/                the process that leases items, and starts, feeds and replaces workers
+    worker/  collector         the processes that label, and the one that receives and commits results
+    models/                    what labels an image: YOLO, its backends, converted and shared weights
+    images/                    from a path to pixels: decoding, its threads and its memory
+    sources/                   lists of images: folders, globs, list files, datasets, standard input
+    storage/                   what reaches a disk or a bucket: run directories, parts
+    ipc/                       what crosses processes: messages, channels, the ring, shared memory
+    core/                      decisions without I/O: leases, restarts, deadlines, placement, schema, counters
+    config/                    what can be set
+    machine/                   what this machine and this process are like: cores, locks, signals, file names
+    version  errors            the version; every error of farm's own, with its exit code
 """
 
 from typing import TYPE_CHECKING, Any

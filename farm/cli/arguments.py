@@ -24,7 +24,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def load_config(args: argparse.Namespace) -> FarmConfig:
     """The config that the command line names. Raises ConfigError."""
-    from farm.config.sections import load
+    from farm.config.loading import load
     from farm.errors import ConfigError
 
     files = [word for word in args.config if "=" not in word or os.path.isfile(word)]

@@ -17,9 +17,9 @@ def execute(args: argparse.Namespace) -> int:
     if args.prints:
         return _list(args.run_dir)
     from farm.api import retry
-    from farm.cli.run import label
+    from farm.cli.run import run_under_view
 
-    return label(f"retrying the failed images of {args.run_dir}", lambda hooks: retry(args.run_dir, hooks))
+    return run_under_view(f"retrying the failed images of {args.run_dir}", lambda hooks: retry(args.run_dir, hooks))
 
 
 def _list(run_dir: str) -> int:
@@ -28,6 +28,6 @@ def _list(run_dir: str) -> int:
     from farm.report.text import printable
     from farm.storage.run_store import RunStore
 
-    for path, error in RunStore.view(run_dir).failures():
+    for path, error in RunStore.view(run_dir).history.failures():
         print("\t".join(map(printable, (path, error["stage"], error["type"], error["message"]))))
     return EXIT_DONE

@@ -32,19 +32,22 @@ from farm.core.counters import Counters, too_many
 from farm.core.items import Item
 from farm.core.job import Job, Outcome
 from farm.core.lost_actors import LostActors
+from farm.core.rates import LOOK_S, SmoothedRate
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STATUS_GONE, failed_batch, from_ipc, part_metadata
 from farm.core.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
 from farm.errors import FarmError, TooManyFailures
 from farm.ipc import shared_memory
+from farm.ipc.event_loop import TURN_S
 from farm.sources.earlier_runs import Earlier
+from farm.storage.part_writer import PartWriter
+from farm.storage.parts import open_part, part_name
 from farm.storage.run_names import prefix_of
-from farm.storage.run_store import PartWriter, RunStore, blocks_dir, open_part, part_name
+from farm.storage.run_store import RunStore
+from farm.storage.session import blocks_dir
 from farm.supervisor.lister import VANISHED, Lister
-from farm.supervisor.supervisor import KILL_NOW, NO_WORKER, RATE_MEMORY
+from farm.supervisor.supervisor import KILL_NOW, NO_WORKER
 
-TURN_S = 0.1  # longest wait for a receipt
-CHECK_S = 0.5  # between looks at the rate
 BLOCKS_AHEAD = 4  # for each actor: two it works on, and two on their way to it
 PIPELINE_TRIES = 3  # in a row, without one block labelled between
 MESSAGE_CHARS = 300  # of what the cluster says; some of it carries whole tracebacks
@@ -119,10 +122,9 @@ class Driver:
         self._workers: dict[int, Receipt] = {}
         self._images: defaultdict[int, int] = defaultdict(int)
         self._starts: list[WorkerStart] = []
-        self._began_s = self._checked_s = time.monotonic()
+        self._began_s = time.monotonic()
         self._first_s = self._last_s = self._started_s = 0.0
-        self._counted = 0
-        self._rate = 0.0
+        self._rate = SmoothedRate(self._began_s, every_s=LOOK_S)
 
     # From outside: signal handlers and other threads
 
@@ -223,7 +225,7 @@ class Driver:
             commit = self._job.config.commit
             self._size = block_items(size, receipt.took_s, commit.seconds, commit.images)
         self._show_rows(receipt.number)
-        self._mind_failures()
+        self._stop_if_too_many_failed()
 
     def _lose(self, worker: int, host: str, error: FarmError) -> None:
         """Go on without this actor; where no other is left, its error is the run's."""
@@ -260,7 +262,7 @@ class Driver:
             for batch in open_part(self._store.parts_dir / part_name(self._store.session, number)).iter_batches():
                 self._on_batch(batch)
 
-    def _mind_failures(self) -> None:
+    def _stop_if_too_many_failed(self) -> None:
         """Stop where so many images fail that the source or the model must be wrong."""
         reason = too_many(self._counters.failed, self._counters.ok, self._job.config.limits.max_failed)
         if reason and self._fatal is None:
@@ -348,12 +350,7 @@ class Driver:
     # What is shown
 
     def _snapshot(self, now: float) -> Snapshot:
-        elapsed = now - self._checked_s
-        done = self._counters.ok + self._counters.failed
-        if elapsed >= CHECK_S:
-            rate = (done - self._counted) / elapsed
-            self._rate = RATE_MEMORY * self._rate + (1 - RATE_MEMORY) * rate if self._rate else rate
-            self._counted, self._checked_s = done, now
+        self._rate.note(self._counters.ok + self._counters.failed, now)
         return Snapshot(
             elapsed_s=now - self._began_s,
             total=self._lister.total,
@@ -362,11 +359,11 @@ class Driver:
             failed=self._counters.failed,
             gone=self._counters.gone,
             detections=self._counters.detections,
-            images_per_s=self._rate,
+            images_per_s=self._rate.per_s,
             committed=self._committed,
             workers=tuple(self._worker_snapshot(worker) for worker in sorted(self._workers)),
             note=self._note(now),
-            failed_before=self._store.failed_before,
+            failed_before=self._store.history.failed_before,
             task=self._task,
         )
 

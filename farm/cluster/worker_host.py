@@ -47,16 +47,15 @@ from farm.core.summary import WorkerStart
 from farm.errors import FarmError, SourceLostError, WorkerError
 from farm.images.place_check import identity_of
 from farm.ipc.channel import Reader
-from farm.ipc.event_loop import EventLoop
+from farm.ipc.event_loop import TURN_S, EventLoop
 from farm.ipc.heartbeat import STAGES, Heartbeats
 from farm.ipc.messages import AttemptFailed, InitFailed, PlaceFailed, Ready, Results, unpack_seqs
 from farm.machine import shortage
 from farm.supervisor import lifecycle
 from farm.supervisor.launcher import Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
-from farm.worker.loop import WorkerSpec
+from farm.worker.spec import WorkerSpec
 
-TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
 JOIN_S = 10.0
 
 
@@ -247,7 +246,7 @@ class WorkerHost:
             max_pixels=self._spec.limits.max_pixels,
             heartbeats=self._beats.name,
             environment=self._spec.environment,
-            keeper_silence_s=self._spec.silence_s,
+            host_silence_s=self._spec.silence_s,
             root_id=self._root_id,
             example=self._spec.example,
             digest=self._spec.digest,

@@ -2,7 +2,7 @@
 
 `folder_for` and `check` run in the supervisor's process, and import nothing; `find` runs in the worker. A module that
 lies beside the config file that names it, or in the working directory, is told to the workers as `model.factory_dir`.
-Where none is told, it is what Python finds anyhow, then what lies in the working directory.
+Where none is told, Python's own path is searched, then the working directory.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def _tried(folder: str | None) -> Iterator[str]:
 
 
 def _not_found(factory: str, module: str, folder: str | None) -> str:
-    places = ", ".join(dict.fromkeys(_tried(folder)))
+    folders = ", ".join(dict.fromkeys(_tried(folder)))
     return (
-        f"model.factory {factory}: there is no module {module} in {places}, or on Python's path; put it beside the "
+        f"model.factory {factory}: there is no module {module} in {folders}, or on Python's path; put it beside the "
         f"config file that names it, or say where it lies (model.factory_dir)"
     )
 
@@ -94,11 +94,11 @@ def _is_on_path(top: str) -> bool:
 
 def _lies_in(module: str, folder: str) -> bool:
     """Is there a file of this module, or of the package that it is in, below the folder?"""
-    places: Iterable[str] = [folder]
+    folders: Iterable[str] = [folder]
     names = module.split(".")
     for depth in range(1, len(names) + 1):
-        spec: ModuleSpec | None = PathFinder.find_spec(".".join(names[:depth]), list(places))
+        spec: ModuleSpec | None = PathFinder.find_spec(".".join(names[:depth]), list(folders))
         if spec is None:
             return False
-        places = spec.submodule_search_locations or []
+        folders = spec.submodule_search_locations or []
     return spec is not None and spec.loader is not None  # a folder that is no package has none

@@ -1,7 +1,7 @@
 """The JSON Schema of the config, for editors: made from farm.config.sections, and the same verdict on every document.
 
 A section that may be a bare string has one schema for both, whose rules for mappings say nothing of text: so a mistake
-inside it is told by its key. (Of alternatives an editor says no more than that none fits.) Runs in the calling process.
+inside it is told by its key. With two alternative schemas an editor could only say that neither fits.
 """
 
 from __future__ import annotations

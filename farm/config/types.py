@@ -15,7 +15,7 @@ MAX_PIXELS = 178_956_970  # of an image, unless the config says otherwise; the l
 LONGEST_S = 1e9  # thirty years; clocks and waits of the system end somewhere beyond
 FACTORY = r"^[^\s:]+:[^\s:]+$"
 DEVICES = r"^\s*(auto|cpu|(cuda:)?[0-9]+(\s*,\s*(cuda:)?[0-9]+)*)\s*$"
-URL = r"^(?!file://|local://)[\s\S]*://"  # what farm.storage.folders.is_url calls one
+URL = r"^(?!file://|local://)[\s\S]*://"  # what farm.machine.locations.is_url calls one
 
 
 def _number(value: Any) -> Any:

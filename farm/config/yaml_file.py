@@ -1,4 +1,4 @@
-"""A config file as data, with the line of every key. Read in the supervisor's process, for farm.config.sections.
+"""A config file as data, with the line of every key. Read in the supervisor's process, for farm.config.loading.
 
 YAML as PyYAML reads it, but for three things: a key may be set once, numbers may be written as 1e-3 (as in YAML 1.2 and
 in every editor), and nothing may contain itself.
@@ -6,8 +6,6 @@ in every editor), and nothing may contain itself.
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import yaml
 
 from farm.errors import ConfigError
+from farm.machine.misnamed import did_you_mean
 
 Lines = dict[tuple[str, ...], int]  # from 1, by the names of a key from the outermost on
 EXPONENT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
@@ -61,7 +60,7 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"config file {path} does not exist{_nearest(path)}") from None
+        raise ConfigError(f"config file {path} does not exist{did_you_mean(path, SUFFIXES)}") from None
     except IsADirectoryError:
         raise ConfigError(f"config file {path} is a folder; to label what is in it: source={path}") from None
     except OSError as error:
@@ -70,16 +69,6 @@ def _text_of(path: Path) -> str:
         raise ConfigError(
             f"config file {path} is no text in UTF-8; an image or a list is given as source={path}"
         ) from None
-
-
-def _nearest(path: Path) -> str:
-    """The config beside it with a similar name."""
-    try:
-        there = [name for name in os.listdir(path.parent) if name.endswith(SUFFIXES)]
-    except OSError:
-        return f": there is no folder {path.parent}"
-    near = difflib.get_close_matches(path.name, there, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _keys(node: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], int]]:

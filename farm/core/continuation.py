@@ -1,6 +1,6 @@
 """What a run may go on with: what it was begun with, against what it would go on with now. Pure.
 
-A run directory holds the work of one fingerprint (farm.engines.local). Each entry of it is compared, for the reason in
+A run directory holds the work of one fingerprint (farm.engines.fingerprint). Each entry is compared, for the reason in
 RULES; a difference is refused, unless it is one that a user may accept by a word of the config (`accept`), or did
 before: versions with which work was done already stay accepted. What was accepted is written into run.json (`history`).
 

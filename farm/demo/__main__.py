@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         output = fresh_folder(arguments.output)
         images = write_dataset(output / "pictures", arguments.count, SEED).parent / "images"
-        summary = label(images, output / "run", arguments.workers)
+        summary = label_pictures(images, output / "run", arguments.workers)
     except FarmError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -80,7 +80,7 @@ def fresh_folder(folder: Path) -> Path:
     return folder
 
 
-def label(images: Path, run_dir: Path, workers: int) -> Summary:
+def label_pictures(images: Path, run_dir: Path, workers: int) -> Summary:
     """Label the pictures through farm's public interface."""
     import farm
 

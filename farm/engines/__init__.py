@@ -1,8 +1,20 @@
-"""Engines: where workers run. One module each, imported when it is used.
+"""Engines: where workers run. Imported by `farm.api` and what stands above it.
 
-local.py     this machine: a supervisor, its workers and one collector
-ray.py       a Ray cluster: Ray Data hands out blocks of items, every actor keeps one worker
-settling.py  what executes the model, with either, and whether a run may go on
+local.py           this machine: a supervisor, its workers and one collector
+ray.py             a Ray cluster: Ray Data hands out blocks of items, every actor keeps one worker
+
+What both share, and none of them owns:
+
+base.py            a run before and after the choice of its backend; what its caller hears
+preparation.py     what is resolved and checked before the first process starts
+backend_choice.py  what executes the model, converted and compared where need be
+known_backend.py   which backend a config asks for, before the source is listed
+continuing.py      whether a run may go on with the work in its directory
+fingerprint.py     everything that changes a run's labels
+run_record.py      run.json
+starting.py        the job that workers are started for, and the call that runs it
+
+An engine's module is imported when the config names it. Nothing but `load` imports one.
 """
 
 from __future__ import annotations
@@ -16,7 +28,7 @@ if TYPE_CHECKING:
     from farm.config.sections import FarmConfig
     from farm.core.job import Outcome
     from farm.core.key_set import KeySet
-    from farm.engines.local import Hooks, Prepared
+    from farm.engines.base import Hooks, Prepared, Runnable
     from farm.sources.base import Entry, Source
     from farm.storage.run_store import RunStore
 
@@ -29,7 +41,7 @@ class Engine(Protocol):
 
     @staticmethod
     def run(
-        prepared: Prepared, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
+        runnable: Runnable, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
     ) -> Outcome: ...
 
 

@@ -1,7 +1,8 @@
-"""What executes the model, and whether the run may go on with the work in its directory: settled when the source can
-be looked into, before any worker starts.
+"""What executes the model of a run: chosen when the source can be looked into, before any worker starts.
 
-Runs in the calling process, between an engine's `prepare` and its `run`.
+A choice may need a conversion of the weights, and a comparison with torch on a sample of the images. It also says
+whether the run may go on with the work in its directory. Runs in the calling process, between an engine's `prepare` and
+its `run`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from farm.config.sections import STDIN, ModelConfig
-from farm.core.continuation import BACKEND, CONVERSION, SOURCE, SOURCE_ROOT
+from farm.core.continuation import BACKEND, CONVERSION
 from farm.core.marks import CONVERTED
-from farm.engines.local import Prepared, backend_of
-from farm.errors import ModelError, RunMismatchError, WeightsChangedError
-from farm.machine.filenames import kept
+from farm.engines import continuing
+from farm.engines.base import LOCAL, Prepared, Runnable
+from farm.engines.known_backend import backend_of, with_known_backend
+from farm.errors import ModelError, WeightsChangedError
 from farm.models import backends, cache
 from farm.models.conversion import executables, sampling
 from farm.models.conversion.agreement import Agreement
@@ -27,7 +28,6 @@ from farm.models.conversion.executables import CONVERT_TIMEOUT_S, Executable
 from farm.models.conversion.request import Request, is_lowered
 from farm.sources import first_entry_or_raise
 from farm.sources.base import Entry, Source
-from farm.sources.moved_source import look
 from farm.sources.sampling import evenly, spread
 from farm.storage import folders
 from farm.storage.run_store import RunStore
@@ -36,13 +36,13 @@ ENOUGH_BOXES = 10  # of torch's in the sample, below which an agreement says not
 CONFIDENCE_MOVED = 0.01  # on average: fp32 elsewhere moves it by a millionth, and a threshold by so much is felt
 
 
-def settle(
+def choose_backend(
     prepared: Prepared,
     store: RunStore,
     note: Callable[[str], None],
     timeout_s: float = CONVERT_TIMEOUT_S,
     entries: Iterator[Entry] | None = None,
-) -> tuple[Prepared, Iterator[Entry]]:
+) -> tuple[Runnable, Iterator[Entry]]:
     """The run with what is to execute its model, converted and compared where need be, and the entries of its source.
 
     Conversion and comparison have `timeout_s`. A run that is continued keeps the backend it has, and the calibration of
@@ -51,32 +51,46 @@ def settle(
     holds other work, or where that calibration is gone.
     """
     entries = entries or first_entry_or_raise(prepared.source)
-    fingerprint = store.fingerprint()
+    before = store.fingerprint()
     for text in notes(prepared):
         note(text)
-    model = _as_known(prepared, fingerprint.get(BACKEND))
-    first = list(itertools.islice(entries, _looked_into(prepared, model)))
+    model = with_known_backend(prepared, before.get(BACKEND))
+    first = list(itertools.islice(entries, _entries_needed(prepared, model)))
     backend = backend_of(model, prepared.device, many=len(first) >= backends.AUTO_IMAGES)
-    conversion = fingerprint.get(CONVERSION)
-    expected = Executable(str(model.weights), backend, conversion=conversion)
-    expecting = replace(prepared, executable=expected).fingerprint
-    accepted, moved = _accepted(prepared, store, fingerprint)
-    terms = (prepared.implied, prepared.resolved, accepted, moved)
-    store.check(expecting, *terms)  # at once: nothing is converted for nothing
-    if model.weights is not None:
-        request = Request(model, prepared.digest, backend, prepared.device)
-        request = replace(request, sample=_sample(request, prepared.source, first))
-        make = functools.partial(
-            executables.make, note=note, folder=_cache(prepared, store, request), conversion=conversion,
-            timeout_s=timeout_s, spare=None if folders.is_remote(store.path) else store.path / CONVERTED,
-        )  # fmt: skip
-        prepared = replace(prepared, executable=_executable(request, make, note))
-        try:
-            store.check(prepared.fingerprint, *terms)
-        except BaseException:
-            prepared.executable.release()
-            raise
-    return prepared, itertools.chain(first, entries)
+    expected = Executable(str(model.weights), backend, conversion=before.get(CONVERSION))
+    allowed = continuing.allowed_differences(prepared, store, before)
+    continuing.check(prepared, expected, store, allowed)  # before a conversion that would be in vain
+    entries = itertools.chain(first, entries)
+    if model.weights is None:
+        return Runnable(prepared, expected), entries
+    request = Request(model, prepared.digest, backend, prepared.device)
+    request = replace(request, sample=_sample(request, prepared.source, first))
+    make = functools.partial(
+        executables.make, note=note, folder=_cache(prepared, store, request), conversion=expected.conversion,
+        timeout_s=timeout_s, spare=None if folders.is_remote(store.path) else store.path / CONVERTED,
+    )  # fmt: skip
+    executable = executable_for(request, make, note)
+    try:
+        continuing.check(prepared, executable, store, allowed)
+    except BaseException:
+        executable.release()
+        raise
+    return Runnable(prepared, executable), entries
+
+
+def choose_backend_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path | None = None) -> Runnable:
+    """As `choose_backend`, for a source that cannot be looked into: `auto` is torch, nothing is compared.
+
+    `spare`: where a conversion lies if the user's cache cannot be written.
+    """
+    model = prepared.config.model
+    for text in _without_cache(prepared):
+        note(text)
+    backend = backend_of(model, prepared.device, many=False)
+    if not model.is_convertible:
+        return Runnable(prepared, Executable(str(model.weights), backend))
+    request = Request(model, prepared.digest, backend, prepared.device)
+    return Runnable(prepared, executables.make(request, note, spare=spare))
 
 
 def notes(prepared: Prepared) -> tuple[str, ...]:
@@ -85,40 +99,12 @@ def notes(prepared: Prepared) -> tuple[str, ...]:
 
 
 def _without_cache(prepared: Prepared) -> list[str]:
-    """What is to be said where nothing can be kept of what the model's weights are made into."""
+    """What is said where no converted model can be kept."""
     why = cache.refusal() if prepared.config.model.weights is not None else ""
     return [why] if why else []
 
 
-def _accepted(prepared: Prepared, store: RunStore, before: Mapping[str, Any]) -> tuple[frozenset[str], str]:
-    """What may differ from `before`, by the config, or because the source was found again at another place; what was
-    found there, in words."""
-    accepted, root = frozenset(prepared.config.accept), prepared.source.root
-    if not before or before.get(SOURCE_ROOT) == kept(root) or SOURCE in accepted:
-        return accepted, ""
-    found = look(store, root)
-    return (accepted | {SOURCE}) if found.is_the_same else accepted, found.in_words()
-
-
-def refusal(prepared: Prepared, store: RunStore) -> str:
-    """Why `run` would not go on with the work in the directory, as far as that can be said before the source is looked
-    into; nothing where it would. Reads; changes nothing."""
-    before = store.fingerprint()
-    model = _as_known(prepared, before.get(BACKEND))
-    backend = backend_of(model, prepared.device, many=False)
-    if before.get(BACKEND) == backend_of(model, prepared.device, many=True):
-        backend = before[BACKEND]
-    expected = Executable(str(model.weights), backend, conversion=before.get(CONVERSION))
-    try:
-        accepted, moved = _accepted(prepared, store, before)
-        fingerprint = replace(prepared, executable=expected).fingerprint
-        store.check(fingerprint, prepared.implied, prepared.resolved, accepted, moved)
-    except RunMismatchError as error:
-        return str(error)
-    return ""
-
-
-def _looked_into(prepared: Prepared, model: ModelConfig) -> int:
+def _entries_needed(prepared: Prepared, model: ModelConfig) -> int:
     """How many entries are listed before anything is labelled. A pipe is waited for no longer than need be.
 
     They tell whether the run is long, and are the sample of a source that cannot be sampled all over.
@@ -146,7 +132,7 @@ def _sample(request: Request, source: Source, first: Sequence[Entry]) -> list[st
 
 def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None:
     """Where a converted model is kept, if not in the user's cache."""
-    if prepared.config.engine == "local" or not request.is_converted:
+    if prepared.config.engine == LOCAL or not request.is_converted:
         return None
     if folders.is_remote(store.path):
         raise ModelError(
@@ -156,10 +142,10 @@ def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None
     return store.path / CONVERTED
 
 
-def _executable(request: Request, make: Callable[[Request], Executable], note: Callable[[str], None]) -> Executable:
+def executable_for(request: Request, make: Callable[[Request], Executable], note: Callable[[str], None]) -> Executable:
     """What `make` gives. Where farm itself chose the backend, torch if that cannot be made, or does not agree.
 
-    What is asked of a backend is that it agrees as such: with exact decoding, if the run has that or not.
+    A backend is compared with exact decoding, also where the run decodes reduced: what is doubted is the backend alone.
     """
     model = request.config
     if request.is_converted and model.backend == "auto" and model.precision == "fp32":
@@ -167,20 +153,20 @@ def _executable(request: Request, make: Callable[[Request], Executable], note: C
             made = make(replace(request, config=model.model_copy(update={"decode": "exact"})))
             made.release()
             agreement = made.agreement
-            doubt = _doubt(agreement, model.min_agreement) if agreement else ""
+            doubt = doubt_about(agreement, model.min_agreement) if agreement else ""
             doubt = doubt and f"{request.backend} {doubt}"
         except WeightsChangedError:
             raise
         except ModelError as error:
             doubt = str(error)
         if doubt:
-            note(f"{doubt}: torch it is")
+            note(f"{doubt}: torch is used")
             request = replace(request, backend="torch")
     return make(request)
 
 
-def _doubt(agreement: Agreement, least: float) -> str:
-    """Why a backend that nobody asked for should not be taken; nothing where it may."""
+def doubt_about(agreement: Agreement, least: float) -> str:
+    """Why a backend that farm chose itself should not be taken; nothing where it may."""
     if agreement.boxes < ENOUGH_BOXES:
         few = f"{agreement.boxes} {agreement.compared} in {agreement.images} images"
         return f"cannot be compared, since torch finds only {few}"
@@ -190,45 +176,3 @@ def _doubt(agreement: Agreement, least: float) -> str:
     if abs(agreement.confidence) > CONFIDENCE_MOVED:
         return f"gives confidences that are {agreement.confidence:+.3f} from torch's on average"
     return ""
-
-
-def settle_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path | None = None) -> Prepared:
-    """As `settle`, for a source that cannot be looked into: `auto` is torch, nothing is compared.
-
-    `spare`: where a conversion lies if the user's cache cannot be written.
-    """
-    model = prepared.config.model
-    for text in _without_cache(prepared):
-        note(text)
-    if not model.is_convertible:
-        return prepared
-    backend = backend_of(model, prepared.device, many=False)
-    executable = executables.make(Request(model, prepared.digest, backend, prepared.device), note, spare=spare)
-    return replace(prepared, executable=executable)
-
-
-def in_words(prepared: Prepared, before: str | None) -> str:
-    """What will execute the model, as far as that is known of a source that is not listed yet.
-
-    `before`: what executes it in the run directory, where that holds earlier work.
-    """
-    model = _as_known(prepared, before)
-    few, many = (backend_of(model, prepared.device, many) for many in (False, True))
-    if few != many:
-        limit = f"{backends.AUTO_IMAGES:,} images"
-        return f"auto: {few} for fewer than {limit}, {many} from there on, if it agrees to {model.min_agreement:g}"
-    if before == few:
-        return f"{few}, as the run was begun"
-    return f"auto: {few}" if prepared.config.model.backend == "auto" and model.weights is not None else few
-
-
-def _as_known(prepared: Prepared, before: str | None) -> ModelConfig:
-    """The model's config without `auto`, where what that becomes does not depend on what is listed.
-
-    A run keeps the backend that it has; a cluster has torch, and so has a pipe, which is not waited for.
-    """
-    model = prepared.config.model
-    chosen = model.backend == "auto" and model.precision in ("fp32", "fp16")  # by farm
-    if chosen and (before or prepared.config.engine != "local" or prepared.config.source.path == STDIN):
-        return model.model_copy(update={"backend": before or "torch"})
-    return model

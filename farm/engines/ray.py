@@ -41,17 +41,19 @@ from farm.core.job import Job, Outcome
 from farm.core.key_set import KeySet
 from farm.core.placement import Machine, Placement, inspect_machine, usable_cores
 from farm.core.read_errors import Patience
-from farm.engines import local
-from farm.engines.local import Hooks, Prepared, Record
+from farm.engines import preparation
+from farm.engines.base import LOCAL, Hooks, Prepared, Runnable
+from farm.engines.run_record import RunRecord
+from farm.engines.starting import job_of, run_to_end
 from farm.errors import ConfigError
 from farm.sources.base import Entry, Source
-from farm.storage.run_store import RunStore, example_of
+from farm.storage.history import example_of
+from farm.storage.run_store import RunStore
 from farm.storage.scratch import Scratch
 from farm.supervisor.launcher import environment_set
 from farm.supervisor.lister import Lister
 from farm.supervisor.supervisor import start_method
 
-LOCAL, AUTO = "local", "auto"
 TASKS_PER_ACTOR = 2  # at a time: the worker has the next block's images at hand while it finishes this one's
 OBJECT_STORE_BYTES = 128 << 20  # of a Ray that farm starts: only lists of items pass through it
 OBJECT_STORE_BYTES_PER_ACTOR = 2 << 20
@@ -76,7 +78,7 @@ def prepare(
     if config.workers.kind != "process":
         raise ConfigError(f"workers.kind {config.workers.kind} is not for engine: ray, whose workers are processes")
     nodes = [machine] if machine else _nodes(config)
-    prepared = local.prepare(config, stdin, source, _together(nodes))
+    prepared = preparation.prepare(config, stdin, source, _together(nodes))
     largest = max(len(node.cores) for node in nodes)
     if prepared.placements[0].threads > largest:
         raise ConfigError(
@@ -87,15 +89,15 @@ def prepare(
 
 
 def run(
-    prepared: Prepared, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
+    runnable: Runnable, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None = None
 ) -> Outcome:
-    """Label those of the entries that are not labelled yet, into an opened run directory, after `settling.settle`.
+    """Label those of the entries that are not labelled yet, into an opened run directory.
 
     `known`: keys to leave alone, if not all that the directory holds.
     """
-    known = store.committed_keys() if known is None else known
-    record = Record(store, prepared)
-    job = local.job_of(prepared, record.task, record.names, record.names_known)
+    known = store.history.committed_keys() if known is None else known
+    prepared, record = runnable.prepared, RunRecord(store, runnable)
+    job = job_of(runnable, record.task, record.names, record.names_known)
     driver = Driver(
         job,
         store,
@@ -105,7 +107,7 @@ def run(
         None if hooks.on_batch is Hooks().on_batch else hooks.on_batch,
         hooks.on_note,
     )
-    return local.attend(driver, record, hooks)
+    return run_to_end(driver, record, hooks)
 
 
 class RayPipeline:
@@ -158,7 +160,7 @@ class RayPipeline:
     def _spec(self) -> BlockExecutorSpec:
         job = self._job
         device = job.placements[0].device
-        example = example_of(self._store)
+        example = example_of(self._store.history)
         keeper = WorkerHostSpec(
             worker=0,
             placement=replace(job.placements[0], device="cuda:0" if device != "cpu" else device),  # Ray shows it one

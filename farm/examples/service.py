@@ -24,7 +24,7 @@ def work(job: str, config: dict[str, Any]) -> None:
     try:
         summary = farm.run(config)
         jobs[job] = {"state": "done", "ok": summary.ok, "failed": summary.failed, "labels": summary.exports.get("yolo")}
-    except Exception as error:  # whatever it is, nobody waits for ever
+    except Exception as error:  # of any kind: who asks for the job must not be told "running" for ever
         jobs[job] = {"state": "failed", "error": str(error)}
 
 

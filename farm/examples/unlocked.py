@@ -20,7 +20,7 @@ THREADS = 4
 CONFIDENCES = (0.1, 0.8)  # asked for in turn
 
 
-def label(images: Sequence[str], weights: str, locked: bool, threads: int = THREADS) -> list[np.ndarray | None]:
+def boxes_of(images: Sequence[str], weights: str, locked: bool, threads: int = THREADS) -> list[np.ndarray | None]:
     """Boxes (n, 6) of each image from one model that all threads share; None where predicting raised.
 
     Every other image is asked for with another confidence.
@@ -57,9 +57,9 @@ def main() -> None:
     parser.add_argument("weights")
     args = parser.parse_args()
     images = [str(path) for path in sorted(args.folder.iterdir()) if path.suffix.lower() in (".jpg", ".png")]
-    expected = label(images, args.weights, locked=True, threads=1)
+    expected = boxes_of(images, args.weights, locked=True, threads=1)
     for locked in (True, False):
-        bad = wrong(label(images, args.weights, locked), expected)
+        bad = wrong(boxes_of(images, args.weights, locked), expected)
         print(f"{THREADS} threads, one model, {'a lock' if locked else 'no lock'}: {bad} of {len(images)} images wrong")
 
 

@@ -12,6 +12,7 @@ from farm.machine.forks import keep_from_forks, no_fork
 
 Handler = Callable[[], None]
 WAKE_BYTES = 4096
+TURN_S = 0.1  # the longest wait of a loop that looks at clocks, too; everything that matters wakes it earlier
 
 
 class EventLoop:

@@ -1,13 +1,19 @@
 """Everything that crosses a process, frozen, grouped by receiver.
 
-    supervisor ── ToWorker (multiprocessing.Queue) ─────▶ worker
-    worker ────── FromWorker (control pipe) ────────────▶ supervisor
-    worker ────── Results (result pipe) ────────────────▶ collector
-    supervisor ── ToCollector (control pipe) ───────────▶ collector
-    collector ─── FromCollector (control pipe) ─────────▶ supervisor
+    worker      from the supervisor   Lease, Stop                            its queue (multiprocessing.Queue)
+    collector   from workers          Results                                a result channel each
+                from the supervisor   AddWorker, RemoveWorker, Describe,
+                                      Quarantine, Release, Flush, Stop       its control pipe
+    supervisor  from workers          Ready, InitFailed, AttemptFailed,
+                                      PlaceFailed                            a control channel each
+                from the collector    CollectorReady, Published, Committed,
+                                      Drained, CollectorFailed               its control pipe
 
-Lists of items travel as columns (one tuple of paths, one bytes of keys): pickling an object per item would cost
-more than leasing it. `seq` is an item's number within this session, counted from 0 as it was listed.
+A worker host, which stands in a supervisor's place on a cluster, receives what workers send to both.
+
+`uid` is one process's life, unique in the run. `seq` is an item's number within this session, counted from 0 as it was
+listed. Lists of items travel as columns (one tuple of paths, one bytes of keys): pickling an object per item would cost
+more than leasing it.
 """
 
 from __future__ import annotations
@@ -18,8 +24,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from farm.core.items import Lease
 
 RESULTS_HEADER = struct.Struct("<I")
 
@@ -34,61 +38,15 @@ def unpack_seqs(data: bytes) -> list[int]:
     return np.frombuffer(data, "<i8").tolist()  # type: ignore[no-any-return]
 
 
+# To a worker, and Stop to the collector as well
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Finish what came before this message, then leave."""
 
 
-ToWorker = Lease | Stop
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The worker's model is loaded and warm. `kpt_shape`: of a pose model, keypoints and values of each."""
-
-    worker: int
-    task: str
-    names: dict[int, str]
-    own_bytes: int
-    kpt_shape: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InitFailed:
-    """The worker's initializer raised; it exits after sending this. `permanent`: another try cannot help."""
-
-    worker: int
-    kind: str
-    message: str
-    permanent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
-    """Items that raised in the worker and may be tried again; the supervisor decides."""
-
-    worker: int
-    seqs: tuple[int, ...]
-    stage: str
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceFailed:
-    """Items that could not be read for what the place they lie in, or the machine, is to blame: errno `number`.
-
-    No attempt of theirs, as long as the receiver believes that. `kind` and `message` are for their rows if it does not.
-    """
-
-    worker: int
-    seqs: tuple[int, ...]
-    number: int
-    kind: str
-    message: str
-
-
-FromWorker = Ready | InitFailed | AttemptFailed | PlaceFailed
+# To the collector, from workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +71,21 @@ class Results:
         return cls(bytes(data[start : start + size]), data[start + size :])
 
 
+# To the collector, from the supervisor
+
+
 @dataclass(frozen=True, slots=True)
-class Attach:
+class AddWorker:
     """A new worker's result pipe: its read end follows as a file descriptor over the same socket."""
 
-    worker: int
+    uid: int
 
 
 @dataclass(frozen=True, slots=True)
-class Detach:
+class RemoveWorker:
     """The worker is dead: what lies in its result pipe is read, and the pipe closed, whoever else may hold it open."""
 
-    worker: int
+    uid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +116,56 @@ class Flush:
     """Commit what is buffered now."""
 
 
-ToCollector = Attach | Detach | Describe | Quarantine | Release | Flush | Stop
+# To the supervisor, from workers
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker's model is loaded and warm. `kpt_shape`: of a pose model, keypoints and values of each."""
+
+    uid: int
+    task: str
+    names: dict[int, str]
+    own_bytes: int
+    kpt_shape: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InitFailed:
+    """The worker's initializer raised; it exits after sending this. `permanent`: another try cannot help."""
+
+    uid: int
+    kind: str
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """Items that raised in the worker and may be tried again; the supervisor decides."""
+
+    uid: int
+    seqs: tuple[int, ...]
+    stage: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceFailed:
+    """Items that could not be read for what the place they lie in, or the machine, is to blame: errno `number`.
+
+    No attempt of theirs, as long as the receiver believes that. `kind` and `message` are for their rows if it does not.
+    """
+
+    uid: int
+    seqs: tuple[int, ...]
+    number: int
+    kind: str
+    message: str
+
+
+# To the supervisor, from the collector
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +177,7 @@ class CollectorReady:
 class Published:
     """Results of `seqs` lie in ring slot `slot` (`size` bytes), or in `batch` where they did not fit one."""
 
-    worker: int
+    sender: int
     seqs: bytes
     slot: int
     size: int
@@ -187,7 +197,7 @@ class Committed:
 class Drained:
     """The worker's pipe is read to its end and closed; nothing more can come from it."""
 
-    worker: int
+    uid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +207,3 @@ class CollectorFailed:
     kind: str
     message: str
     output: bool = True
-
-
-FromCollector = CollectorReady | Published | Committed | Drained | CollectorFailed

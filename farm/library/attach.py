@@ -1,4 +1,4 @@
-"""`attach`: follow a farm that is at work, from another program of the same machine."""
+"""`attach`: follow a farm that is at work. Runs in the following program, on the same machine; never writes."""
 
 from __future__ import annotations
 

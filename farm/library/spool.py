@@ -1,7 +1,8 @@
-"""Images that are not files, made files for as long as they are on their way. Used by the library.
+"""Files for images that are none, until they are labelled. Used in the caller's threads and the supervisor's.
 
-A worker reads what it labels from a path; encoded bytes, arrays and PIL images get one here. In memory where /dev/shm
-has room, on disk elsewhere. What is no image gets one too, which says why: its result is a failed one.
+A worker reads what it labels from a path. Encoded bytes, arrays and PIL images are written to files here: to memory
+where /dev/shm has room, to disk elsewhere. An item that is no image gets a file, too, which says why it is none; its
+result is a failed one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from farm.images.diagnosis import too_many_pixels
 from farm.images.in_memory import ARRAY_SUFFIX, FAILED_SUFFIX, failed_file
 from farm.machine import interrupts
 
-FULL_BYTES = 512 << 20  # waiting in the spool, after which no more is taken
+FULL_BYTES = 512 << 20  # in the spool: `map` and its like take no more items while it holds as much
 SHARED_MEMORY = Path("/dev/shm")
-SHARED_ROOM_BYTES = 2 << 30  # less than this, and what waits lies on disk
+SHARED_ROOM_BYTES = 2 << 30  # free in shared memory; where there is less, files go to disk
 SUFFIXES = ((b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"\0\0\0", ".avif"))
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 ACCEPTED = "a path, bytes, a BGR array (H, W, 3) uint8, a PIL image, or (key, one of these)"
@@ -44,15 +45,15 @@ class Spool:
 
     @property
     def used(self) -> bool:
-        """Was anything ever placed that was no file?"""
+        """Whether any item had to be written to a file."""
         return bool(self._folders)
 
     @property
     def full(self) -> bool:
         return self._held >= FULL_BYTES
 
-    def place(self, item: Any, number: int) -> tuple[Any, str, int | None]:
-        """(key, path, bytes spooled or None for a file) of an item. Raises OutputError where there is no room."""
+    def put(self, item: Any, number: int) -> tuple[Any, str, int | None]:
+        """(key, path, bytes written; None for an item that is a path). Raises OutputError where there is no room."""
         key, image = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
         if isinstance(image, (str, os.PathLike)):
             path = os.fsdecode(image)
@@ -80,7 +81,7 @@ class Spool:
 
     def _write(self, name: str, data: Any) -> str:
         """A file in the first folder that has room for it."""
-        for folder in self._ready():
+        for folder in self._made_folders():
             path = folder / name
             try:
                 with open(path, "wb") as file:
@@ -90,13 +91,14 @@ class Spool:
                 path.unlink(missing_ok=True)
                 if error.errno not in NO_ROOM:
                     raise
+        folders = " or ".join(map(str, self._made_folders()))
         raise OutputError(
-            f"no room for images that are no files in {' or '.join(map(str, self._ready()))}; submit fewer at a time, "
+            f"no room for images that are no files in {folders}; submit fewer at a time, "
             f"make room there, or set TMPDIR to a larger disk"
         )
 
-    def _ready(self) -> list[Path]:
-        """Where files go: in memory if there is much of it, and then on disk."""
+    def _made_folders(self) -> list[Path]:
+        """The folders, made before the first file: in memory if there is much of it, and on disk."""
         with self._lock, interrupts.held():
             if not self._folders:
                 self._fallback.mkdir(mode=0o700)

@@ -60,7 +60,7 @@ def _is_number(value: str) -> bool:
 
 
 def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
-    """A line each; what is nothing worth a word is left out."""
+    """A line each. Counts of 0 that say nothing are left out."""
     yield "images", f"{summary.listed:,}"
     if summary.interrupted:
         yield "still to do", "not all listed yet" if summary.remaining is None else f"{summary.remaining:,}"
@@ -98,7 +98,7 @@ def _agreement(agreement: Mapping[str, Any]) -> str:
 
 
 def _say_failures(console: Console, summary: Summary, program: str) -> None:
-    """The kinds that say most, and where the others are."""
+    """The kinds that are the most telling, and where to read the others."""
     shown = chosen(summary.failures, KINDS_SHOWN)
     for failure in shown:
         _say_failure(console, failure)

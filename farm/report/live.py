@@ -1,6 +1,6 @@
 """The run while it goes on: a bar and a row per worker on a terminal, a plain line every ten seconds elsewhere.
 
-The supervisor calls `update` about ten times a second, and once as a run ends; a view draws as seldom as it sees fit.
+The supervisor calls `update` about ten times a second, and once as a run ends; a view draws at its own interval.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STATE_STYLES = {"dead": "red", "restarting": "red", "starting": "yellow", "idle"
 
 
 class View:
-    """What both views do: mind how fast the run goes; draw when it is time, or when there is something to be said."""
+    """What both views do: keep the rate of the run; draw when it is time, or when there is a new note."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

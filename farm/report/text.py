@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-EXACT_BELOW_S = 60.0  # of a longer time nobody asks for the tenth of a second
+EXACT_BELOW_S = 60.0  # a longer time is shown without tenths of a second
 
 
 def printable(name: str) -> str:

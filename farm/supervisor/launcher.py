@@ -26,13 +26,15 @@ from multiprocessing.reduction import send_handle
 from queue import SimpleQueue
 from typing import Any
 
-from farm import collector
+from farm.collector.child import main as collector_main
+from farm.collector.spec import CollectorSpec
 from farm.core.deadlines import Late, Vigil
 from farm.core.items import Lease
+from farm.core.rates import SmoothedRate
 from farm.errors import WorkerError
 from farm.ipc import shared_memory
 from farm.ipc.channel import Reader, channel
-from farm.ipc.messages import Attach, Stop
+from farm.ipc.messages import AddWorker, Stop
 from farm.ipc.shared_memory import semaphores_named
 from farm.machine import fork_server, shortage
 from farm.machine.child import signals_blocked
@@ -44,12 +46,13 @@ from farm.machine.standard_streams import forgiven
 from farm.machine.surroundings import somewhere
 from farm.storage.scratch import keep_sockets, own_sockets
 from farm.supervisor.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
-from farm.worker import loop
+from farm.worker.child import main as worker_main
+from farm.worker.spec import WorkerSpec
 
 PRELOAD = [
     "farm.machine.fork_server",
-    "farm.worker.loop",
-    "farm.collector",
+    "farm.worker.child",
+    "farm.collector.child",
     "numpy",
     "pyarrow.parquet",
     "pandas",  # pyarrow imports it, if it is there
@@ -123,11 +126,12 @@ class ChildProcess:
 class WorkerProcess:
     """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
 
-    spec: loop.WorkerSpec
+    spec: WorkerSpec
     process: ChildProcess | RoleThread
     leases: Any
     control: Reader
     started_s: float
+    rate: SmoothedRate
     ready: bool = False
     stopping: bool = False
     dead: bool = False
@@ -143,8 +147,6 @@ class WorkerProcess:
     leased_s: float = 0.0
     leased: int = 0
     received: int = 0
-    counted: int = 0
-    rate: float = 0.0
 
     @property
     def uid(self) -> int:
@@ -278,7 +280,7 @@ class Launcher:
             keep_sockets()
             self._context.set_forkserver_preload(PRELOAD + (PRELOAD_MODEL if preload_model else []))
 
-    def start_collector(self, spec: collector.CollectorSpec) -> CollectorProcess:
+    def start_collector(self, spec: CollectorSpec) -> CollectorProcess:
         with no_fork():
             ours, theirs = map(keep_from_forks, self._context.Pipe(duplex=True))
         try:
@@ -286,7 +288,7 @@ class Launcher:
                 thread = ThreadCollector(spec, theirs)
                 thread.start()
                 return CollectorProcess(thread, ours)
-            process = self._start("farm-collector", collector.main, (spec, theirs))
+            process = self._start("farm-collector", collector_main, (spec, theirs))
         except BaseException:
             theirs.close()
             ours.close()
@@ -294,10 +296,10 @@ class Launcher:
         theirs.close()
         return CollectorProcess(process, ours)
 
-    def start_worker(self, spec: loop.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
+    def start_worker(self, spec: WorkerSpec, to: CollectorProcess) -> WorkerProcess:
         """Start a worker and hand the reading end of its results to the collector."""
         started, results = self.launch(spec)
-        to.tell(Attach(spec.uid), results)
+        to.tell(AddWorker(spec.uid), results)
         return started
 
     def forget_model(self) -> None:
@@ -305,7 +307,7 @@ class Launcher:
         if self._load is not None:
             self._load.forget()
 
-    def launch(self, spec: loop.WorkerSpec) -> tuple[WorkerProcess, Reader]:
+    def launch(self, spec: WorkerSpec) -> tuple[WorkerProcess, Reader]:
         """Start a worker; whoever is given the reading end of its results reads them."""
         with contextlib.ExitStack() as stack, shortage.named():
             leases = self._lease_queue()
@@ -316,10 +318,11 @@ class Launcher:
             stack.callback(results.close)
             process = self._launch(spec, leases, control_end, results_end)
             stack.pop_all()
-        return WorkerProcess(spec, process, leases, control, time.monotonic()), results
+        now = time.monotonic()
+        return WorkerProcess(spec, process, leases, control, now, SmoothedRate(now)), results
 
     def _launch(
-        self, spec: loop.WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
+        self, spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
     ) -> ChildProcess | RoleThread:
         name = f"farm-worker-{spec.worker}"
         if self._load is not None:
@@ -327,7 +330,7 @@ class Launcher:
             thread.start()
             return thread
         try:
-            return self._start(name, loop.main, (spec, leases, control, results))
+            return self._start(name, worker_main, (spec, leases, control, results))
         finally:
             control.close()
             results.close()

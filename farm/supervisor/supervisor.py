@@ -5,11 +5,12 @@
               CollectorReady, Published, Committed, Drained, CollectorFailed from the collector
               chunks of items                                                from the lister thread
     sends     Lease, Stop                                                    to workers (a queue each)
-              Attach, Detach, Describe, Quarantine, Release, Flush, Stop     to the collector
+              AddWorker, RemoveWorker, Describe, Quarantine,
+              Release, Flush, Stop                                           to the collector
 
 One loop, one wait over channels and sentinels with a timeout. A dead worker's channel is drained by the collector
-(Detach, Drained) before anything it held is leased again, so that no image is labelled twice. A worker that does not
-die of SIGKILL is given up like a dead one: nothing that comes out of its channel later counts. A dead collector
+(RemoveWorker, Drained) before anything it held is leased again, so that no image is labelled twice. A worker that does
+not die of SIGKILL is given up like a dead one: nothing that comes out of its channel later counts. A dead collector
 takes the workers with it: what it had not committed is queued again, and all of them start anew.
 
 Longer than other modules, because what a message, a death or a signal leads to is decided in one place; what can be
@@ -30,7 +31,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm.collector import CollectorSpec
+from farm.collector.spec import CollectorSpec
 from farm.core import counters
 from farm.core.counters import Counters, any_ok, too_many
 from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
@@ -47,7 +48,7 @@ from farm.errors import CollectorError, FarmError, OutputError, TooManyFailures
 from farm.images.place_check import identity_of
 from farm.ipc import run_memory, shared_memory
 from farm.ipc.broadcast import Broadcast
-from farm.ipc.event_loop import EventLoop
+from farm.ipc.event_loop import TURN_S, EventLoop
 from farm.ipc.heartbeat import STAGES, STATES
 from farm.ipc.messages import (
     AttemptFailed,
@@ -55,7 +56,6 @@ from farm.ipc.messages import (
     CollectorReady,
     Committed,
     Describe,
-    Detach,
     Drained,
     Flush,
     InitFailed,
@@ -64,6 +64,7 @@ from farm.ipc.messages import (
     Quarantine,
     Ready,
     Release,
+    RemoveWorker,
     pack_seqs,
     unpack_seqs,
 )
@@ -72,19 +73,19 @@ from farm.machine import interrupts, shortage
 from farm.sources.base import Entry, Source
 from farm.sources.earlier_runs import Earlier
 from farm.storage import folders
+from farm.storage.history import example_of
+from farm.storage.parts import part_number
 from farm.storage.run_names import prefix_of
-from farm.storage.run_store import RunStore, example_of, part_number
+from farm.storage.run_store import RunStore
 from farm.supervisor import lifecycle
 from farm.supervisor.launcher import JOIN_S, CollectorProcess, Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
 from farm.supervisor.lister import VANISHED, Lister
-from farm.worker.loop import WorkerSpec
+from farm.worker.spec import WorkerSpec
 
-TURN_S = 0.1  # longest sleep of the loop; everything that matters wakes it earlier
 SHOW_S = 0.1
 STOP_TIMEOUT_S = 30.0
 COLLECTOR_SILENCE_S = 10.0
-RATE_MEMORY = 0.7  # share of the old rate kept at each check
 KILL_NOW = 2  # signals
 NO_WORKER = -1  # in a row that no worker made
 
@@ -133,7 +134,7 @@ class Supervisor:
             start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind
         )
         self._book = LeaseBook(self._limits.attempts, wanted)
-        self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.batches(["status"])))
+        self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.history.batches(["status"])))
         self._trouble = Outages(source.patience, job.root)
         self._root_id = identity_of(job.root)
         self._example: str | None = None
@@ -349,7 +350,7 @@ class Supervisor:
             self._stage_s["caller"] += time.perf_counter() - began
         if self._counters.add(batch):
             self._policy.labelled()
-        self._mind_failures()
+        self._stop_if_too_many_failed()
         if self._broadcast is not None and batch.num_rows:
             self._broadcast.publish(view if shown is whole else to_ipc(shown), batch.num_rows)
         if slot != NO_SLOT:
@@ -363,7 +364,7 @@ class Supervisor:
                 worker.pardoned = True
                 worker.kill()
 
-    def _mind_failures(self) -> None:
+    def _stop_if_too_many_failed(self) -> None:
         """Stop where so many images fail that the source or the model must be wrong."""
         reason = too_many(self._counters.failed, self._counters.ok, self._limits.max_failed)
         if reason and self._fatal is None:
@@ -392,7 +393,7 @@ class Supervisor:
         worker.dead = True
         worker.kill()
         if not worker.drained:
-            self._tell(Detach(worker.uid))
+            self._tell(RemoveWorker(worker.uid))
         self._bury_if_gone(worker)
 
     def _bury_if_gone(self, worker: WorkerProcess) -> None:
@@ -450,7 +451,7 @@ class Supervisor:
         self._kill_workers()
         if self._ending:
             return
-        self._book.committed(self._book.seqs_of(self._store.keys_since(self._parts)))
+        self._book.committed(self._book.seqs_of(self._store.history.keys_since(self._parts)))
         self._parts = {part.name for part in self._store.parts()}
         self._seen_before.update(seq for seq in self._book.received_seqs if seq not in self._unseen)
         again = self._book.collector_died()
@@ -509,7 +510,7 @@ class Supervisor:
         self._beats.reset(place)
         config = self._job.config
         if self._example is None and self._parts:
-            self._example = example_of(self._store)
+            self._example = example_of(self._store.history)
         spec = WorkerSpec(
             uid=next(self._uids),
             worker=place,
@@ -590,14 +591,9 @@ class Supervisor:
 
     def _check(self, now: float, awake_s: float) -> None:
         """Deadlines and rates."""
-        elapsed = now - self._checked_s
         self._checked_s = now
         for worker in list(self._workers.values()):
-            done = worker.received - worker.counted
-            worker.counted = worker.received
-            worker.rate = (
-                RATE_MEMORY * worker.rate + (1 - RATE_MEMORY) * done / elapsed if worker.rate else done / elapsed
-            )
+            worker.rate.note(worker.received, now)
             if worker.dead:
                 continue
             if lifecycle.is_over(worker, awake_s):
@@ -636,11 +632,11 @@ class Supervisor:
             failed=self._counters.failed,
             gone=self._counters.gone,
             detections=self._counters.detections,
-            images_per_s=sum(worker.rate for worker in self._workers.values()),
+            images_per_s=sum(worker.rate.per_s for worker in self._workers.values()),
             committed=self._book.committed_count,
             workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
             note=stopping(len(self._signals)) if self._draining else self._trouble.note(now),
-            failed_before=self._store.failed_before,
+            failed_before=self._store.history.failed_before,
             task=self._task,
         )
 
@@ -652,7 +648,7 @@ class Supervisor:
         else:
             state = "dead" if worker.dead else STATES[int(row["state"])] if worker.ready else "starting"
         return WorkerSnapshot(
-            place, pin, state, int(row["images"]), worker.rate if worker else 0.0, self._restarts[place]
+            place, pin, state, int(row["images"]), worker.rate.per_s if worker else 0.0, self._restarts[place]
         )
 
     # The end

@@ -19,7 +19,8 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from farm import collector
+from farm.collector import child as collector
+from farm.collector.spec import CollectorSpec
 from farm.config.sections import ModelConfig
 from farm.core.deadlines import BEAT_S
 from farm.ipc.channel import Writer
@@ -30,8 +31,10 @@ from farm.machine.forks import lock_of_each_process, no_fork
 from farm.models import load_model
 from farm.models.base import Model
 from farm.models.locked import LockedModel
-from farm.worker import loop
 from farm.worker.heartbeat_writer import HeartbeatWriter
+from farm.worker.initializer import init_failed
+from farm.worker.loop import serve
+from farm.worker.spec import WorkerSpec
 
 CLOSED = -1  # in place of a descriptor
 
@@ -163,7 +166,7 @@ class RoleThread:
 class ThreadCollector(RoleThread):
     """The collector in a thread. One that is given up ends by itself, as soon as it has written what it is writing."""
 
-    def __init__(self, spec: collector.CollectorSpec, control: Connection) -> None:
+    def __init__(self, spec: CollectorSpec, control: Connection) -> None:
         super().__init__("farm-collector")
         self._spec = spec
         self._control = control
@@ -188,7 +191,7 @@ class ThreadWorker(RoleThread):
     """A worker in a thread."""
 
     def __init__(
-        self, spec: loop.WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
+        self, spec: WorkerSpec, leases: LeaseQueue, control: socket.socket, results: socket.socket,
         load: Callable[[ModelConfig, str, int, str | None], Model], name: str,
     ) -> None:  # fmt: skip
         super().__init__(name)
@@ -207,11 +210,11 @@ class ThreadWorker(RoleThread):
         try:
             pulse = self._begin_pulse(self._spec)
         except RuntimeError as error:  # no more threads may be started
-            raise loop.init_failed(self._spec, Writer(self._sockets[0]), error) from None
+            raise init_failed(self._spec, Writer(self._sockets[0]), error) from None
         if pulse is not None:
-            loop.serve(self._spec, pulse, self._leases, *self._sockets, self._load)
+            serve(self._spec, pulse, self._leases, *self._sockets, self._load)
 
-    def _begin_pulse(self, spec: loop.WorkerSpec) -> HeartbeatWriter | None:
+    def _begin_pulse(self, spec: WorkerSpec) -> HeartbeatWriter | None:
         """None where the thread was given up already: the row of the heartbeats may be another's."""
         beats = Heartbeats.attach(spec.heartbeats, spec.rows)
         with self._lock:

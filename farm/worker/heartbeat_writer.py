@@ -1,7 +1,6 @@
-"""The pulse: what a worker shows of itself in its row of the heartbeats. Written by all threads of the worker.
+"""What a worker shows of itself in its row of the heartbeats. Written by all threads of the worker.
 
-What it is at has a clock, which runs while it is read, decoded or predicted, and stands while its thread waits for
-others.
+An item has a clock. It runs while the item is read, decoded or predicted, and stands while its thread waits for others.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from farm.ipc.heartbeat import Heartbeats
 
 
 class HeartbeatWriter:
-    """The worker's row of the heartbeats: its state, what it is at, and where its time goes. Thread-safe."""
+    """The worker's row of the heartbeats: its state, its oldest work, and where its time goes. Thread-safe."""
 
-    def __init__(self, heartbeats: Heartbeats, worker: int) -> None:
+    def __init__(self, heartbeats: Heartbeats, index: int) -> None:
         self._heartbeats = heartbeats  # keeps the mapping alive
-        self._row = heartbeats.row(worker)
-        self._show_work: Callable[[Work | None], None] = functools.partial(heartbeats.show_work, worker)
+        self._row = heartbeats.row(index)
+        self._show_work: Callable[[Work | None], None] = functools.partial(heartbeats.show_work, index)
         self._lock = threading.Lock()
         self._active: dict[int, Work] = {}
         self._beat_s = time.monotonic()
@@ -34,14 +33,14 @@ class HeartbeatWriter:
         self.beat()
 
     def silence(self) -> None:
-        """Of a thread that has ended, or was given up: what it still does is not shown. The row is its successor's."""
+        """The thread has ended, or was given up. What it still does is not shown: the row is its successor's."""
         with self._lock:
             self._row = np.zeros(1, heartbeat.ROW)[0]
             self._show_work = lambda work: None
             self._heartbeats.close()
 
     def beat(self) -> None:
-        """A sign of life, every BEAT_S. One that comes late says that this process did not run: no work of its own."""
+        """A sign of life, every BEAT_S. A late one shows that this process did not run; its work is forgiven that."""
         with self._lock:
             now = time.monotonic()
             lost = lost_s(now - self._beat_s)
@@ -55,7 +54,7 @@ class HeartbeatWriter:
             self._row["state"] = state
 
     def begin(self, seqs: Sequence[int], stage: str, first: bool = False) -> None:
-        """Work on these items begins now, together; `first`: for the first time, so that they become suspects."""
+        """Work on these items begins now, together. `first`: for the first time: from now on a death may be theirs."""
         with self._lock:
             for seq in seqs:
                 self._active.pop(seq, None)

@@ -1,8 +1,8 @@
 """Results on their way from a worker to the collector: several batches become one message where more are coming.
 
-A message costs the collector and the supervisor half a millisecond each, on cores that the networks of slow models have
-filled with other things; images that take tens of milliseconds share one. Nothing waits that nothing follows: the first
-result goes at once, and so does everything when the worker is about to wait, or has little left in hand.
+A message costs the collector and the supervisor half a millisecond each, on cores that the networks of slow models keep
+busy. So images that take tens of milliseconds share one. A result waits only where others follow it: the first one goes
+at once, and all go when the worker is about to wait, or has few items left.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class ResultBatcher:
         self._bytes += rows.nbytes
 
     def is_due(self, left: int) -> bool:
-        """Should it be sent, while so many images are left in hand? Never more wait than are left, so that the hand
-        does not look full to who fills it."""
+        """Should it be sent? `left`: items that the worker has not labelled yet.
+
+        Never more wait than are left: whoever leases counts both as held, and would lease no more while rows wait.
+        """
         if len(self) >= min(FULL_ROWS, left) or self._bytes >= FULL_BYTES:
             return True
         return time.monotonic() - self._sent_s >= SEND_S

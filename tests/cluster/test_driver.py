@@ -8,15 +8,17 @@ import pytest
 from farm.cluster.block_executor import Receipt
 from farm.cluster.blocks import follow, give_up, unpack
 from farm.cluster.driver import Driver
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.core.job import Job
 from farm.core.schema import STATUS_OK, failed_batch, part_metadata, part_schema, to_ipc
-from farm.engines.local import Hooks, prepare
+from farm.engines.base import Hooks
+from farm.engines.preparation import prepare
 from farm.errors import ModelError, TooManyFailures, WorkerError
 from farm.sources import earlier_runs, first_entry_or_raise
 from farm.sources.base import item_key
+from farm.storage.part_writer import PartWriter
 from farm.storage.parts import read_part
-from farm.storage.run_store import PartWriter, RunStore
+from farm.storage.run_store import RunStore
 from farm.supervisor.lister import Lister
 from tests.support.harness import pictures
 
@@ -65,8 +67,8 @@ def drive(tmp_path):
         job = Job(prepared.config, prepared.placements, prepared.source.root, "x", {}, task, {}, lambda *about: None)
         entries = first_entry_or_raise(prepared.source)
         hooks = hooks or Hooks()
-        known = store.committed_keys()
-        make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier_runs)  # noqa: E731
+        known = store.history.committed_keys()
+        make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier)  # noqa: E731
         return Driver(job, store, make, pipeline, hooks.on_snapshot, None, [].append if notes is None else notes.append)
 
     yield start

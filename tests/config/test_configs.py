@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.config.sections import load
+from farm.config.loading import load
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 

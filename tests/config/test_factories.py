@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from farm.cli import main
+from farm.cli.main import main
 from farm.config import factories
-from farm.config.sections import load, validate
-from farm.engines import local
+from farm.config.loading import load, validate
+from farm.engines.fingerprint import FACTORY_DIGEST, fingerprint_of
+from farm.engines.preparation import prepare
 from farm.errors import ModelError
+from farm.models.conversion.executables import Executable
 from tests.support.harness import ROOT
 
 MODULE = """
@@ -122,8 +124,9 @@ def test_a_module_that_is_not_there_is_told_before_a_worker_starts(tmp_path, cap
 def test_the_folder_is_no_part_of_what_a_run_is(tmp_path):
     config = {"source": str(tmp_path), "model": {"factory": "farm.models.fake:make"}, "output": str(tmp_path / "o")}
     moved = {**config, "model": {**config["model"], "factory_dir": "/elsewhere"}}
-    first, second = (local.prepare(validate(each | {"workers": {"devices": "cpu"}})) for each in (config, moved))
-    assert first.fingerprint == second.fingerprint
+    first, second = (prepare(validate(each | {"workers": {"devices": "cpu"}})) for each in (config, moved))
+    executable = Executable("", FACTORY_DIGEST)
+    assert fingerprint_of(first, executable) == fingerprint_of(second, executable)
 
 
 def test_the_command_finds_it_in_its_workers_and_so_does_retry(tmp_path, monkeypatch):
@@ -135,7 +138,7 @@ def test_the_command_finds_it_in_its_workers_and_so_does_retry(tmp_path, monkeyp
         sys.executable,
         "-P",
         "-c",
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from farm.cli import main; sys.exit(main())",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from farm.cli.main import main; sys.exit(main())",
     ]
 
     def farm(*words):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.config.json_schema import json_schema
-from farm.config.sections import BARE_KEYS, FarmConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import BARE_KEYS, FarmConfig
 from farm.config.types import URL
 from farm.errors import ConfigError
 from farm.machine.locations import is_url

@@ -23,7 +23,7 @@ class Device:
 
 
 class Labelling:
-    """Batches of one worker, as `farm.worker.loop` asks and tells: a part that is refused is tried again in smaller ones."""
+    """Batches of one worker, as `farm.worker.predictor` asks and tells: a part that is refused is halved and tried again."""
 
     def __init__(self, device, planned=PLANNED):
         self.device, self.sizes, self.now = device, BatchSizes(planned), 0.0

@@ -23,7 +23,7 @@ from farm.core.continuation import (
     history_with,
     refused,
 )
-from farm.engines import local
+from farm.engines import fingerprint
 from farm.errors import RunMismatchError, SourceError
 from farm.sources.moved_source import Found
 from farm.storage.run_store import RunStore
@@ -65,8 +65,8 @@ def test_words_are_those_of_the_config():
     assert set(words) == {rule.word for rule in RULES.values()} - {None}
 
 
-def test_the_readme_lists_what_is_compared():
-    section = (ROOT / "README.md").read_text().partition("### What a run may continue with")[2].partition("\n## ")[0]
+def test_the_reference_lists_what_is_compared():
+    section = (ROOT / "docs" / "reference" / "continuing.md").read_text(encoding="utf-8")
     for rule in RULES.values():
         assert rule.why in section
     assert set(re.findall(r"`accept: \[(\w+)\]`", section)) == {"versions", "source"}
@@ -126,8 +126,8 @@ def test_a_source_is_the_same_where_most_images_are_as_they_were(found, same):
 def versions(monkeypatch):
     """Versions of packages, as tests set them."""
     said = {}
-    version = local.package_version
-    monkeypatch.setattr(local, "package_version", lambda module: said.get(module) or version(module))
+    version = fingerprint.package_version
+    monkeypatch.setattr(fingerprint, "package_version", lambda module: said.get(module) or version(module))
     return said
 
 
@@ -216,7 +216,7 @@ def test_a_source_that_is_another_is_refused_until_it_is_accepted(tmp_path, kind
 
 
 def test_check_says_what_a_run_would_refuse(tmp_path, versions, capsys):
-    from farm.cli import main
+    from farm.cli.main import main
 
     pictures(tmp_path / "source", 2)
     run(tmp_path)
@@ -232,7 +232,7 @@ def test_check_says_what_a_run_would_refuse(tmp_path, versions, capsys):
 
 
 def test_check_shows_names_as_they_are(tmp_path, capsys):
-    from farm.cli import main
+    from farm.cli.main import main
 
     source = pictures(tmp_path / ":smile: [red]", 1)
     values = config(source, tmp_path / ":x: run")
@@ -244,7 +244,7 @@ def test_check_shows_names_as_they_are(tmp_path, capsys):
 
 
 def test_check_says_that_nothing_can_be_written_or_started(tmp_path, capsys, monkeypatch):
-    from farm.cli import main
+    from farm.cli.main import main
 
     pictures(tmp_path / "source", 2)
     (tmp_path / "file").write_text("in the way")

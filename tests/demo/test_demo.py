@@ -246,7 +246,7 @@ def test_demo_scores_the_run_and_exits_accordingly(
         done = {"listed": len(rows), "ok": len(rows), "images_per_s": 12.5, "wall_s": 1.0, "exit_code": 0}
         return SimpleNamespace(**done)  # type: ignore[return-value]
 
-    monkeypatch.setattr(demo, "label", fake_label)
+    monkeypatch.setattr(demo, "label_pictures", fake_label)
     assert demo.main(["--output", str(tmp_path / "demo"), "--count", "12"]) == code
     out, err = capsys.readouterr()
     assert "mAP50" in out and "12.5 images/s" in out and "contact-sheet.png" in out

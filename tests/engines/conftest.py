@@ -2,7 +2,7 @@
 
 import pytest
 
-from farm.config.sections import validate
+from farm.config.loading import validate
 from tests.support.engines import config
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import farm
 from farm.api import retry
-from farm.cli import main
+from farm.cli.main import main
 from farm.errors import RunMismatchError
 from farm.storage.run_store import RUN_FILE, RunStore
 from tests.support.harness import pictures
@@ -133,8 +133,8 @@ def test_a_run_with_a_factory_goes_on_whatever_an_older_farm_wrote_down(images, 
 
 def test_preparing_a_run_imports_no_torch(images, coco_weights, tmp_path):
     code = (
-        "import sys; from farm.config.sections import validate; from farm.engines import local; "
-        f"made = local.prepare(validate({values(images, tmp_path / 'run', weights=str(coco_weights))!r})); "
+        "import sys; from farm.config.loading import validate; from farm.engines.preparation import prepare; "
+        f"made = prepare(validate({values(images, tmp_path / 'run', weights=str(coco_weights))!r})); "
         "print(made.config.model.imgsz, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""What executes a model, settled before a run: by comparisons that are made up, whose answers the tests choose."""
+"""What executes a model, chosen before a run: by comparisons that are made up, whose answers the tests choose."""
 
 import io
 import itertools
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from farm.config.sections import validate
+from farm.config.loading import validate
 from farm.core.placement import Machine
-from farm.engines import local
-from farm.engines.backend_choice import settle
+from farm.engines.backend_choice import choose_backend
+from farm.engines.preparation import prepare
 from farm.errors import RunMismatchError
 from farm.models import backends
 from farm.models.conversion import executables, job, sampling
@@ -39,13 +39,13 @@ class Endless(Source):
 
 
 @pytest.fixture
-def settled(tmp_path, monkeypatch):
-    """`settle` of a .pt on an endless source; `agrees`: share by (backend, decode). Returns (prepared, notes, source)."""
+def chosen(tmp_path, monkeypatch):
+    """`choose_backend` for a .pt on an endless source; `agrees`: share by (backend, decode). Returns (runnable, notes, source)."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(backends, "installed", lambda name: name == "onnxruntime")
     (tmp_path / "m.pt").write_bytes(b"weights")
 
-    def settled(machine, agrees, path="/images", **model):
+    def chosen(machine, agrees, path="/images", **model):
         def answer(task, deadline_s):
             if task["what"] == "convert":
                 (Path(task["out"]) / "model.onnx").touch()
@@ -60,55 +60,55 @@ def settled(tmp_path, monkeypatch):
             "output": str(tmp_path / "run"),
         }
         source, notes = Endless(), []
-        prepared = local.prepare(validate(values), io.BytesIO(), source, machine)
+        prepared = prepare(validate(values), io.BytesIO(), source, machine)
         store = RunStore.open(tmp_path / "run")
         try:
-            prepared, entries = settle(prepared, store, notes.append)
+            runnable, entries = choose_backend(prepared, store, notes.append)
             assert next(entries).path == "0.jpg"
         finally:
             store.close()
-        return prepared, notes, source
+        return runnable, notes, source
 
-    return settled
+    return chosen
 
 
-def test_fp16_on_a_device_is_compared_with_fp32(settled):
-    prepared, notes, _ = settled(GPU, {("torch", "exact"): 0.99}, precision="fp16")
-    assert (prepared.device, prepared.executable.backend) == ("cuda:0", "torch")
-    assert (prepared.executable.agreement.matched, prepared.executable.agreement.reference) == (0.99, "torch fp32")
+def test_fp16_on_a_device_is_compared_with_fp32(chosen):
+    runnable, notes, _ = chosen(GPU, {("torch", "exact"): 0.99}, precision="fp16")
+    assert (runnable.prepared.device, runnable.executable.backend) == ("cuda:0", "torch")
+    assert (runnable.executable.agreement.matched, runnable.executable.agreement.reference) == (0.99, "torch fp32")
     assert notes == ["comparing torch fp16 with torch fp32 on 32 of the images"]
 
 
-def test_reduced_decoding_is_compared_with_exact(settled):
-    prepared, _, source = settled(CPU, {("torch", "reduced"): 0.9}, backend="torch", decode="reduced")
-    assert prepared.executable.agreement.matched == 0.9
-    assert prepared.executable.agreement.reference == "torch fp32 and exact decoding"
+def test_reduced_decoding_is_compared_with_exact(chosen):
+    runnable, _, source = chosen(CPU, {("torch", "reduced"): 0.9}, backend="torch", decode="reduced")
+    assert runnable.executable.agreement.matched == 0.9
+    assert runnable.executable.agreement.reference == "torch fp32 and exact decoding"
     assert source.taken == backends.AUTO_IMAGES
 
 
-def test_a_backend_is_not_doubted_for_what_decoding_does(settled):
+def test_a_backend_is_not_doubted_for_what_decoding_does(chosen):
     agrees = {("onnxruntime", "exact"): 1.0, ("onnxruntime", "reduced"): 0.9}
-    prepared, _, _ = settled(CPU, agrees, decode="reduced")
-    assert (prepared.executable.backend, prepared.executable.agreement.matched) == ("onnxruntime", 0.9)
+    runnable, _, _ = chosen(CPU, agrees, decode="reduced")
+    assert (runnable.executable.backend, runnable.executable.agreement.matched) == ("onnxruntime", 0.9)
 
 
-def test_a_backend_that_disagrees_gives_way_to_torch_which_is_compared_then(settled):
+def test_a_backend_that_disagrees_gives_way_to_torch_which_is_compared_then(chosen):
     agrees = {("onnxruntime", "exact"): 0.99, ("torch", "reduced"): 0.9}
-    prepared, notes, _ = settled(CPU, agrees, decode="reduced")
-    assert (prepared.executable.backend, prepared.executable.agreement.matched) == ("torch", 0.9)
-    assert any(note.endswith("torch it is") for note in notes)
+    runnable, notes, _ = chosen(CPU, agrees, decode="reduced")
+    assert (runnable.executable.backend, runnable.executable.agreement.matched) == ("torch", 0.9)
+    assert any(note.endswith("torch is used") for note in notes)
 
 
-def test_a_pipe_is_waited_for_no_longer_than_a_sample_needs(settled):
-    _, _, source = settled(CPU, {}, path="-")
+def test_a_pipe_is_waited_for_no_longer_than_a_sample_needs(chosen):
+    _, _, source = chosen(CPU, {}, path="-")
     assert source.taken == 1
-    prepared, _, source = settled(CPU, {("torch", "reduced"): 0.9}, path="-", decode="reduced")
-    assert (prepared.executable.agreement.matched, source.taken) == (0.9, 32)
+    runnable, _, source = chosen(CPU, {("torch", "reduced"): 0.9}, path="-", decode="reduced")
+    assert (runnable.executable.agreement.matched, source.taken) == (0.9, 32)
 
 
-def test_torch_is_not_compared(settled):
-    prepared, notes, source = settled(CPU, {}, backend="torch")
-    assert (prepared.executable.agreement, notes, source.taken) == (None, [], 1)
+def test_torch_is_not_compared(chosen):
+    runnable, notes, source = chosen(CPU, {}, backend="torch")
+    assert (runnable.executable.agreement, notes, source.taken) == (None, [], 1)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_the_sample_lies_all_over_the_source(tmp_path, monkeypatch, folders, eac
 
     monkeypatch.setattr(job, "ask_converter", answer)
     values = {"source": str(tmp_path / "images"), "model": {"weights": str(tmp_path / "m.pt"), **model}}
-    prepared = local.prepare(validate({**values, "output": str(tmp_path / "run")}), machine=CPU)
+    prepared = prepare(validate({**values, "output": str(tmp_path / "run")}), machine=CPU)
     store = RunStore.open(tmp_path / "run")
     try:
-        _, entries = settle(prepared, store, lambda text: None)
+        _, entries = choose_backend(prepared, store, lambda text: None)
         listed = [entry.path for entry in entries]
     finally:
         store.close()
@@ -159,7 +159,7 @@ def test_the_sample_lies_all_over_the_source(tmp_path, monkeypatch, folders, eac
         assert len(sample) == asked
 
 
-def test_what_is_converted_is_let_go_where_the_run_turns_out_to_be_another(settled, monkeypatch):
+def test_what_is_converted_is_let_go_where_the_run_turns_out_to_be_another(chosen, monkeypatch):
     """Found out after the conversion: somebody may have changed run.json meanwhile."""
     check, checked, made = RunStore.check, [], []
 
@@ -169,18 +169,18 @@ def test_what_is_converted_is_let_go_where_the_run_turns_out_to_be_another(settl
             raise RunMismatchError("other settings")
         check(self, *about)
 
-    make = executables.make
+    make_ready = executables.make
     monkeypatch.setattr(RunStore, "check", mismatch)
-    monkeypatch.setattr(executables, "make", lambda *a, **k: made.append(make(*a, **k)) or made[-1])
+    monkeypatch.setattr(executables, "make", lambda *a, **k: made.append(make_ready(*a, **k)) or made[-1])
     with pytest.raises(RunMismatchError):
-        settled(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
+        chosen(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
     (executable,) = made
     assert executable.lease is not None and executable.lease._file is None
 
 
-def test_a_cache_that_cannot_be_written_is_said_once(settled, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_said_once(chosen, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    prepared, notes, _ = settled(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
+    runnable, notes, _ = chosen(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
     assert sum("cannot be written" in note for note in notes) == 1
-    assert str(tmp_path / "run" / "converted") in prepared.executable.weights
+    assert str(tmp_path / "run" / "converted") in runnable.executable.weights

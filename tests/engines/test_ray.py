@@ -16,7 +16,8 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[
 
 import farm
 from farm import engines
-from farm.config.sections import SourceConfig, validate
+from farm.config.loading import validate
+from farm.config.sections import SourceConfig
 from farm.core.placement import Machine, Placement
 from farm.core.read_errors import Patience
 from farm.engines.ray import shares

@@ -95,8 +95,8 @@ def test_a_service(photographs, coco_weights, tmp_path):
 
 def test_with_a_lock_threads_that_share_a_model_are_right(photographs, coco_weights):
     images = [str(path) for path in sorted(photographs.iterdir())]
-    expected = unlocked.label(images, str(coco_weights), locked=True, threads=1)
-    assert unlocked.wrong(unlocked.label(images, str(coco_weights), locked=True), expected) == 0
+    expected = unlocked.boxes_of(images, str(coco_weights), locked=True, threads=1)
+    assert unlocked.wrong(unlocked.boxes_of(images, str(coco_weights), locked=True), expected) == 0
     assert unlocked.wrong([None, *expected[1:]], expected) == 1
 
 

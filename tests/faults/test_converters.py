@@ -9,7 +9,7 @@ import psutil
 import pytest
 import yaml
 
-from farm.api import EXIT_SIGNAL
+from farm.api.summarising import EXIT_SIGNAL
 from tests.support.harness import ROOT, config, pictures, wait_for
 
 pytest.importorskip("onnxruntime")

@@ -11,7 +11,7 @@ import pytest
 
 import farm
 from farm.api import Hooks, retry
-from farm.cli import main
+from farm.cli.main import main
 from farm.core.key_set import ABSENT, item_key
 from farm.errors import SourceError
 from farm.storage.run_store import RunStore
@@ -30,7 +30,11 @@ def run(tmp_path, *about, hooks=None, **sections):
 
 
 def statuses(tmp_path):
-    rows = [row for batch in RunStore.view(tmp_path / "run").batches(["path", "status"]) for row in batch.to_pylist()]
+    rows = [
+        row
+        for batch in RunStore.view(tmp_path / "run").history.batches(["path", "status"])
+        for row in batch.to_pylist()
+    ]
     return {row["path"]: row["status"] for row in rows}
 
 

@@ -14,7 +14,7 @@ import farm
 from farm.images.memory_budget import MemoryBudget
 from farm.images.memory_estimate import USUAL_BYTES
 from farm.models.fake import FakeModel
-from farm.worker import loop
+from farm.worker import image_decoder
 from tests.support.harness import Saboteur, config, pictures, rows, start, wait_for
 
 pytestmark = pytest.mark.timeout(90)
@@ -63,7 +63,7 @@ class Slow(FakeModel):
 def test_waiting_for_memory_is_not_being_late(tmp_path, monkeypatch):
     """Eight decoders, and memory for one image at a time."""
     side = 100
-    monkeypatch.setattr(loop, "MemoryBudget", lambda: MemoryBudget(side * side * USUAL_BYTES))
+    monkeypatch.setattr(image_decoder, "MemoryBudget", lambda: MemoryBudget(side * side * USUAL_BYTES))
     monkeypatch.setattr("farm.supervisor.threads.load_model", lambda *arguments: Slow(boxes=1, pixels=True))
     folder = tmp_path / "source"
     folder.mkdir()

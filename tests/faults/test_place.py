@@ -232,7 +232,7 @@ def test_ctrl_c_while_it_waits_ends_at_once_and_can_be_continued(mount, tmp_path
 
 def test_images_of_a_program_wait_and_fail_only_when_it_lasts(mount, monkeypatch):
     """A Farm has no run to continue: what it was given fails, and it goes on with what can be read."""
-    monkeypatch.setattr("farm.library.farm.Feed.patience", replace(PATIENCE, whole_s=1.5, ends_run=False))
+    monkeypatch.setattr("farm.library.feed.Feed.patience", replace(PATIENCE, whole_s=1.5, ends_run=False))
     model = mount.values("unused")["model"]
     paths = sorted(map(str, mount.folder.iterdir()))
     with Farm(model=model, workers={"count": 2, "devices": "cpu"}) as one:

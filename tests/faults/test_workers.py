@@ -2,7 +2,6 @@
 
 import os
 import signal
-import weakref
 from typing import ClassVar
 
 import cv2
@@ -12,8 +11,7 @@ import pytest
 import farm
 from farm.api import retry
 from farm.errors import FarmError, WorkerError
-from farm.models.fake import AcceleratorError, FakeModel, OutOfMemoryError
-from farm.worker.loop import _refusal
+from farm.models.fake import FakeModel, OutOfMemoryError
 from tests.support.harness import POISON, Saboteur, config, pictures, rows, segments
 
 IMAGES = 300
@@ -187,33 +185,6 @@ def test_one_refused_batch_makes_no_other_smaller(tmp_path, monkeypatch):
     small = [count for width, count in Short.seen if width == 2]
     assert sum(small) == 48
     assert sum(count == 8 for count in small) >= 3, small
-
-
-def test_what_a_refused_batch_held_is_let_go_before_it_is_halved():
-    class Features:
-        """What a network has computed when memory runs out."""
-
-    def launch():
-        features = Features()
-        held.append(weakref.ref(features))
-        raise OutOfMemoryError("2 GiB do not fit")
-
-    held = []
-    try:
-        launch()
-    except OutOfMemoryError as error:
-        refusal = _refusal(error)
-    assert held[0]() is None
-    assert (refusal.kind, refusal.out_of_memory, refusal.device_lost) == ("OutOfMemoryError", True, False)
-    assert refusal.message.startswith("2 GiB do not fit (test_workers.py:")
-
-
-@pytest.mark.parametrize(
-    ("says", "memory"), [("CUDA error: out of memory", True), ("CUDA error: device-side assert", False)]
-)
-def test_errors_of_an_accelerator(says, memory):
-    refusal = _refusal(AcceleratorError(says))
-    assert (refusal.out_of_memory, refusal.device_lost) == (memory, not memory)
 
 
 def test_a_batch_is_begun_before_the_one_before_it_is_done(source, undisturbed, tmp_path):

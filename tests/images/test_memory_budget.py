@@ -9,7 +9,7 @@ import pytest
 
 import farm
 from farm.images.memory_budget import Backlog, MemoryBudget
-from farm.worker import loop
+from farm.worker import read_ahead
 from tests.support.harness import config
 
 
@@ -102,7 +102,7 @@ def test_what_a_worker_reads_ahead_is_bounded_by_bytes(tmp_path, monkeypatch):
     """Of two shapes, so that batches of sixteen gather slowly; half a hundred images would be read ahead."""
     model = Whole()
     image_bytes = 300 * 400 * 3
-    monkeypatch.setattr(loop, "READY_BYTES", 5 * image_bytes)
+    monkeypatch.setattr(read_ahead, "READY_BYTES", 5 * image_bytes)
     monkeypatch.setattr("farm.supervisor.threads.load_model", lambda *arguments: model)
     folder = tmp_path / "source"
     folder.mkdir()

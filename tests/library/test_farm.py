@@ -29,7 +29,7 @@ from farm.api import Hooks
 from farm.errors import ConfigError, DecodeError, ModelError, OutputError, WorkerError
 from farm.images.decoding import decode
 from farm.ipc.shared_memory import leftovers
-from farm.library.farm import AHEAD_BATCHES, AHEAD_ITEMS, AHEAD_S
+from farm.library.prefetch import AHEAD_BATCHES, AHEAD_ITEMS, AHEAD_S
 from farm.library.spool import Spool
 from tests.support.harness import POISON, ROOT, config, group_members, pictures, wait_for
 
@@ -95,10 +95,10 @@ def test_a_consumer_that_stalls_longer_than_any_deadline(tmp_path):
     with Farm(model=fake(), workers=2, limits={"item_timeout_s": 1}) as farm:
         results = farm.map(paths(3000))
         seen = [next(results).path for _ in range(50)]
-        before = farm.machine.processes()
+        before = farm.processes()
         time.sleep(STALL_S)
         seen += [result.path for result in results]
-        assert farm.machine.processes() == before
+        assert farm.processes() == before
     assert sorted(seen) == sorted(paths(3000))
     stalled = []
 
@@ -162,7 +162,7 @@ def test_in_order_no_more_is_taken_while_the_first_is_awaited(tmp_path):
         results = farm.map(items(), order="input")
         assert next(results).error["type"] == "Timeout"
         assert taken <= 1 + max(AHEAD_ITEMS, 2 * AHEAD_BATCHES)
-        assert taken <= 2 + max(farm._rate * AHEAD_S * 3, 2 * AHEAD_BATCHES)
+        assert taken <= 2 + max(farm._prefetch.images_per_s * AHEAD_S * 3, 2 * AHEAD_BATCHES)
 
 
 def test_async(farm):
@@ -265,7 +265,7 @@ def test_images_in_memory_have_the_pixels_that_ultralytics_gives_them(tmp_path, 
     ((expected,),) = (LoadPilAndNumpy(image, channels).im0,)
     spool = Spool("farm-test-spool", tmp_path / "spool", 10**6)
     try:
-        _, path, _ = spool.place(image, 0)
+        _, path, _ = spool.put(image, 0)
         ours = decode(path, 10**6, channels)
     finally:
         spool.close()
@@ -277,7 +277,7 @@ def test_images_in_memory_have_the_pixels_that_ultralytics_gives_them(tmp_path, 
 def test_many_channels_are_for_a_model_that_takes_as_many(tmp_path):
     image = np.zeros((4, 4, 7), np.uint8)
     spool = Spool("farm-test-spool", tmp_path / "spool", 10**6)
-    _, path, _ = spool.place(image, 0)
+    _, path, _ = spool.put(image, 0)
     assert decode(path, 10**6, 7).shape == (4, 4, 7)
     for channels in (1, 3):
         with pytest.raises(DecodeError, match=f"has 7 channels.* the model takes {channels}"):
@@ -308,13 +308,13 @@ def test_a_spool_without_room_takes_the_next_folder_and_then_says_so(tmp_path, m
     monkeypatch.setattr("farm.library.spool.SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("farm.library.spool.SHARED_ROOM_BYTES", 0)
     spool = Spool("memory", tmp_path / "disk", 10**6)
-    first = Path(spool.place(b"one", 1)[1]).parent
+    first = Path(spool.put(b"one", 1)[1]).parent
     assert first.name.startswith("memory-")
     full.add(first)
-    assert Path(spool.place(b"two", 2)[1]).parent.name == "disk"
+    assert Path(spool.put(b"two", 2)[1]).parent.name == "disk"
     full.add(tmp_path / "disk")
     with pytest.raises(OutputError, match=r"no room for images that are no files .*submit fewer at a time"):
-        spool.place(b"three", 3)
+        spool.put(b"three", 3)
     assert sorted(path.name for path in tmp_path.rglob("*.jpg")) == ["1.jpg", "2.jpg"]
     spool.close()
     assert not list(tmp_path.iterdir())
@@ -685,8 +685,8 @@ def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path):
 def test_leaving_early_stops_everything():
     with Farm(model=fake(sleep_ms=50), workers=2) as farm:
         for _ in farm.map(paths(10**9)):
-            farm.pids = list(farm.machine.processes().values())
-            prefix = farm._supervisor._prefix
+            farm.pids = list(farm.processes().values())
+            prefix = f"{farm.name}-"
             assert leftovers(prefix)
             break
     assert wait_for(lambda: not remains(farm), 30)
@@ -699,7 +699,7 @@ def test_leaving_early_stops_everything():
 def test_an_exception_in_the_block_stops_everything():
     with pytest.raises(ZeroDivisionError), Farm(model=fake(sleep_ms=50), workers=1) as farm:
         for _ in farm.map(paths(10**9)):
-            farm.pids = list(farm.machine.processes().values())
+            farm.pids = list(farm.processes().values())
             raise ZeroDivisionError
     assert wait_for(lambda: not remains(farm), 30)
 

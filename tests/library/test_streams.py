@@ -6,7 +6,7 @@ import pytest
 
 from farm.core.schema import BOX, TASK_COLUMNS
 from farm.library.results import ImageResult
-from farm.library.streams import batch_of, line_of
+from farm.library.streams import batch_of, ordering
 
 
 def results(batch, numbers):
@@ -19,17 +19,17 @@ def batch(*numbers):
 
 
 def test_in_the_order_of_the_items_nothing_overtakes():
-    line, given = line_of("input"), []
+    ordered, given = ordering("input"), []
     for numbers in ([2, 3], [1], [0], [6], [4, 5]):
-        given.append([result.key for result in line.pass_on(results(batch(*numbers), numbers))])
-        assert len(line) == {2: 2, 1: 3, 0: 0, 6: 1, 4: 0}[numbers[0]]
+        given.append([result.key for result in ordered.release(results(batch(*numbers), numbers))])
+        assert len(ordered) == {2: 2, 1: 3, 0: 0, 6: 1, 4: 0}[numbers[0]]
     assert given == [[], [], ["key 0", "key 1", "key 2", "key 3"], [], ["key 4", "key 5", "key 6"]]
 
 
 def test_as_they_come_nothing_is_kept_back():
-    line = line_of("completed")
-    assert [result.key for result in line.pass_on(results(batch(3, 1), [3, 1]))] == ["key 3", "key 1"]
-    assert len(line) == 0
+    ordered = ordering("completed")
+    assert [result.key for result in ordered.release(results(batch(3, 1), [3, 1]))] == ["key 3", "key 1"]
+    assert len(ordered) == 0
 
 
 def test_rows_of_several_batches_are_one_with_the_callers_keys():

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 import farm
-from farm.config.sections import load
+from farm.config.loading import load
 from farm.core.key_set import item_key, path_key
 from farm.core.schema import path_columns, path_of
-from farm.engines import backend_choice
+from farm.engines import continuing
 from farm.errors import ConfigError
 from farm.machine import filenames
 from tests.support.harness import ROOT, config, pictures
@@ -73,10 +73,10 @@ def test_paths_in_a_config_file_are_its_bytes(held_as, tmp_path):
 
 def test_a_source_that_has_not_moved_is_not_looked_for(held_as, monkeypatch):
     """That reads the parts of the run."""
-    monkeypatch.setattr(backend_choice, "look", lambda store, root: pytest.fail("it is where it was"))
+    monkeypatch.setattr(continuing, "look", lambda store, root: pytest.fail("it is where it was"))
     root = b"/d\xc3\xbc".decode(held_as, "surrogateescape")
     prepared = SimpleNamespace(config=SimpleNamespace(accept=[]), source=SimpleNamespace(root=root))
-    assert backend_choice._accepted(prepared, None, {"source root": "/d\xfc"}) == (frozenset(), "")
+    assert continuing.allowed_differences(prepared, None, {"source root": "/d\xfc"}) == (frozenset(), "")
 
 
 def test_names_that_are_no_utf8_may_stand_in_a_config():
@@ -108,7 +108,7 @@ config = {"source": source, "output": run_dir, "model": {"factory": "farm.models
 summary = farm.run(config)
 if summary.failed:
     summary = farm.api.retry(run_dir)
-rows = [row for batch in RunStore.view(run_dir).batches(["key", "path", "path_bytes", "status"]) for row in batch.to_pylist()]
+rows = [row for batch in RunStore.view(run_dir).history.batches(["key", "path", "path_bytes", "status"]) for row in batch.to_pylist()]
 rows = sorted((row["path"], str(row["path_bytes"]), row["key"].hex(), row["status"]) for row in rows)
 print(json.dumps([HELD_AS, summary.listed, summary.skipped, summary.exit_code, rows, list(summary.warnings)]))
 """

@@ -93,14 +93,14 @@ def test_other_threads_have_no_ctrl_c():
 
 
 SCRIPT = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
 import psutil
 import farm
 from farm.ipc import ring, shared_memory
 from farm.ipc.shared_memory import leftovers
-from farm.library import farm as library, spool
+from farm.library import spool
 from farm.storage.run_names import prefix_of
 from farm.supervisor import launcher, supervisor
 from tests.machine.test_interrupts import press
@@ -153,7 +153,7 @@ for work, owner, name, first, when in [
     # the only one, between what was made and the name it gets
     (run, shared_memory, "create", nothing, always), (run, launcher.Launcher, "launch", nothing, always),
     (program, spool.tempfile, "mkdtemp", nothing, lambda made: "spool-" in made),
-    (program, library.threading.Thread, "start", nothing, always),
+    (program, threading.Thread, "start", nothing, always),
 ]:
     presses = [when]
     undo = pressing(owner, name, presses)

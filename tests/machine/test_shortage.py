@@ -11,8 +11,6 @@ import pytest
 from farm.errors import DecodeError, WorkerError
 from farm.images import decoding
 from farm.machine import shortage
-from farm.models.base import is_out_of_memory
-from farm.worker import loop
 
 
 @pytest.fixture
@@ -129,17 +127,6 @@ def test_memory_that_a_decoder_is_refused_is_no_fault_of_the_file(monkeypatch):
     with pytest.raises(DecodeError, match="not enough memory to decode an image of 600 pixels") as caught:
         decoding.decode_bytes(png, "x.png", 1000)
     assert caught.value.kind == "MemoryError"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), cv2.error(REFUSED)],
-)
-def test_memory_that_a_model_is_refused_has_one_name_in_rows(error):
-    kind, message = loop._named(error)
-    assert kind == "MemoryError"
-    assert message.startswith("not enough memory for this image: ")
-    assert is_out_of_memory(error), "a batch gets smaller by it"
 
 
 def test_the_cause_of_what_is_named_is_kept():

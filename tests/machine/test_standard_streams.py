@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from farm.cli import main
-from farm.cli.run import _signals
+from farm.cli.main import main
+from farm.cli.signals import passed_to
 from farm.machine import standard_streams as streams
 from farm.machine.standard_streams import PLAIN, Unfailing
 from farm.storage.run_store import RunStore
@@ -146,7 +146,7 @@ def run_dir(tmp_path, **sections):
 
 
 def counts(run_dir):
-    rows = [row for batch in RunStore.view(run_dir).batches(["status"]) for row in batch.to_pylist()]
+    rows = [row for batch in RunStore.view(run_dir).history.batches(["status"]) for row in batch.to_pylist()]
     return len(rows), sum(row["status"] == "ok" for row in rows)
 
 
@@ -181,7 +181,7 @@ def test_a_run_goes_on_without_its_terminal(tmp_path):
 def test_a_terminal_that_closes_stops_a_run_once():
     """The system says so, and the shell again: what is in hand is finished all the same."""
     heard = []
-    with _signals(SimpleNamespace(interrupt=heard.append)):
+    with passed_to(SimpleNamespace(interrupt=heard.append)):
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGHUP)
     assert heard == [signal.SIGTERM]

@@ -7,7 +7,7 @@ import yaml
 
 import farm
 from farm import Farm
-from farm.cli import main
+from farm.cli.main import main
 from farm.config.sections import SourceConfig
 from farm.errors import ConfigError, ModelError
 from farm.machine.surroundings import in_working_directory, somewhere

@@ -6,7 +6,8 @@ import re
 import pytest
 
 import farm
-from farm.engines.local import Prepared
+from farm.engines.base import Prepared
+from farm.engines.fingerprint import fingerprint_of
 from farm.models import backends, packages
 from farm.models.packages import distributions_of, package_version
 from tests.support.harness import ROOT
@@ -64,15 +65,16 @@ def test_another_build_has_its_version(site, monkeypatch, module, name):
 
 
 def test_a_fingerprint_has_the_versions_of_what_is_imported():
-    from farm.config.sections import validate
+    from farm.config.loading import validate
     from farm.core.placement import Machine, plan
     from farm.models.conversion.executables import Executable
     from farm.sources.rows import FailedRows
 
     config = validate({"source": "/a", "model": "m.pt", "output": "/o", "workers": {"devices": "cpu"}})
     places = plan(Machine(((0,),), 1 << 34, ()), config.workers)
-    prepared = Prepared(config, FailedRows("none", "/a", lambda: iter(())), places, "0", Executable("m.pt", "torch"))
-    assert prepared.fingerprint["opencv-python version"] == package_version("cv2") is not None
+    prepared = Prepared(config, FailedRows("none", "/a", lambda: iter(())), places, "0")
+    fingerprint = fingerprint_of(prepared, Executable("m.pt", "torch"))
+    assert fingerprint["opencv-python version"] == package_version("cv2") is not None
 
 
 def test_the_version_is_that_of_the_project():
@@ -84,7 +86,8 @@ def test_the_version_is_that_of_the_project():
 
 def test_nobody_is_told_to_install_the_other_farm():
     files = [ROOT / "README.md", ROOT / "Makefile", ROOT / "pyproject.toml"]
-    for folder in ("farm", "benchmarks", "configs", "tests", ".ci"):
+    files += [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+    for folder in ("farm", "docs", "benchmarks", "configs", "tests", ".ci"):
         files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".yaml", ".toml")]
     wrong = re.compile(r"""(install ["']?|["'`])farm(\[|["'`]?\s*$)""", re.MULTILINE)
     told = [

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.config.sections import SourceConfig, load
+from farm.config.loading import load
+from farm.config.sections import SourceConfig
 from farm.errors import SourceError
 from farm.sources import Source, first_entry_or_raise, open_source
 from farm.sources.choice import MAX_KINDS, OTHER, Choice, LeftOut, in_words

@@ -2,7 +2,8 @@
 
 import pytest
 
-from farm.config.sections import SourceConfig, load
+from farm.config.loading import load
+from farm.config.sections import SourceConfig
 from farm.errors import ModelError, SourceError
 from farm.models.weights.files import resolve_weights
 from farm.sources import open_source

@@ -16,8 +16,10 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from farm.config.sections import validate
-from farm.engines.local import Record, prepare
+from farm.config.loading import validate
+from farm.engines.backend_choice import choose_backend_unseen
+from farm.engines.preparation import prepare
+from farm.engines.run_record import RunRecord
 from farm.errors import FarmError, ModelError, RunMismatchError, SourceError, WorkerError
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
@@ -47,7 +49,9 @@ def config(source, output, model=FAKE, **sections):
 
 
 def rows_of(run_dir):
-    return sorted((row for b in RunStore.view(run_dir).batches() for row in b.to_pylist()), key=lambda row: row["path"])
+    return sorted(
+        (row for b in RunStore.view(run_dir).history.batches() for row in b.to_pylist()), key=lambda row: row["path"]
+    )
 
 
 def no_segments(run_dir):
@@ -367,9 +371,9 @@ def test_permissions_do_not_matter_to_root(images, tmp_path):
 
 def test_what_a_run_without_any_work_said_of_its_model_holds_for_no_other(images, tmp_path):
     """It ended when its model was ready, before the first part."""
-    prepared = prepare(validate(config(images, tmp_path / "run")))
+    runnable = choose_backend_unseen(prepare(validate(config(images, tmp_path / "run"))), print)
     (tmp_path / "run/parts").mkdir(parents=True)
     said = {"task": "pose", "names": {"0": "person"}, "kpt_shape": [17, 3], "fingerprint": {}}
     (tmp_path / "run/run.json").write_text(json.dumps(said))
-    record = Record(RunStore.view(tmp_path / "run"), prepared)
+    record = RunRecord(RunStore.view(tmp_path / "run"), runnable)
     assert (record.task, record.names) == (None, {})

@@ -5,7 +5,6 @@ Nothing here imports torch. A model that is named and not here is downloaded onc
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from farm.errors import ModelError
 from farm.machine.locations import is_url
+from farm.machine.misnamed import did_you_mean
 from farm.machine.surroundings import in_working_directory
 from farm.models.cache import WEIGHTS, content_digest, fsync, root
 from farm.models.weights.foreign import read_checkpoint
@@ -140,10 +140,5 @@ def _download(name: str, cache: Path, shown: str) -> str:
 
 
 def _nearest(path: Path) -> str:
-    """The files beside it with a similar name."""
-    try:
-        there = [entry.name for entry in os.scandir(path.parent)]
-    except OSError:
-        return f": there is no folder {path.parent}"
-    near = difflib.get_close_matches(path.name, there, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else f" in {in_working_directory(str(path.parent))}"
+    """The file beside it with a similar name, else where it was looked for."""
+    return did_you_mean(path) or f" in {in_working_directory(str(path.parent))}"

@@ -13,7 +13,7 @@ import pytest
 import farm
 from farm.api import Hooks
 from farm.config.sections import ModelConfig
-from farm.engines.backend_choice import _doubt
+from farm.engines.backend_choice import doubt_about
 from farm.errors import ModelError, RunMismatchError
 from farm.models import backends
 from farm.models.backends import check_weights, choose, processor
@@ -119,7 +119,7 @@ def test_agreement(want, got, matched, found):
     ],
 )
 def test_when_auto_doubts(boxes, matched, found, doubt):
-    said = _doubt(Agreement(matched, 0.0, boxes, found, 32), 0.995)
+    said = doubt_about(Agreement(matched, 0.0, boxes, found, 32), 0.995)
     assert said.startswith(doubt) if doubt else said == ""
 
 
@@ -254,7 +254,7 @@ def test_auto_falls_back_where_a_conversion_fails(coco_images, coco_weights, tmp
     summary = farm.run(config, hooks=Hooks(on_note=notes.append))
     assert summary.backend == "torch"
     assert summary.ok == len(list(coco_images.iterdir()))
-    assert any("no such operator" in note and note.endswith("torch it is") for note in notes)
+    assert any("no such operator" in note and note.endswith("torch is used") for note in notes)
     with pytest.raises(ModelError, match="no such operator"):
         farm.run({**config, "model": {**config["model"], "backend": "openvino"}, "output": str(tmp_path / "other")})
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.config.sections import ModelConfig
-from farm.engines.backend_choice import _executable
+from farm.engines.backend_choice import executable_for
 from farm.models.conversion import comparison, job
 from farm.models.conversion.comparison import agreement_of, matches
 from farm.models.conversion.executables import make as make_executable
@@ -23,7 +23,7 @@ from farm.models.conversion.similarity import (
 )
 from farm.models.weights.files import weights_digest
 from tests.models.conversion.test_similarity import square
-from tests.support.live_weights import SIZE, live, save
+from tests.support.live_weights import MANY, SIDE, build, save
 
 IMAGES = 12
 
@@ -108,9 +108,10 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
     monkeypatch.setenv("HOME", str(tmp_path))
     yaml, drift = DRIFTS[task]
     right, drifted = tmp_path / "right.pt", tmp_path / "drifted.pt"
-    yolo = live(yaml, right)
-    drift(yolo.model.model[-1])
-    save(yolo, drifted)
+    model = build(yaml, list(map(Path, sample)), MANY)
+    save(model, right)
+    drift(model.model[-1])
+    save(model, drifted)
 
     def settled(converted):
         def answer(asked, deadline_s):
@@ -123,14 +124,14 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
         monkeypatch.setattr(
             "farm.models.conversion.comparison.usable_cpus", lambda: 1
         )  # threads that wait for a core that is busy cost more than they give
-        config = ModelConfig(weights=str(right), imgsz=SIZE, max_det=20, iou=1.0)  # no box hides another
+        config = ModelConfig(weights=str(right), imgsz=SIDE, max_det=20, iou=1.0)  # no box hides another
         request = Request(config, weights_digest(str(right)), "onnxruntime", "cpu", sample)
         make = lambda each: make_executable(each, notes.append, tmp_path / converted.stem)  # noqa: E731
-        return _executable(request, make, notes.append)
+        return executable_for(request, make, notes.append)
 
     notes = []
     assert settled(drifted).backend == "torch"
-    assert notes[-1].endswith("less than model.min_agreement: torch it is")
+    assert notes[-1].endswith("less than model.min_agreement: torch is used")
     taken = settled(right)
     assert (taken.backend, taken.agreement.both_ways) == ("onnxruntime", 1.0)
     assert taken.agreement.boxes >= IMAGES
@@ -141,8 +142,8 @@ def test_a_real_conversion_keeps_the_polygons(tmp_path, sample, monkeypatch):
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("HOME", str(tmp_path))
     weights = tmp_path / "seg.pt"
-    live("yolo11n-seg.yaml", weights)
-    config = ModelConfig(weights=str(weights), imgsz=SIZE, max_det=20, backend="onnxruntime")
+    save(build("yolo11n-seg.yaml", list(map(Path, sample)), MANY), weights)
+    config = ModelConfig(weights=str(weights), imgsz=SIDE, max_det=20, backend="onnxruntime")
     made = make_executable(
         Request(config, weights_digest(str(weights)), "onnxruntime", "cpu", sample[:4]), print, tmp_path / "cache"
     )

@@ -6,10 +6,13 @@ import zipfile
 import pytest
 import yaml
 
-from farm.cli import main
-from farm.config.sections import ModelConfig, validate
-from farm.engines import local
+from farm.cli.main import main
+from farm.config.loading import validate
+from farm.config.sections import ModelConfig
+from farm.engines.fingerprint import fingerprint_of
+from farm.engines.preparation import prepare
 from farm.errors import ModelError
+from farm.models.conversion.executables import Executable
 from farm.models.weights import exported
 from farm.models.weights.classes import in_words, names_of, numbers_of
 from farm.models.weights.predict_arguments import resolve
@@ -121,12 +124,12 @@ def test_a_name_and_its_number_are_the_same_run(coco_weights, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     words = {"source": str(tmp_path / "photos"), "output": str(tmp_path / "run"), "workers": {"devices": "cpu"}}
 
-    def prepared(classes):
+    def fingerprint(classes):
         model = {"weights": str(coco_weights), "classes": classes}
-        return local.prepare(validate({**words, "model": model}))
+        return fingerprint_of(prepare(validate({**words, "model": model})), Executable(str(coco_weights), "torch"))
 
-    assert prepared("person").fingerprint == prepared([0]).fingerprint
-    assert prepared("person").fingerprint["model.classes"] == [0]
+    assert fingerprint("person") == fingerprint([0])
+    assert fingerprint("person")["model.classes"] == [0]
     arguments = [f"source={tmp_path / 'photos'}", f"output={tmp_path / 'run'}", f"model={coco_weights}"]
     assert main(["check", *arguments, "workers.devices=cpu", "model.classes=[person, car]"]) == 0
     assert "classes          [0, 2], person, car\n" in capsys.readouterr().out
