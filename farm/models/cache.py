@@ -41,10 +41,10 @@ LOCK, USED, MANIFEST = "lock", "used", "manifest.json"
 MAKING = ".making-"
 POLL_S = 0.05  # between looks at a lock that another process has
 LEASE_S = 5.0  # for whoever removes an entry at this moment; after that it is used without a lease
-WORD_S = 60.0  # between words about a lock that is waited for
-FIRST_WORD_S = 0.5  # to the first of them: whoever only looks at an entry has its lock for a moment
+NOTE_S = 60.0  # between notes that a lock is waited for
+FIRST_NOTE_S = 0.5  # to the first of them: whoever only looks at an entry has its lock for a moment
 NAME_DIGITS = 16  # of a digest in an entry's name
-LABEL_BYTES = 100  # of what begins it: file systems take names of 255 bytes, those that encrypt them of 143
+PREFIX_BYTES = 100  # of what begins it: file systems take names of 255 bytes, those that encrypt them of 143
 COST = "a conversion is made for this run alone, and each worker loads weights of its own"  # of having no cache
 PROBE_BYTES = 4096  # a disk that has no room for these is full
 
@@ -57,7 +57,7 @@ def root() -> Path | None:
         return None
 
 
-def refusal() -> str:
+def why_unwritable() -> str:
     """Why nothing new can be kept on this machine, and what that costs, in words; nothing where it can."""
     folder = root()
     if folder is None:
@@ -186,10 +186,10 @@ class Entry:
     folder: Path
 
     @staticmethod
-    def of(kind_folder: Path, label: str, words: Any) -> Entry:
-        """The entry for all that it depends on: `words`, which JSON can hold. `label` begins its name."""
-        label = os.fsencode(label)[:LABEL_BYTES].decode("utf-8", "ignore")
-        return Entry(kind_folder / f"{label}-{digest_of([FORMAT, words])[:NAME_DIGITS]}")
+    def of(kind_folder: Path, prefix: str, depends_on: Any) -> Entry:
+        """The entry for all that it depends on, which JSON can hold. `prefix` begins its name."""
+        prefix = os.fsencode(prefix)[:PREFIX_BYTES].decode("utf-8", "ignore")
+        return Entry(kind_folder / f"{prefix}-{digest_of([FORMAT, depends_on])[:NAME_DIGITS]}")
 
     def lease(self) -> Lock | None:
         """Use it from now on: it is not removed until the lease is released. None where nothing can be locked."""
@@ -207,7 +207,7 @@ class Entry:
         """Nobody else makes or removes it meanwhile. Nothing half-made is there before, and nothing afterwards.
 
         `deadline_s`: by time.monotonic. `waiting` hears who has the lock and for how many seconds that has been waited
-        for: nearly at once, and then every WORD_S. Raises TimeoutError, and other OSErrors where nothing can be locked.
+        for: nearly at once, and then every NOTE_S. Raises TimeoutError, and other OSErrors where nothing can be locked.
         """
         lock = self._wait_for(deadline_s, waiting)
         try:
@@ -219,12 +219,12 @@ class Entry:
 
     def _wait_for(self, deadline_s: float, waiting: Callable[[str, float], None]) -> Lock:
         path, began_s = self.folder / LOCK, time.monotonic()
-        said_s = began_s - WORD_S + FIRST_WORD_S
+        said_s = began_s - NOTE_S + FIRST_NOTE_S
         while (lock := take(path)) is None:
             now_s = time.monotonic()
             if now_s > deadline_s:
                 raise TimeoutError(f"{path} is held by {holder_of(path)}")
-            if now_s - said_s >= WORD_S:
+            if now_s - said_s >= NOTE_S:
                 said_s = now_s
                 waiting(holder_of(path), now_s - began_s)
             time.sleep(POLL_S)
