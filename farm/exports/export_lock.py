@@ -17,7 +17,7 @@ from farm.core.marks import DATA_YAML, LABELS, LINKS, LIST
 from farm.core.marks import EXPORT_HEAD as HEAD
 from farm.core.marks import EXPORT_MARK as MARK
 from farm.errors import OutputError, RunLockedError
-from farm.storage import folders
+from farm.storage.directory_lock import lock_directory
 from farm.storage.locks import lock_folder
 
 LOCK = ".yolo-export.lock"  # where the folder itself cannot be locked
@@ -31,7 +31,7 @@ def claimed(folder: Path) -> Iterator[None]:
         try:
             lock = lock_folder(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError:  # SMB cannot open a folder, NFS cannot lock one, and some file systems nothing at all
-            lock = folders.lock(folder / LOCK)
+            lock = lock_directory(folder / LOCK)
         if lock is None:
             raise RunLockedError(f"{folder} is being exported by another process; wait for it")
         held.callback(lock.release)

@@ -26,7 +26,7 @@ from farm.core.marks import DATA_YAML, IMAGES, LABELS, LINKS, LIST
 from farm.exports.base import ExportReport, ExportRequest, Stamp
 from farm.exports.export_lock import MARK
 from farm.exports.listing import files_below
-from farm.storage.folders import write_whole
+from farm.storage.atomic_write import write_whole
 from farm.version import VERSION
 
 FORMAT = 1  # of the record, and of what labels look like: another number, and all are written anew

@@ -25,11 +25,12 @@ from farm.config.sections import ModelConfig
 from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
 from farm.models import cache, upkeep
 from farm.models.backends import PACKAGES
-from farm.models.cache import Content, Entry, Lock
+from farm.models.cache import Content, Entry
 from farm.models.converter import ask_converter
 from farm.models.packages import package_version
 from farm.models.unchanged import check
 from farm.storage import filesystem
+from farm.storage.locks import Lock
 from farm.storage.scratch import Scratch
 
 SAMPLE_IMAGES = 32  # compared with torch

@@ -12,7 +12,7 @@ from farm.errors import OutputError, RunLockedError
 from farm.exports.export_lock import claimed
 from farm.ipc import shared_memory
 from farm.models.cache import Entry
-from farm.storage import filesystem, folders
+from farm.storage import directory_lock, filesystem, folders
 from farm.storage.part_writer import PartWriter
 from farm.storage.run_store import RunStore
 from tests.storage.rows import METADATA, paths_in, rows
@@ -37,8 +37,8 @@ def refuse(monkeypatch):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(folders, "RENEW_S", 0.2)
-    monkeypatch.setattr(folders, "STALE_S", 0.6)
+    monkeypatch.setattr(directory_lock, "RENEW_S", 0.2)
+    monkeypatch.setattr(directory_lock, "STALE_S", 0.6)
 
 
 NO_LOCKS = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
@@ -65,7 +65,9 @@ def test_a_lock_fails_for_another_reason_than_being_held(refuse, tmp_path):
 
 def test_who_has_locks_minds_who_has_none(monkeypatch, hasty, tmp_path):
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(folders, "lock_file", lambda path: (_ for _ in ()).throw(OSError(errno.ENOLCK, "none")))
+        elsewhere.setattr(
+            directory_lock, "lock_file", lambda path: (_ for _ in ()).throw(OSError(errno.ENOLCK, "none"))
+        )
         first = RunStore.open(tmp_path)
     with pytest.raises(RunLockedError):
         RunStore.open(tmp_path)

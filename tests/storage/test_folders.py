@@ -9,7 +9,9 @@ import time
 import pytest
 
 from farm.errors import OutputError, RunLockedError
-from farm.storage import folders
+from farm.storage import directory_lock, folders, remote
+from farm.storage.atomic_write import temporary_name
+from farm.storage.directory_lock import lock_directory
 from farm.storage.folders import folder_of
 from farm.storage.run_names import prefix_of
 
@@ -78,24 +80,24 @@ def test_reading_ahead_keeps_the_order(folder):
 
 
 def test_a_lock_is_one_farms_at_a_time(folder):
-    held = folders.lock(folder / ".lock")
+    held = lock_directory(folder / ".lock")
     with pytest.raises(RunLockedError, match=f"is being written by process {os.getpid()} on"):
-        folders.lock(folder / ".lock")
+        lock_directory(folder / ".lock")
     held.release()
     held.release()
-    folders.lock(folder / ".lock").release()
+    lock_directory(folder / ".lock").release()
 
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(folders, "RENEW_S", 0.1)
-    monkeypatch.setattr(folders, "STALE_S", 0.5)
+    monkeypatch.setattr(directory_lock, "RENEW_S", 0.1)
+    monkeypatch.setattr(directory_lock, "STALE_S", 0.5)
 
 
 def test_a_remote_lock_without_a_sign_of_life_is_anybodys(bucket, hasty):
     path = folder_of(bucket) / ".lock"
     folders.write_whole(path, json.dumps(FAR).encode())
-    folders.lock(path).release()
+    lock_directory(path).release()
     assert not folders.is_there(path)
 
 
@@ -114,7 +116,7 @@ def test_a_remote_lock_that_is_renewed_elsewhere_is_respected(bucket, hasty):
     thread.start()
     try:
         with pytest.raises(RunLockedError, match="process 7 on elsewhere"):
-            folders.lock(path)
+            lock_directory(path)
     finally:
         over.set()
         thread.join()
@@ -122,7 +124,7 @@ def test_a_remote_lock_that_is_renewed_elsewhere_is_respected(bucket, hasty):
 
 def test_the_holder_of_a_remote_lock_renews_it(bucket, hasty):
     path = folder_of(bucket) / ".lock"
-    held = folders.lock(path)
+    held = lock_directory(path)
     first = folders.read(path)
     deadline_s = time.monotonic() + 20
     while folders.read(path) == first:
@@ -133,25 +135,25 @@ def test_the_holder_of_a_remote_lock_renews_it(bucket, hasty):
 
 def test_a_refused_upload_is_tried_again(bucket, monkeypatch):
     """Whatever a client library raises: for as long as patience lasts, unless the answer is final."""
-    monkeypatch.setattr(folders, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.01)
     path = folder_of(bucket) / "part"
-    upload, refusals = folders._upload, [OSError("slow down"), TimeoutError("no answer")]
+    upload, refusals = remote.upload, [OSError("slow down"), TimeoutError("no answer")]
 
     def refuse(path, data):
         if refusals:
             raise refusals.pop()
         upload(path, data)
 
-    monkeypatch.setattr(folders, "_upload", refuse)
+    monkeypatch.setattr(remote, "upload", refuse)
     folders.write_whole(path, b"data")
     assert folders.read(path) == b"data"
 
-    monkeypatch.setattr(folders, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(remote, "PATIENCE_S", 0.0)
     refusals.append(OSError("slow down"))
     with pytest.raises(OSError, match="slow down"):
         folders.write_whole(path, b"data")
 
-    monkeypatch.setattr(folders, "PATIENCE_S", 300.0)
+    monkeypatch.setattr(remote, "PATIENCE_S", 300.0)
     refusals.append(PermissionError("no"))
     with pytest.raises(PermissionError):
         folders.write_whole(path, b"data")
@@ -175,7 +177,7 @@ def test_what_cannot_be_opened_says_what_is_missing(url, says):
 
 def test_what_a_killed_process_was_writing_is_swept(folder):
     folders.write_whole(folder / "run.json", b"whole")
-    for name in (folders.temporary_name("run.json"), folders.temporary_name("labels.csv"), ".run.json.4711"):
+    for name in (temporary_name("run.json"), temporary_name("labels.csv"), ".run.json.4711"):
         folders.create(folder / name, b"half")
     folders.create(folder / ".mine", b"the user's")
     folders.sweep_temporaries(folder)
@@ -196,8 +198,8 @@ def test_what_is_being_written_is_not_swept(tmp_path, monkeypatch):
 
 
 def test_a_clock_that_jumps_kills_no_holder_of_a_remote_lock(bucket, hasty, monkeypatch):
-    held = folders.lock(folder_of(bucket) / ".lock")
+    held = lock_directory(folder_of(bucket) / ".lock")
     monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 0.0)
     with pytest.raises(RunLockedError):
-        folders.lock(folder_of(bucket) / ".lock")
+        lock_directory(folder_of(bucket) / ".lock")
     held.release()
