@@ -21,13 +21,22 @@ import pyarrow.compute as pc
 
 from farm.core.marks import LABELS
 from farm.core.run_file import output_of
-from farm.core.schema import PATH_COLUMNS, STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK, names_of, task_of
+from farm.core.schema import (
+    PATH_COLUMNS,
+    STAGE_LIST,
+    STATUS_FAILED,
+    STATUS_GONE,
+    STATUS_OK,
+    names_of,
+    paths_of,
+    task_of,
+)
 from farm.errors import DamagedRunError, PartError, UnreadablePartError
 from farm.exports.base import Warnings
-from farm.exports.label_conflicts import LabelConflicts, labelled_paths, name_hashes
+from farm.exports.label_conflicts import LabelConflicts, name_hashes
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
-from farm.exports.listing import files_below
+from farm.exports.walk import files_below
 from farm.machine.filenames import here
 from farm.storage import folders
 from farm.storage.filesystem import folds_case
@@ -234,16 +243,16 @@ def _check_labels(store: RunStore, described: Mapping[str, Any]) -> Iterator[str
     task, names = task_of(schema) or "detect", names_of(schema)
     labels = store.path / LABELS
     fold = str.casefold if folds_case(labels) else str
-    losers = LabelConflicts(store.history.batches, root, Warnings(), fold is str.casefold)
+    conflicts = LabelConflicts(store.history.batches, root, Warnings(), fold is str.casefold)
     expected: list[np.ndarray] = []
     for batch in store.history.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
         texts = label_texts(good, task, names, bool(output.get("save_conf")), bool(output.get("clip")))
-        paths = labelled_paths(good)
+        paths = paths_of(good)
         wanted = [label_path(path, root) for path in paths]
         expected.append(name_hashes([fold(label) for label in wanted]))
-        for label, text, loses in zip(wanted, texts, losers.among(paths), strict=True):
-            if not loses and _read(f"{labels}/{label}") not in (text, NO_SUCH_NAME):
+        for label, text, has_none in zip(wanted, texts, conflicts.without_label(paths), strict=True):
+            if not has_none and _read(f"{labels}/{label}") not in (text, NO_SUCH_NAME):
                 yield f"labels/{label!r} is not what the parts give; `farm export {store.path}` writes it again"
     yield from _strangers(labels, expected, fold)
 

@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from farm.errors import OutputError, RunLockedError
-from farm.exports.export_lock import claimed
+from farm.exports import export_lock
 from farm.ipc import shared_memory
 from farm.models.cache import Entry
 from farm.storage import filesystem, folders
@@ -72,9 +72,9 @@ def test_a_rename_that_a_kill_cuts_in_two_is_put_back(refuse, tmp_path, renamed)
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_where_no_folder_can_be_locked_two_exports_do_not_meet(refuse, hasty, tmp_path, number):
     refuse(fcntl, "flock", number)
-    with claimed(tmp_path), pytest.raises(RunLockedError), claimed(tmp_path):
+    with export_lock.hold(tmp_path), pytest.raises(RunLockedError), export_lock.hold(tmp_path):
         pass
-    with claimed(tmp_path):
+    with export_lock.hold(tmp_path):
         pass
 
 

@@ -56,7 +56,7 @@ def test_of_two_farms_that_believe_themselves_alone_one_commits(refuse, hasty, t
 def test_sessions_without_locks_never_share_a_number(refuse, tmp_path):
     """However two of them are interleaved: a part never gets the name of another."""
     refuse(fcntl, "flock", errno.ENOLCK)
-    (tmp_path / ".session-0001").touch()  # another farm is between its claim and its word
+    (tmp_path / ".session-0001").touch()  # another farm has reserved its number and has not said so yet
     store = RunStore.open(tmp_path)
     assert store.session == 2
     store.close()
