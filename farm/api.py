@@ -31,7 +31,7 @@ from farm.models.backends import faster
 from farm.models.converted_weights import CONVERT_TIMEOUT_S
 from farm.report.bottleneck import Crew, bottleneck
 from farm.sources.base import Entry, Source, first_entry_or_raise
-from farm.sources.rows import FailedRows
+from farm.sources.failed_images import FailedImages
 from farm.storage import folders
 from farm.storage.run_store import SUMMARY_FILE, RunStore
 
@@ -95,7 +95,7 @@ def _retry(run_dir: str | Path, hooks: Hooks, began_s: float) -> Summary:
     exports.refuse_foreign(run_dir, config.output.exports)
     store = RunStore.open(run_dir)
     try:
-        source = FailedRows(f"failed images of {run_dir}", root, store.history.failed_paths)
+        source = FailedImages(f"failed images of {run_dir}", root, store.history.failed_paths)
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
         if source.has_moved():

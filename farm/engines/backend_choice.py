@@ -24,7 +24,7 @@ from farm.models import backends, cache, converted_weights
 from farm.models.converted_weights import CONVERT_TIMEOUT_S, Agreement, Executable, Request
 from farm.sources import first_entry_or_raise
 from farm.sources.base import Entry, Source
-from farm.sources.moved_source import look
+from farm.sources.moved_source import look_for_images
 from farm.sources.sampling import evenly, spread
 from farm.storage import folders
 from farm.storage.run_store import RunStore
@@ -93,7 +93,7 @@ def _accepted(prepared: Prepared, store: RunStore, before: Mapping[str, Any]) ->
     accepted, root = frozenset(prepared.config.accept), prepared.source.root
     if not before or before.get(SOURCE_ROOT) == kept(root) or SOURCE in accepted:
         return accepted, ""
-    found = look(store, root)
+    found = look_for_images(store, root)
     return (accepted | {SOURCE}) if found.is_the_same else accepted, found.in_words()
 
 

@@ -67,7 +67,7 @@ def drive(tmp_path):
         entries = first_entry_or_raise(prepared.source)
         hooks = hooks or Hooks()
         known = store.history.committed_keys()
-        make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier_runs)  # noqa: E731
+        make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier)  # noqa: E731
         return Driver(job, store, make, pipeline, hooks.on_snapshot, None, [].append if notes is None else notes.append)
 
     yield start
