@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
 def _check_writable(path: Path) -> None:
     """Before the trials, not after them. Raises ConfigError."""
     from farm.errors import ConfigError
-    from farm.machine.surroundings import in_working_directory
+    from farm.machine.working_directory import in_working_directory
 
     folder = Path(in_working_directory(str(path))).parent
     if not folder.is_dir():

@@ -32,7 +32,7 @@ from farm.config.types import FACTORY, Classes, Count, Devices, Part, Positive, 
 from farm.errors import ConfigError
 from farm.machine.filenames import here
 from farm.machine.locations import is_url, local_path
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 
 
 def expanded(value: Any) -> Any:

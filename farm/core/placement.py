@@ -17,7 +17,7 @@ from pathlib import Path
 
 from farm.config.sections import WorkersConfig
 from farm.errors import ConfigError
-from farm.machine import allotment
+from farm.machine import available_resources
 
 WORKER_BYTES = 600 << 20  # of one CPU worker: 100 to 500 MiB were measured (benchmarks.kinds); caps `auto` only
 RESERVED_BYTES = 1 << 30  # left to the supervisor, the collector and the page cache
@@ -71,12 +71,12 @@ class Placement:
 
 
 def inspect_machine(cuda: bool = True) -> Machine:
-    """The machine as this process may use it: see allotment.py; CUDA devices are asked of nvidia-smi."""
+    """The machine as this process may use it: see available_resources.py; CUDA devices are asked of nvidia-smi."""
     return Machine(
-        cores=_physical_cores(allotment.allowed_cpus()),
-        memory_bytes=allotment.memory_bytes(),
+        cores=_physical_cores(available_resources.allowed_cpus()),
+        memory_bytes=available_resources.memory_bytes(),
         cuda_devices=_cuda_devices() if cuda else (),
-        cpu_quota=allotment.cpu_quota(),
+        cpu_quota=available_resources.cpu_quota(),
     )
 
 
@@ -108,14 +108,14 @@ def apply(placement: Placement) -> None:
 
     CPUs that were taken away since the plan are left out; none left means unpinned.
     """
-    allowed = set(placement.cpus).intersection(allotment.allowed_cpus())
+    allowed = set(placement.cpus).intersection(available_resources.allowed_cpus())
     if allowed and hasattr(os, "sched_setaffinity"):  # macOS has no affinity
         os.sched_setaffinity(0, allowed)  # of this thread; those that it starts inherit it
 
 
 def usable_cores(machine: Machine) -> int:
     """Physical cores this process may keep busy: its affinity mask, cut by the CPU quota of cgroups or a job system."""
-    return allotment.whole_cpus(len(machine.cores), machine.cpu_quota)
+    return available_resources.whole_cpus(len(machine.cores), machine.cpu_quota)
 
 
 def _choose_devices(machine: Machine, config: WorkersConfig) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ from farm.library.results import ImageError, ImageResult
 from farm.library.spool import Spool
 from farm.library.streams import Order, batch_of, line_of, with_paths
 from farm.machine import interrupts, shortage
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.sources.base import Entry, Source, item_key
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from farm.config.sections import ModelConfig
-from farm.machine.allotment import usable_cpus
+from farm.machine.available_resources import usable_cpus
 from farm.models.sampled import readable
 
 LIKE = 0.9  # of boxes, near COCO's strictest (0.95), where evaluation begins at 0.5: labels move by a pixel, not a part

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from farm.config.sections import ModelConfig
-from farm.machine import allotment, child
+from farm.machine import available_resources, child
 from farm.machine.child import STOP_SIGNALS
 from farm.machine.processes import Identity
 from farm.models.agreement import compare
@@ -143,7 +143,7 @@ def prepared_images(config: ModelConfig, sample: Sequence[str]) -> list[np.ndarr
     from farm.models.yolo import YoloModel
 
     plain = config.model_copy(update={"precision": "fp32", "backend": "torch"})
-    model = YoloModel(plain, "cpu", allotment.usable_cpus())
+    model = YoloModel(plain, "cpu", available_resources.usable_cpus())
     return [prepared for _, prepared, _ in readable(model, sample, None)]
 
 

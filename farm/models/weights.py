@@ -16,7 +16,7 @@ from pathlib import Path
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.machine.locations import is_url
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.models.cache import WEIGHTS, content_digest, root
 from farm.models.foreign import read_checkpoint
 from farm.storage.filesystem import fsync_path

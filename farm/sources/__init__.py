@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from farm.errors import SourceError
 from farm.machine.locations import local_path
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.sources.base import Entry, Source, first_entry_or_raise, has_image_extension, item_key
 from farm.sources.urls import refusal
 

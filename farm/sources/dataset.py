@@ -18,7 +18,7 @@ import yaml
 
 from farm.errors import SourceError
 from farm.machine.filenames import here
-from farm.machine.surroundings import working_directory_if_any
+from farm.machine.working_directory import working_directory_if_any
 from farm.sources.base import Entry, Source
 from farm.sources.path_filter import PathFilter
 from farm.sources.sampling import in_turn

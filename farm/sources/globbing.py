@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from farm.errors import SourceError
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.sources.base import Entry, Source, examine, has_image_extension
 from farm.sources.directory import check_folder, walk
 from farm.sources.sampling import TreeSample

@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from farm.errors import SourceError
 from farm.machine.filenames import from_bytes, to_bytes
-from farm.machine.surroundings import working_directory, working_directory_if_any
+from farm.machine.working_directory import working_directory, working_directory_if_any
 from farm.sources.base import CHUNK_ITEMS, Entry, Source
 from farm.sources.list_lines import ListLines
 from farm.sources.sampling import lines_all_over, spread

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from farm.machine.locations import is_url, local_path
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.storage import atomic_write, filesystem, remote
 from farm.storage.atomic_write import is_being_written, is_temporary, temporary_name
 

@@ -115,7 +115,7 @@ def _begin(spec: WorkerSpec) -> HeartbeatWriter:
     child.watch_parent(pulse.beat)
     if spec.keeper_silence_s is not None:
         keeper = beats.row(spec.rows - 1)
-        child.watch_parent(child.mind_parent(lambda: float(keeper["beat_s"]), spec.keeper_silence_s))
+        child.watch_parent(child.kill_frozen_parent(lambda: float(keeper["beat_s"]), spec.keeper_silence_s))
     return pulse
 
 
