@@ -15,7 +15,7 @@ Where to look:
     factories version                 where the module of a factory lies; the version of farm
     sources/ decoding models/ rows    images in, predictions out, as rows
     placement leases restarts keys    decisions, without I/O
-    available_resources cgroups shortage  what this process may use, and what is said where that is too little
+    allotment cgroups shortage        what this process may use, and what is said where that is too little
     segments channel ring heartbeat   what crosses processes; run_memory makes what a run needs of it
     store storage                     what reaches a disk or a bucket, and how
     broadcast                         copies of batches in shared memory for other programs: `attach`
