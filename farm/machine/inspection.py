@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from farm.machine import allotment
+from farm.machine import available_resources
 from farm.machine.hardware import Machine
 
 CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -17,12 +17,12 @@ NVIDIA_SMI_S = 20.0  # a driver that has no process yet wakes its devices first
 
 
 def inspect_machine(cuda: bool = True) -> Machine:
-    """The machine as this process may use it: see allotment.py; CUDA devices are asked of nvidia-smi."""
+    """The machine as this process may use it: see available_resources.py; CUDA devices are asked of nvidia-smi."""
     return Machine(
-        cores=_physical_cores(allotment.allowed_cpus()),
-        memory_bytes=allotment.memory_bytes(),
+        cores=_physical_cores(available_resources.allowed_cpus()),
+        memory_bytes=available_resources.memory_bytes(),
         cuda_devices=_cuda_devices() if cuda else (),
-        cpu_quota=allotment.cpu_quota(),
+        cpu_quota=available_resources.cpu_quota(),
     )
 
 

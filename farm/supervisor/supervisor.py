@@ -72,7 +72,7 @@ from farm.ipc.ring import NO_SLOT
 from farm.machine import interrupts, shortage
 from farm.machine.forks import no_fork
 from farm.sources.base import Entry, Source
-from farm.sources.earlier_runs import Earlier
+from farm.sources.earlier_runs import EarlierRuns
 from farm.storage import folders
 from farm.storage.history import example_of
 from farm.storage.parts import part_number
@@ -126,7 +126,7 @@ class Supervisor:
         self._limits = job.config.limits
         self._store = store
         self._loop = EventLoop()
-        self._lister = Lister(source, entries, known, self._loop.wake, Earlier(store) if job.keep else None)
+        self._lister = Lister(source, entries, known, self._loop.wake, EarlierRuns(store) if job.keep else None)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
         self._prefix = prefix_of(store.path)

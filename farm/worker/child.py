@@ -43,5 +43,5 @@ def _begin(spec: WorkerSpec) -> HeartbeatWriter:
     child.watch_parent(heartbeat.beat)
     if spec.host_silence_s is not None:
         host = beats.row(spec.rows - 1)
-        child.watch_parent(child.mind_parent(lambda: float(host["beat_s"]), spec.host_silence_s))
+        child.watch_parent(child.kill_frozen_parent(lambda: float(host["beat_s"]), spec.host_silence_s))
     return heartbeat

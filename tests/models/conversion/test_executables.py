@@ -127,7 +127,7 @@ def test_the_process_that_compares_uses_the_processors_it_may(monkeypatch):
         raise Asked(threads)
 
     monkeypatch.setattr("farm.models.yolo.adapter.YoloModel", model)
-    monkeypatch.setattr("farm.machine.allotment.usable_cpus", lambda: 3)
+    monkeypatch.setattr("farm.machine.available_resources.usable_cpus", lambda: 3)
     with pytest.raises(Asked, match="3"):
         int8.prepared_images(ModelConfig(weights="a.pt"), [])
 

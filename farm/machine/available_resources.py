@@ -1,8 +1,8 @@
-"""What of the machine this process may use: CPUs and memory. Used by whoever plans, and by converters.
+"""What of the machine this process may use: CPUs and memory. Used by whoever plans workers, and by converters.
 
-The tightest of what is said by the affinity mask (cpusets and `taskset` show in it), the control groups, and a job
-system in its variables: SLURM kills a job that takes more memory than it was given, and where it does not pin its jobs
-nothing else says how many CPUs are meant.
+It is the tightest of what is said by the affinity mask (cpusets and `taskset` show in it), the control groups, and a
+job system in its variables: SLURM kills a job that takes more memory than it was given, and where it does not pin its
+jobs nothing else says how many CPUs are meant.
 """
 
 from __future__ import annotations
