@@ -3,6 +3,7 @@
 #   make demo     label 200 drawn pictures with the bundled model, and show where the labels are
 #   make test     run every test, JOBS files beside each other (ARGS="-k name" for some, JOBS=0 for one after the other)
 #   make lint     ruff, mypy, import-linter
+#   make docs     build the documentation's site, and say where it is; a warning is an error
 #   make env      only make the environment, and print where it is
 #   make clean    remove what the commands left in this clone, runs/ too
 #   make chaos    kill processes of every role at random for MINUTES (default 2), and compare the rows
@@ -17,7 +18,7 @@ JOBS ?= 3
 ENV = $$($(PYTHON) .ci/environment.py)
 RUN = set -e; env="$(ENV)"; export PYTHONPATH="$(CURDIR)"; export PATH="$$env/bin:$$PATH";
 
-.PHONY: help env demo test lint chaos soak clean
+.PHONY: help env demo test lint docs chaos soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -33,6 +34,10 @@ test:
 
 lint:
 	@$(RUN) ruff check . && ruff format --check . && mypy && lint-imports
+
+docs:
+	@$(RUN) python -m sphinx -b html -W --keep-going -n -q -d build/doctrees docs build/docs
+	@echo "the documentation is in $(CURDIR)/build/docs/index.html"
 
 chaos:
 	@$(RUN) python -m tests.chaos --minutes $(or $(MINUTES),2) $(ARGS)

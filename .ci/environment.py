@@ -19,7 +19,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - said before tomllib is missed
 import tomllib
 
 PROJECT = Path(__file__).resolve().parents[1]
-EXTRAS = ("dev",)
+EXTRAS = ("dev", "docs")
 COMPLETE = ".complete"
 
 

@@ -21,8 +21,10 @@ import pyarrow as pa
 from benchmarks.record import parser, report
 from benchmarks.resume import PART_ROWS, keys
 from farm import api
+from farm.core.marks import RUN_FILE
 from farm.core.schema import BOX, KEY_BYTES, part_metadata, part_schema
-from farm.storage.run_store import RUN_FILE, PartWriter, RunStore
+from farm.storage.part_writer import PartWriter
+from farm.storage.run_store import RunStore
 
 BOXES = 5
 SIDES = (640, 480)

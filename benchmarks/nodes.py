@@ -93,7 +93,7 @@ def costs() -> Costs:
         commit_s = (time.perf_counter() - began) / (rows / 2048)
         store = RunStore.open(folder)
         began = time.perf_counter()
-        store.committed_keys()
+        store.history.committed_keys()
         part_s = (time.perf_counter() - began) / (rows / 2048)
         store.close()
     return Costs(block_s, max(0.0, large_s - block_s / large), part_s, commit_s)

@@ -23,7 +23,8 @@ import pyarrow as pa
 from benchmarks.record import parser, report
 from farm.core.schema import KEY_BYTES, part_metadata, part_schema
 from farm.sources.base import CHUNK_ITEMS
-from farm.storage.run_store import PartWriter, RunStore
+from farm.storage.part_writer import PartWriter
+from farm.storage.run_store import RunStore
 
 PART_ROWS = 2048  # commit.images by default
 
@@ -60,7 +61,7 @@ def keys(first: int, count: int) -> bytes:
 def measure(folder: str, rows: int) -> None:
     """In a process of its own: seconds to read the keys, seconds to ask for all of them, peak memory."""
     began = time.perf_counter()
-    known = RunStore.view(folder).committed_keys()
+    known = RunStore.view(folder).history.committed_keys()
     read = time.perf_counter()
     done = 0
     for first in range(0, rows, CHUNK_ITEMS):

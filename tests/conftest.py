@@ -19,8 +19,9 @@ for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 
 LONGEST = (  # minutes each: begun first, so that none of them is waited for alone at the end
-    "engines/test_ray.py", "models/backends/test_backends.py", "test_parity.py", "parity/test_checkpoints.py", "test_readme.py",
-    "parity/test_exports.py", "library/test_farm.py", "engines/test_contract.py", "storage/test_remote.py",
+    "test_guides.py", "engines/test_ray.py", "models/backends/test_backends.py", "test_parity.py",
+    "parity/test_checkpoints.py", "test_readme.py", "parity/test_exports.py", "library/test_farm.py",
+    "engines/test_contract.py", "storage/test_remote.py",
 )  # fmt: skip
 
 SHARED_DATA = Path(os.environ.get("FARM_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")

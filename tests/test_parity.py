@@ -86,7 +86,11 @@ def test_a_batch_changes_nothing_but_last_digits(coco_images, coco_weights, dete
 
 
 def _rows(run_dir):
-    return [row for batch in RunStore.view(run_dir).batches(["path", "width", "height"]) for row in batch.to_pylist()]
+    return [
+        row
+        for batch in RunStore.view(run_dir).history.batches(["path", "width", "height"])
+        for row in batch.to_pylist()
+    ]
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -40,7 +40,7 @@ def export(
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
     described = store.describe()
-    output, schema = output_of(described), store.schema()
+    output, schema = output_of(described), store.history.schema()
     request = ExportRequest(
         folder=folder,
         source_root=here(described.get("source_root") or "/"),
@@ -52,7 +52,7 @@ def export(
         parts=None if folders.is_remote(store.path) else store.stamps(),
         anew=anew,
     )
-    return write(request, store.batches)
+    return write(request, store.history.batches)
 
 
 def _kpt_shape(said: Any) -> tuple[int, int] | None:

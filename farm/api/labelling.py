@@ -86,7 +86,7 @@ def _retry(run_dir: str | Path, hooks: Hooks, began_s: float) -> Summary:
     exports.refuse_foreign(run_dir, config.output.exports)
     store = RunStore.open(run_dir)
     try:
-        source = FailedRows(f"failed images of {run_dir}", root, store.failed_paths)
+        source = FailedRows(f"failed images of {run_dir}", root, store.history.failed_paths)
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
         if source.has_moved():

@@ -26,8 +26,8 @@ def summarise(
 ) -> Summary:
     """Counts from the parts, which are the only truth; rates from this session."""
     prepared, executable = runnable.prepared, runnable.executable
-    counts, schema = Counters(), store.schema()
-    for batch in store.batches(counted_columns(schema)):
+    counts, schema = Counters(), store.history.schema()
+    for batch in store.history.batches(counted_columns(schema)):
         counts.add(batch)
     warnings = [*store.problems, *prepared.source.problems]
     if outcome.repeated:

@@ -28,6 +28,6 @@ def _list(run_dir: str) -> int:
     from farm.report.text import printable
     from farm.storage.run_store import RunStore
 
-    for path, error in RunStore.view(run_dir).failures():
+    for path, error in RunStore.view(run_dir).history.failures():
         print("\t".join(map(printable, (path, error["stage"], error["type"], error["message"]))))
     return EXIT_DONE

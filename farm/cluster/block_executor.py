@@ -31,9 +31,11 @@ from farm.core.summary import WorkerStart
 from farm.errors import FarmError, ModelError, OutputError, SourceLostError, TornPartError
 from farm.models.weights.files import weights_digest
 from farm.storage import folders
-from farm.storage.parts import open_part, part_batches
+from farm.storage.part_writer import PartWriter
+from farm.storage.parts import open_part, part_batches, part_name
 from farm.storage.run_names import prefix_of
-from farm.storage.run_store import PartWriter, RunStore, blocks_dir, part_name
+from farm.storage.run_store import RunStore
+from farm.storage.session import blocks_dir
 
 # A refused block is kept this long, twice as long each time, so that actors that work get most blocks
 HOLD_S, HOLD_LIMIT_S = 1.0, 300.0
@@ -161,7 +163,7 @@ class BlockExecutor:
 
     def _has_labelled(self) -> bool:
         """Called in the keeper's thread: has any actor, in any session of the run?"""
-        return any_ok(RunStore.view(self._run_dir).batches(["status"]))
+        return any_ok(RunStore.view(self._run_dir).history.batches(["status"]))
 
     def _check_weights(self) -> None:
         """Every node must have the same weights: a run holds the work of one model."""

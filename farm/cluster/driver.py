@@ -40,8 +40,11 @@ from farm.errors import FarmError, TooManyFailures
 from farm.ipc import shared_memory
 from farm.ipc.event_loop import TURN_S
 from farm.sources.earlier_runs import Earlier
+from farm.storage.part_writer import PartWriter
+from farm.storage.parts import open_part, part_name
 from farm.storage.run_names import prefix_of
-from farm.storage.run_store import PartWriter, RunStore, blocks_dir, open_part, part_name
+from farm.storage.run_store import RunStore
+from farm.storage.session import blocks_dir
 from farm.supervisor.lister import VANISHED, Lister
 from farm.supervisor.supervisor import KILL_NOW, NO_WORKER
 
@@ -360,7 +363,7 @@ class Driver:
             committed=self._committed,
             workers=tuple(self._worker_snapshot(worker) for worker in sorted(self._workers)),
             note=self._note(now),
-            failed_before=self._store.failed_before,
+            failed_before=self._store.history.failed_before,
             task=self._task,
         )
 

@@ -15,8 +15,8 @@ from farm.ipc.heartbeat import Heartbeats
 from farm.ipc.messages import CollectorFailed, CollectorReady
 from farm.ipc.ring import Ring
 from farm.machine import child, shortage, standard_streams
-from farm.machine.filesystem import in_words
 from farm.machine.tracebacks import where
+from farm.storage.filesystem import in_words
 
 MESSAGE_CHARS = 300  # of an error in its own code
 

@@ -47,7 +47,7 @@ from farm.ipc.messages import (
 )
 from farm.ipc.ring import NO_SLOT, Ring
 from farm.machine.forks import keep_from_forks
-from farm.storage.run_store import PartWriter
+from farm.storage.part_writer import PartWriter
 
 SUPERVISOR = -1  # the sender of quarantined rows, where workers have their uid
 FRAMES_A_TURN = 8  # read from one worker before the others get theirs

@@ -23,6 +23,7 @@ STATUS_GONE = "gone"  # deleted since it was listed; `error` says where that was
 TIMEOUT = "Timeout"  # type of the error of an image that a worker never came back from
 STAGE_READ = "read"  # of the error of an image whose file could not be read
 STAGE_LIST = "list"  # of the error of an image that has a row, and whose file was not there when it was looked for
+PATH_COLUMNS = ["path", "path_bytes"]  # what names the file of a row: see `path_columns`
 PROBS = "probs"  # the column of classification
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 
@@ -132,6 +133,14 @@ def _is_utf8(name: bytes) -> bool:
 def path_of(path: str, path_bytes: bytes | None) -> str:
     """The file name as Python holds it, from the two columns of a row."""
     return here(path) if path_bytes is None else from_bytes(path_bytes)
+
+
+def paths_of(batch: pa.RecordBatch) -> list[str]:
+    """`path_of` of every row (PATH_COLUMNS)."""
+    paths: list[str] = batch["path"].to_pylist()
+    if batch["path_bytes"].null_count == batch.num_rows:
+        return paths if IS_UTF8 else [path_of(path, None) for path in paths]
+    return [path_of(path, exact) for path, exact in zip(paths, batch["path_bytes"].to_pylist(), strict=True)]
 
 
 def failed_batch(

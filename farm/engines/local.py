@@ -29,7 +29,7 @@ def run(
 
     `known`: keys to leave alone, if not all that the directory holds.
     """
-    known = store.committed_keys() if known is None else known
+    known = store.history.committed_keys() if known is None else known
     record = RunRecord(store, runnable)
     job = job_of(runnable, record.task, record.names, record.names_known)
     supervisor = Supervisor(job, store, runnable.prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)

@@ -47,7 +47,8 @@ from farm.engines.run_record import RunRecord
 from farm.engines.starting import job_of, run_to_end
 from farm.errors import ConfigError
 from farm.sources.base import Entry, Source
-from farm.storage.run_store import RunStore, example_of
+from farm.storage.history import example_of
+from farm.storage.run_store import RunStore
 from farm.storage.scratch import Scratch
 from farm.supervisor.launcher import environment_set
 from farm.supervisor.lister import Lister
@@ -94,7 +95,7 @@ def run(
 
     `known`: keys to leave alone, if not all that the directory holds.
     """
-    known = store.committed_keys() if known is None else known
+    known = store.history.committed_keys() if known is None else known
     prepared, record = runnable.prepared, RunRecord(store, runnable)
     job = job_of(runnable, record.task, record.names, record.names_known)
     driver = Driver(
@@ -159,7 +160,7 @@ class RayPipeline:
     def _spec(self) -> BlockExecutorSpec:
         job = self._job
         device = job.placements[0].device
-        example = example_of(self._store)
+        example = example_of(self._store.history)
         keeper = WorkerHostSpec(
             worker=0,
             placement=replace(job.placements[0], device="cuda:0" if device != "cpu" else device),  # Ray shows it one

@@ -39,7 +39,7 @@ class RunRecord:
         }
         before = work.get("fingerprint")
         changed = continuation.differences(before, fingerprint) if before else []
-        self._data["task"] = self._data["task"] or task_of(store.schema())  # rows of earlier sessions have one
+        self._data["task"] = self._data["task"] or task_of(store.history.schema())  # rows of earlier sessions have one
         history = work.get(HISTORY, [])
         self._data[HISTORY] = continuation.history_with(history, changed, frozenset(prepared.config.accept), date)
 

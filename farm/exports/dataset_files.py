@@ -18,9 +18,9 @@ import yaml
 from farm.core.marks import DATA_YAML, IMAGES, LABELS, LINKS, LIST
 from farm.core.marks import EXPORT_HEAD as HEAD
 from farm.exports.label_tree import Replacement
-from farm.machine import filesystem
 from farm.machine.filenames import kept
 from farm.sources.base import IMAGE_EXTENSIONS
+from farm.storage import filesystem
 from farm.storage.folders import write_whole
 
 LISTED = IMAGE_EXTENSIONS - {"gif"}  # Ultralytics takes a gif for a video

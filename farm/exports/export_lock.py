@@ -17,8 +17,8 @@ from farm.core.marks import DATA_YAML, LABELS, LINKS, LIST
 from farm.core.marks import EXPORT_HEAD as HEAD
 from farm.core.marks import EXPORT_MARK as MARK
 from farm.errors import OutputError, RunLockedError
-from farm.machine.locks import lock_folder
 from farm.storage import folders
+from farm.storage.locks import lock_folder
 
 LOCK = ".yolo-export.lock"  # where the folder itself cannot be locked
 REPLACED = (LABELS, LIST, DATA_YAML, LINKS)

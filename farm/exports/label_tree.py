@@ -17,7 +17,7 @@ import stat
 from pathlib import Path
 
 from farm.exports.record import Contents
-from farm.machine import filesystem
+from farm.storage import filesystem
 
 TEMPORARY = ".tmp-"
 REPLACED = ".old-"

@@ -23,9 +23,9 @@ from farm.exports.label_tree import MAYBE_NAME_ERRORS, NAME_ERRORS, LabelChanges
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
 from farm.exports.writing import Rows, Writing
-from farm.machine.filesystem import NO_REPLACE, folds_case
+from farm.storage.filesystem import NO_REPLACE, folds_case
 from farm.storage.newest_rows import among
-from farm.storage.run_store import session_of
+from farm.storage.parts import session_of
 
 LITTLE = 4  # a file costs more to change than to write, and each new row two hashes: beyond a quarter all is written
 

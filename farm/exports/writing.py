@@ -21,7 +21,7 @@ from farm.exports.listing import CACHE
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
 from farm.exports.ultralytics_rules import Dataset
-from farm.machine.filesystem import has_links
+from farm.storage.filesystem import has_links
 from farm.storage.folders import temporary_name
 
 ROWS_AT_ONCE = 1024  # images formatted at a time: a large part must not become as many Python numbers

@@ -25,7 +25,7 @@ from farm.exports.export_lock import claimed, mark
 from farm.exports.label_tree import LabelTree
 from farm.exports.update import CannotUpdate, is_little, update
 from farm.exports.writing import Rows, Writing
-from farm.machine.filesystem import in_words
+from farm.storage.filesystem import in_words
 
 
 def export(request: ExportRequest, batches: Batches) -> ExportReport:

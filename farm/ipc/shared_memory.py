@@ -26,12 +26,12 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 from farm.errors import SharedMemoryError
-from farm.machine.filesystem import UNSUPPORTED
 from farm.machine.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 
 PREFIX = "farm-"
 SHARED_MEMORY = Path("/dev/shm")
 NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
+NO_FALLOCATE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY)  # of a file system that cannot reserve room
 UNUSABLE = (*NO_ROOM, errno.ENOSYS, errno.EACCES, errno.ENOENT, errno.EROFS)  # there is none, or none for this user
 ZEROS_BYTES = 1 << 20  # written at a time, where pages can be had by writing only
 SEMAPHORES = 3  # of a multiprocessing.Queue
@@ -112,7 +112,7 @@ def _allocate(descriptor: int, size: int) -> None:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in NO_FALLOCATE:
             raise
         for start in range(0, size, ZEROS_BYTES):
             os.pwrite(descriptor, bytes(min(ZEROS_BYTES, size - start)), start)

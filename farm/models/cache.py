@@ -31,9 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from farm.machine import filesystem
 from farm.machine.filenames import to_bytes
-from farm.storage import folders
+from farm.storage import filesystem, folders
 
 ROOT = "~/.cache/farm"
 SHARED_WEIGHTS, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; the last holds plain files

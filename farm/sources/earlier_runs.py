@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from farm.core.key_set import ABSENT, KeySet, item_key, path_key
+from farm.core.marks import RUN_FILE
 from farm.core.mounts import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
 from farm.machine.filenames import here, kept, to_bytes
 from farm.sources.base import Source, is_gone
-from farm.storage.run_store import MOUNTS, RUN_FILE, RunStore
+from farm.storage.run_store import MOUNTS, RunStore
 
 VANISHED_AT_ONCE = 2048  # rows made at a time: what a part has by default
 NOTHING_KNOWN = "the folder cannot be listed"
@@ -28,7 +29,7 @@ class Earlier:
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
-        self.has_rows = store.goes_on
+        self.has_rows = store.history.has_earlier_rows
         self._paths: KeySet | None = None
         self._before: Mounts = {}
         self._sure = store.session
@@ -57,9 +58,9 @@ class Earlier:
 
         The paths in the parts are read only once a path is asked for that is not already known to be gone.
         """
-        known = self._store.gone.contains([item_key(path, *ABSENT) for path in paths])
+        known = self._store.history.gone.contains([item_key(path, *ABSENT) for path in paths])
         if self._paths is None and not all(known):
-            self._paths = self._store.path_keys()
+            self._paths = self._store.history.path_keys()
         return known if self._paths is None else self._paths.contains(keys_of(paths))
 
     def vanished(self, known: KeySet, sent: KeySet, source: Source) -> Iterator[list[str]]:
@@ -68,7 +69,7 @@ class Earlier:
         `known`: keys that the listing was compared with. `sent`: keys of the paths that this run labels anyway.
         """
         unmet = known.never_met()
-        paths = self._store.unmet_paths(unmet, known)
+        paths = self._store.history.unmet_paths(unmet, known)
         while portion := list(islice(paths, VANISHED_AT_ONCE)):
             handled = sent.contains(keys_of(portion))
             missing = [p for p, done in zip(portion, handled, strict=True) if not done and self._is_missing(p, source)]
@@ -124,7 +125,7 @@ class Earlier:
         """Where the images have moved to that were found again, of those labelled when nothing was lost yet."""
         found: set[Move] = set()
         last: str | None = None
-        for path in () if source.is_part else self._store.met_paths(unmet, self._sure):
+        for path in () if source.is_part else self._store.history.met_paths(unmet, self._sure):
             folder = os.path.dirname(path)
             if folder != last:  # rows of a folder follow each other
                 found.add(move_of(os.path.realpath(os.path.join(source.root, folder)), self._before, self._at_begin))

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm.core.schema import STATUS_OK, path_of
+from farm.core.schema import PATH_COLUMNS, STATUS_OK, path_of
 from farm.errors import PartError
 from farm.sources.base import examine, item_key
-from farm.storage.newest_rows import PATHS
 from farm.storage.run_store import RunStore
 
 SAMPLED = 64  # images of the run that are looked for: a moment, also on a network mount
@@ -69,7 +68,7 @@ def _sample(store: RunStore) -> tuple[list[tuple[bytes, str]], bool]:
     kept: list[tuple[bytes, str]] = []
     seen, stride = 0, 1
     try:
-        for batch in store.batches(["key", *PATHS, "status"]):
+        for batch in store.history.batches(["key", *PATH_COLUMNS, "status"]):
             rows = batch.filter(pc.equal(batch["status"], STATUS_OK))
             chosen = range(-seen % stride, rows.num_rows, stride)
             kept += [

@@ -3,7 +3,7 @@
 A folder on a disk is a pathlib.Path; any other a UPath, which joins and names in the same way. What has to be done
 differently with the two is done here: a file on a disk is made durable by fsync and appears by a rename, an object
 appears by its upload; a disk has locks, an object store has none, and nor have some network file systems. What else
-these lack is met in `farm.machine.filesystem`. Every refusal is an OSError. Used in every process that reads or
+these lack is met in `farm.storage.filesystem`. Every refusal is an OSError. Used in every process that reads or
 writes a run directory.
 """
 
@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from farm.errors import OutputError
-from farm.machine import filesystem
-from farm.machine.filesystem import NO_LOCKS, fsync_dir
 from farm.machine.locations import OBJECT_STORES, is_url, local_path
-from farm.machine.locks import Lock, lock_file, locked, my_name
 from farm.machine.processes import UNKNOWN, identity_of, is_gone, myself, read_identity
 from farm.machine.surroundings import in_working_directory
+from farm.storage import filesystem
+from farm.storage.filesystem import NO_LOCKS, fsync_dir
+from farm.storage.locks import Lock, lock_file, locked, my_name
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

@@ -15,20 +15,20 @@ import numpy as np
 import pyarrow as pa
 
 from farm.core.key_set import path_key
+from farm.core.schema import PATH_COLUMNS
 from farm.storage import folders
 from farm.storage.parts import read_part
 
-PATHS = ["path", "path_bytes"]
 DIGEST = np.dtype([("a", "<u8"), ("b", "<u8")])
 
 
 def quick_hashes(table: pa.Table) -> np.ndarray:
-    """int64, one a row (columns PATHS): equal for equal paths, in this process."""
+    """int64, one a row (PATH_COLUMNS): equal for equal paths, in this process."""
     return np.fromiter(map(hash, _names(table)), np.int64, table.num_rows)
 
 
 def digests(table: pa.Table) -> np.ndarray:
-    """`path_key` of every row (columns PATHS), as DIGEST."""
+    """`path_key` of every row (PATH_COLUMNS), as DIGEST."""
     names = (name if isinstance(name, bytes) else name.encode() for name in _names(table))
     return np.frombuffer(b"".join(map(path_key, names)), DIGEST)
 
@@ -51,7 +51,7 @@ def among(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
     return found
 
 
-def newest(parts: Sequence[Path], hashes: Sequence[np.ndarray]) -> np.ndarray:
+def newest_rows(parts: Sequence[Path], hashes: Sequence[np.ndarray]) -> np.ndarray:
     """bool, for every row over all parts in order: is it the last of its path? `hashes`: quick ones, a part each."""
     rows = np.concatenate([np.empty(0, np.int64), *hashes])
     keep = ~repeated(rows)
@@ -62,7 +62,7 @@ def newest(parts: Sequence[Path], hashes: Sequence[np.ndarray]) -> np.ndarray:
     bounds = np.searchsorted(doubtful, [0, *ends])
     chosen = [doubtful[first:last] for first, last in pairwise(bounds)]
     wanted = [part for part, mine in zip(parts, chosen, strict=True) if len(mine)]
-    tables = folders.read_ahead(wanted, functools.partial(read_part, columns=PATHS))
+    tables = folders.read_ahead(wanted, functools.partial(read_part, columns=PATH_COLUMNS))
     exact = [
         digests(next(tables)[1].take(mine - (end - len(part))))
         for mine, end, part in zip(chosen, ends, hashes, strict=True)
@@ -77,7 +77,7 @@ def newest(parts: Sequence[Path], hashes: Sequence[np.ndarray]) -> np.ndarray:
 
 def hashes_of(part: Path) -> np.ndarray:
     """`quick_hashes` of a part."""
-    return quick_hashes(read_part(part, PATHS))
+    return quick_hashes(read_part(part, PATH_COLUMNS))
 
 
 def _names(table: pa.Table) -> list[str | bytes]:

@@ -1,4 +1,11 @@
-"""Reading committed parts, and what it means that one cannot be read. Used in every process that reads a run directory.
+"""What lies in parts/: names of parts, and reading one. Used in every process that reads a run directory.
+
+    <session>-<number>.parquet         a committed part, whole; in name order a later row of an image is the newer one
+    <session>-<number>.parquet.torn    a damaged one that was set aside
+    .*                                 one that is being written, or whose commit was killed
+
+The columns of a part are in `farm.core.schema`, how one is written in `part_writer.py`, what all say together in
+`history.py`.
 
 Only damage makes a part torn: what it held is lost, and its images are labelled again. A part that may not be opened,
 that lies on a disk in trouble or that another version of farm wrote is as good as ever. Whoever needs it is told what
@@ -9,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,8 +28,33 @@ from farm.errors import PartError, TornPartError, UnreadablePartError
 from farm.machine.filenames import to_bytes
 from farm.storage import folders
 
+PART_NAME = re.compile(r"^(\d{4,})-(\d{6,})\.parquet$")
+TORN_SUFFIX = ".torn"
+TEMPORARY_PREFIX = "."
 READ_ROWS = 65_536
 REASON_CHARS = 120  # of what pyarrow says
+
+
+def part_name(session: int, number: int) -> str:
+    """What the part is called; matches PART_NAME."""
+    return f"{session:04d}-{number:06d}.parquet"
+
+
+def part_number(name: str, session: int) -> int:
+    """The number of a part of this session; 0 for another session's."""
+    match = PART_NAME.match(name)
+    return int(match[2]) if match and int(match[1]) == session else 0
+
+
+def session_of(name: str) -> int:
+    """The session that a part is of; `name` matches PART_NAME."""
+    return int(name.partition("-")[0])
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """Committed parts, oldest first."""
+    matches = filter(None, map(PART_NAME.match, folders.names_in(folder)))
+    return [folder / match[0] for match in sorted(matches, key=lambda match: (int(match[1]), int(match[2])))]
 
 
 def open_part(path: Path) -> pq.ParquetFile:
@@ -55,6 +88,14 @@ def part_batches(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile
     """Columns of an opened part in batches, all without `columns`. Raises as `open_part`."""
     with _meaning(part, "damaged"):
         yield from file.iter_batches(batch_size=READ_ROWS, columns=list(columns) if columns else None)
+
+
+def has_status(file: pq.ParquetFile, status: str) -> bool:
+    """May the part have rows of this status? By the statistics of the column, without reading it."""
+    meta = file.metadata
+    column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
+    found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
+    return any(s is None or not s.has_min_max or s.min <= status <= s.max for s in found)
 
 
 def _place(path: Path) -> Path | pa.BufferReader | pa.OSFile:

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from farm.core.key_set import ABSENT, KeySet, item_key
 from farm.core.mounts import is_of_place
-from farm.core.schema import KEY_BYTES, STAGE_LIST, STATUS_FAILED, STATUS_GONE, path_of
+from farm.core.schema import KEY_BYTES, PATH_COLUMNS, STAGE_LIST, STATUS_FAILED, STATUS_GONE, path_of
 from farm.errors import TornPartError
-from farm.storage.newest_rows import PATHS, quick_hashes
-from farm.storage.parts import open_part, read_part
+from farm.storage.newest_rows import quick_hashes
+from farm.storage.parts import has_status, open_part, read_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
         file = open_part(part)
         has_failed = has_status(file, STATUS_FAILED)
         failures = has_failed or has_status(file, STATUS_GONE)
-        paths = PATHS if with_paths or failures else []
+        paths = PATH_COLUMNS if with_paths or failures else []
         table = read_part(part, ["key", *paths, *(["status", "error"] if failures else [])], file)
     except TornPartError as error:
         return error
@@ -54,24 +53,24 @@ def resumed_from(part: Path, with_paths: bool) -> Resumed | TornPartError:
     return Resumed(_joined(table["key"]), hashes, again, gone, has_failed, _has_failed(table) & ~again)
 
 
-def done_keys(found: Sequence[Resumed], counting: np.ndarray | None) -> Iterator[memoryview]:
-    """Keys of the rows that count and are not to be labelled again, a part at a time."""
+def done_keys(found: Sequence[Resumed], newest: np.ndarray | None) -> Iterator[memoryview]:
+    """Keys of the newest rows that are not to be labelled again, a part at a time."""
     start = 0
     for part in found:
-        keep = np.ones(len(part.keys), bool) if counting is None else counting[start : start + len(part.keys)]
+        keep = np.ones(len(part.keys), bool) if newest is None else newest[start : start + len(part.keys)]
         start += len(part.keys)
         if part.again is not None:
             keep = keep & ~part.again
         yield (part.keys if keep.all() else part.keys[keep]).data
 
 
-def failed_count(found: Sequence[Resumed], counting: np.ndarray | None) -> int:
-    """Images that failed and are not tried again by themselves, in the rows that count."""
+def failed_count(found: Sequence[Resumed], newest: np.ndarray | None) -> int:
+    """Images that failed and are not tried again by themselves, in the newest rows."""
     start = count = 0
     for part in found:
         mine = slice(start, start := start + len(part.keys))
         if part.failed is not None:
-            count += int((part.failed if counting is None else part.failed & counting[mine]).sum())
+            count += int((part.failed if newest is None else part.failed & newest[mine]).sum())
     return count
 
 
@@ -112,14 +111,6 @@ def unheard_of(failed: pa.RecordBatch, known: KeySet) -> list[bool]:
         row["error"]["stage"] == STAGE_LIST or not (is_known or _was_absent(row))
         for is_known, row in zip(listed, failed.to_pylist(), strict=True)
     ]
-
-
-def has_status(file: pq.ParquetFile, status: str) -> bool:
-    """May it have rows that say this? By the statistics of that column, without reading it."""
-    meta = file.metadata
-    column = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "status")
-    found = (meta.row_group(group).column(column).statistics for group in range(meta.num_row_groups))
-    return any(s is None or not s.has_min_max or s.min <= status <= s.max for s in found)
 
 
 def _was_absent(row: Mapping[str, Any]) -> bool:

@@ -31,8 +31,8 @@ from farm.core.marks import SCRATCH_PREFIX as PREFIX
 from farm.errors import OutputError
 from farm.ipc import shared_memory
 from farm.machine.forks import undone
-from farm.machine.locks import Lock, lock_folder
 from farm.machine.processes import Identity, have_one_kernel, is_gone, myself, read_identity
+from farm.storage.locks import Lock, lock_folder
 from farm.storage.run_names import prefix_of
 
 OWNER = SCRATCH_OWNER  # the last file that is written when a folder is made: what has none is not finished

@@ -73,8 +73,10 @@ from farm.machine import interrupts, shortage
 from farm.sources.base import Entry, Source
 from farm.sources.earlier_runs import Earlier
 from farm.storage import folders
+from farm.storage.history import example_of
+from farm.storage.parts import part_number
 from farm.storage.run_names import prefix_of
-from farm.storage.run_store import RunStore, example_of, part_number
+from farm.storage.run_store import RunStore
 from farm.supervisor import lifecycle
 from farm.supervisor.launcher import JOIN_S, CollectorProcess, Launcher, WorkerProcess
 from farm.supervisor.lifecycle import CHECK_S
@@ -132,7 +134,7 @@ class Supervisor:
             start_method(job), job.environment, preload_model, self._prefix, job.config.workers.kind
         )
         self._book = LeaseBook(self._limits.attempts, wanted)
-        self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.batches(["status"])))
+        self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.history.batches(["status"])))
         self._trouble = Outages(source.patience, job.root)
         self._root_id = identity_of(job.root)
         self._example: str | None = None
@@ -449,7 +451,7 @@ class Supervisor:
         self._kill_workers()
         if self._ending:
             return
-        self._book.committed(self._book.seqs_of(self._store.keys_since(self._parts)))
+        self._book.committed(self._book.seqs_of(self._store.history.keys_since(self._parts)))
         self._parts = {part.name for part in self._store.parts()}
         self._seen_before.update(seq for seq in self._book.received_seqs if seq not in self._unseen)
         again = self._book.collector_died()
@@ -508,7 +510,7 @@ class Supervisor:
         self._beats.reset(place)
         config = self._job.config
         if self._example is None and self._parts:
-            self._example = example_of(self._store)
+            self._example = example_of(self._store.history)
         spec = WorkerSpec(
             uid=next(self._uids),
             worker=place,
@@ -634,7 +636,7 @@ class Supervisor:
             committed=self._book.committed_count,
             workers=tuple(self._worker_snapshot(place, workers.get(place)) for place in places),
             note=stopping(len(self._signals)) if self._draining else self._trouble.note(now),
-            failed_before=self._store.failed_before,
+            failed_before=self._store.history.failed_before,
             task=self._task,
         )
 

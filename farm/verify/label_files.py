@@ -20,7 +20,7 @@ from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
 from farm.exports.listing import files_below
 from farm.machine.filenames import here
-from farm.machine.filesystem import folds_case
+from farm.storage.filesystem import folds_case
 from farm.storage.newest_rows import among
 from farm.storage.run_store import RunStore
 
@@ -32,13 +32,13 @@ def problems_of_labels(store: RunStore, described: Mapping[str, Any]) -> Iterato
     """Label files against what the parts give, with or without confidence as the run was configured."""
     root = here(str(described.get("source_root") or "/"))
     output = output_of(described)
-    schema = store.schema()
+    schema = store.history.schema()
     task, names = task_of(schema) or "detect", names_of(schema)
     labels = store.path / LABELS
     fold = str.casefold if folds_case(labels) else str
-    conflicts = LabelConflicts(store.batches, root, Warnings(), fold is str.casefold)
+    conflicts = LabelConflicts(store.history.batches, root, Warnings(), fold is str.casefold)
     expected: list[np.ndarray] = []
-    for batch in store.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
+    for batch in store.history.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
         texts = label_texts(good, task, names, bool(output.get("save_conf")), bool(output.get("clip")))
         paths = labelled_paths(good)

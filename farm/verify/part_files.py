@@ -6,7 +6,8 @@ from pathlib import Path
 
 from farm.errors import PartError, UnreadablePartError
 from farm.storage import folders
-from farm.storage.run_store import PART_NAME, TEMPORARY_PREFIX, TORN_SUFFIX, RunStore, open_part, read_part
+from farm.storage.parts import PART_NAME, TEMPORARY_PREFIX, TORN_SUFFIX, open_part, read_part
+from farm.storage.run_store import RunStore
 
 
 def problems_of_files(store: RunStore) -> tuple[list[str], list[str]]:

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm.core.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK
+from farm.exports.label_conflicts import PATHS
 from farm.storage import folders
-from farm.storage.newest_rows import DIGEST, PATHS, digests, hashes_of, repeated
-from farm.storage.run_store import RunStore, read_part, session_of
+from farm.storage.newest_rows import DIGEST, digests, hashes_of, repeated
+from farm.storage.parts import read_part, session_of
+from farm.storage.run_store import RunStore
 
 SIGHTING = np.dtype(
     [("path", DIGEST), ("key", DIGEST), ("session", np.int64), ("failed", np.bool_), ("vanished", np.bool_)]
@@ -63,7 +65,7 @@ def _sightings(part: Path, table: pa.Table, chosen: np.ndarray) -> np.ndarray:
 def counts_of(store: RunStore) -> dict[str, int]:
     """Rows that count, by their status."""
     counts = {STATUS_OK: 0, STATUS_FAILED: 0, STATUS_GONE: 0}
-    for batch in store.batches(["status"]):
+    for batch in store.history.batches(["status"]):
         for found in pc.valuecounts_of(batch["status"]).to_pylist():
             counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
     return counts

@@ -15,7 +15,8 @@ from farm.core.items import Item
 from farm.core.placement import Placement
 from farm.core.schema import from_ipc
 from farm.errors import ModelError, OutputError
-from farm.storage.run_store import RunStore, blocks_dir
+from farm.storage.run_store import RunStore
+from farm.storage.session import blocks_dir
 from tests.support.harness import POISON, pictures, rows, wait_for
 
 pytestmark = pytest.mark.timeout(60)

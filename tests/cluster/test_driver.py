@@ -16,8 +16,9 @@ from farm.engines.preparation import prepare
 from farm.errors import ModelError, TooManyFailures, WorkerError
 from farm.sources import earlier_runs, first_entry_or_raise
 from farm.sources.base import item_key
+from farm.storage.part_writer import PartWriter
 from farm.storage.parts import read_part
-from farm.storage.run_store import PartWriter, RunStore
+from farm.storage.run_store import RunStore
 from farm.supervisor.lister import Lister
 from tests.support.harness import pictures
 
@@ -66,7 +67,7 @@ def drive(tmp_path):
         job = Job(prepared.config, prepared.placements, prepared.source.root, "x", {}, task, {}, lambda *about: None)
         entries = first_entry_or_raise(prepared.source)
         hooks = hooks or Hooks()
-        known = store.committed_keys()
+        known = store.history.committed_keys()
         make = lambda earlier: Lister(prepared.source, entries, known, lambda: None, earlier)  # noqa: E731
         return Driver(job, store, make, pipeline, hooks.on_snapshot, None, [].append if notes is None else notes.append)
 

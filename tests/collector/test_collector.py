@@ -103,7 +103,7 @@ def test_rows_that_are_known_are_dropped(farm, again):
     collector.receive(2, pack_seqs(again), to_ipc(rows(*again)))
     collector.commit()
     published = [seq for m in heard(ours) if isinstance(m, Published) for seq in unpack_seqs(m.seqs)]
-    stored = [path for batch in store.batches(["path"]) for path in batch["path"].to_pylist()]
+    stored = [path for batch in store.history.batches(["path"]) for path in batch["path"].to_pylist()]
     assert sorted(published) == sorted({0, 1, *again})
     assert sorted(stored) == sorted(f"{seq}.jpg" for seq in {0, 1, *again})
 
@@ -136,7 +136,7 @@ def test_nothing_is_committed_that_was_not_published(farm):
     published = {seq for m in messages if isinstance(m, Published) for seq in unpack_seqs(m.seqs)}
     committed = {seq for m in messages if isinstance(m, Committed) for seq in unpack_seqs(m.seqs)}
     assert committed == published == {0, 1}
-    assert sum(batch.num_rows for batch in store.batches(["key"])) == 2
+    assert sum(batch.num_rows for batch in store.history.batches(["key"])) == 2
 
 
 def test_a_batch_larger_than_a_slot_travels_by_pipe(farm):
@@ -153,7 +153,7 @@ def test_stop_commits_what_is_left(farm):
     collector.receive(1, pack_seqs([3]), to_ipc(rows(3)))
     ours.send(Stop())
     collector.run()
-    assert [path for batch in store.batches(["path"]) for path in batch["path"].to_pylist()] == ["3.jpg"]
+    assert [path for batch in store.history.batches(["path"]) for path in batch["path"].to_pylist()] == ["3.jpg"]
 
 
 @pytest.mark.parametrize("commit_seconds", [1e7, 1e9, 1e300])

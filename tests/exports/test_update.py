@@ -17,8 +17,9 @@ from farm.errors import OutputError
 from farm.exports import record, update
 from farm.exports.base import ExportRequest
 from farm.exports.writing import Writing
-from farm.machine import filesystem
-from farm.storage.run_store import PartWriter, RunStore
+from farm.storage import filesystem
+from farm.storage.part_writer import PartWriter
+from farm.storage.run_store import RunStore
 
 from .conftest import BOX, BOX_LINE, NAMES, make_rows
 
@@ -56,7 +57,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         options = {"save_conf": False, "names": NAMES, **options}
         request = ExportRequest(folder, "/source", "detect", parts=store.stamps(), anew=anew, **options)
-        return exports.load("yolo")(request, store.batches)
+        return exports.load("yolo")(request, store.history.batches)
 
     def labels(self):
         return {str(p.relative_to(self.folder / "labels")): p for p in (self.folder / "labels").rglob("*.txt")}
@@ -306,7 +307,7 @@ def test_classifications_are_updated_too(tmp_path, always_little):
         PartWriter(run.folder / "parts", session).commit([rows], part_metadata("classify", NAMES, "digest"))
         store = RunStore.view(run.folder)
         request = ExportRequest(run.folder, "/source", "classify", NAMES, False, parts=store.stamps(), anew=False)
-        return exports.load("yolo")(request, store.batches)
+        return exports.load("yolo")(request, store.history.batches)
 
     commit(1, x=[0.125, 0.5, 0.25], y=[1.0, 0.0, 0.0])
     before = run.labels()["y.txt"].stat()

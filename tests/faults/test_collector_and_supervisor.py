@@ -44,11 +44,11 @@ def test_the_collector_killed_again_and_again(source, undisturbed, tmp_path):
 
 CRASHING = """
 import os, signal, sys
-import farm.storage.run_store, farm.collector.collector
+import farm.storage.part_writer, farm.collector.collector
 point, countdown = {point!r}, [2]
 def strike(name, original):
     def wrapper(*args, **kwargs):
-        mine = sys._getframe(1).f_globals.get("__name__") in ("farm.storage.run_store", "farm.machine.filesystem")
+        mine = sys._getframe(1).f_globals.get("__name__") in ("farm.storage.part_writer", "farm.storage.filesystem")
         if name == point and mine:
             countdown[0] -= 1
             if countdown[0] == 0 and not os.path.exists({mark!r}):
@@ -58,7 +58,7 @@ def strike(name, original):
                 os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
     return wrapper
-for module, name in ((os, "fsync"), (os, "rename"), (farm.storage.run_store.pq, "write_table")):
+for module, name in ((os, "fsync"), (os, "rename"), (farm.storage.part_writer.pq, "write_table")):
     setattr(module, name, strike(name, getattr(module, name)))
 from farm.models.fake import make
 """

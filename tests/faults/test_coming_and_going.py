@@ -51,7 +51,9 @@ def listed(request, tmp_path):
 @pytest.mark.parametrize("away", ["files", "files/00003.png"], ids=["the folder", "one image"])
 def test_listed_images_that_are_away_for_a_run_are_healed_by_the_same_command(listed, tmp_path, away):
     assert label(listed, tmp_path) == (IMAGES, 0, 0, 0)
-    rows = [row for part in RunStore.view(tmp_path / "run").batches(["path"]) for row in part["path"].to_pylist()]
+    rows = [
+        row for part in RunStore.view(tmp_path / "run").history.batches(["path"]) for row in part["path"].to_pylist()
+    ]
     missing = IMAGES if away == "files" else 1
     (tmp_path / away).rename(tmp_path / "elsewhere")
     for _ in range(2):
@@ -91,7 +93,7 @@ def test_a_file_that_is_put_back_with_its_old_time_has_its_own_labels(tmp_path):
         else:
             shutil.copyfile(pictures(tmp_path / "more", 21) / f"{number:05d}.png", image)
         label(source, tmp_path)
-        batches = RunStore.view(tmp_path / "run").batches(["path", "width"])
+        batches = RunStore.view(tmp_path / "run").history.batches(["path", "width"])
         widths = {row["path"]: row["width"] for batch in batches for row in batch.to_pylist()}
         assert widths["00001.png"] == width
 
@@ -202,7 +204,9 @@ def test_a_clean_run_verifies_where_the_loser_of_a_shared_label_file_comes_first
     pictures(source, 2)
     shutil.copy(pictures(tmp_path / "more", 31) / "00030.png", source / "00001.jpg")
     assert label(tmp_path / "list.txt", tmp_path, commit={"images": 1, "seconds": 60}) == (2, 0, 0, 0)
-    names = [row for batch in RunStore.view(tmp_path / "run").batches(["path"]) for row in batch["path"].to_pylist()]
+    names = [
+        row for batch in RunStore.view(tmp_path / "run").history.batches(["path"]) for row in batch["path"].to_pylist()
+    ]
     assert names == ["source/00001.png", "source/00001.jpg"]
 
 

@@ -30,7 +30,11 @@ def run(tmp_path, *about, hooks=None, **sections):
 
 
 def statuses(tmp_path):
-    rows = [row for batch in RunStore.view(tmp_path / "run").batches(["path", "status"]) for row in batch.to_pylist()]
+    rows = [
+        row
+        for batch in RunStore.view(tmp_path / "run").history.batches(["path", "status"])
+        for row in batch.to_pylist()
+    ]
     return {row["path"]: row["status"] for row in rows}
 
 

@@ -108,7 +108,7 @@ config = {"source": source, "output": run_dir, "model": {"factory": "farm.models
 summary = farm.run(config)
 if summary.failed:
     summary = farm.api.retry(run_dir)
-rows = [row for batch in RunStore.view(run_dir).batches(["key", "path", "path_bytes", "status"]) for row in batch.to_pylist()]
+rows = [row for batch in RunStore.view(run_dir).history.batches(["key", "path", "path_bytes", "status"]) for row in batch.to_pylist()]
 rows = sorted((row["path"], str(row["path_bytes"]), row["key"].hex(), row["status"]) for row in rows)
 print(json.dumps([HELD_AS, summary.listed, summary.skipped, summary.exit_code, rows, list(summary.warnings)]))
 """

@@ -146,7 +146,7 @@ def run_dir(tmp_path, **sections):
 
 
 def counts(run_dir):
-    rows = [row for batch in RunStore.view(run_dir).batches(["status"]) for row in batch.to_pylist()]
+    rows = [row for batch in RunStore.view(run_dir).history.batches(["status"]) for row in batch.to_pylist()]
     return len(rows), sum(row["status"] == "ok" for row in rows)
 
 

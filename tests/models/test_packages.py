@@ -86,7 +86,8 @@ def test_the_version_is_that_of_the_project():
 
 def test_nobody_is_told_to_install_the_other_farm():
     files = [ROOT / "README.md", ROOT / "Makefile", ROOT / "pyproject.toml"]
-    for folder in ("farm", "benchmarks", "configs", "tests", ".ci"):
+    files += [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+    for folder in ("farm", "docs", "benchmarks", "configs", "tests", ".ci"):
         files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".yaml", ".toml")]
     wrong = re.compile(r"""(install ["']?|["'`])farm(\[|["'`]?\s*$)""", re.MULTILINE)
     told = [

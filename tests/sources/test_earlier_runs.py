@@ -17,11 +17,14 @@ from farm import api
 from farm.config.loading import validate
 from farm.core.items import Item
 from farm.core.key_set import KeySet, item_key
+from farm.core.marks import RUN_FILE
 from farm.core.schema import BOX, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_metadata, part_schema
 from farm.sources import earlier_runs, open_source
 from farm.sources.earlier_runs import Earlier
 from farm.sources.rows import FailedRows
-from farm.storage.run_store import RUN_FILE, PartWriter, RunStore
+from farm.storage.history import History
+from farm.storage.part_writer import PartWriter
+from farm.storage.run_store import RunStore
 from farm.supervisor.lister import VANISHED, Lister
 from farm.verify import verify
 
@@ -94,7 +97,7 @@ def session(run_dir, source, disk, known=None):
         store.write_json(
             RUN_FILE, {**store.describe(), "source_root": source.root, "task": "detect", "config": {"output": {}}}
         )
-        known = store.committed_keys() if known is None else known
+        known = store.history.committed_keys() if known is None else known
         news = threading.Event()
         lister = Lister(source, source.entries(), known, news.set, Earlier(store))
         lister.start()
@@ -128,20 +131,20 @@ def run(place, run_dir, disk):
 
 
 def retry(run_dir, root, disk):
-    failed = RunStore.view(run_dir).failed_paths
+    failed = RunStore.view(run_dir).history.failed_paths
     source = FailedRows("failed images", str(root), failed)
     return session(run_dir, source, disk, KeySet()), source
 
 
 def newest(run_dir):
     """Path → width of its box; None where it failed."""
-    rows = [row for batch in RunStore.view(run_dir).batches() for row in batch.to_pylist()]
+    rows = [row for batch in RunStore.view(run_dir).history.batches() for row in batch.to_pylist()]
     assert len(rows) == len({row["path"] for row in rows})
     return {row["path"]: int(row["boxes"][0]["x2"]) if row["status"] == STATUS_OK else None for row in rows}
 
 
 def of_status(run_dir, status):
-    batches = RunStore.view(run_dir).batches(["path", "status"])
+    batches = RunStore.view(run_dir).history.batches(["path", "status"])
     return {row["path"] for batch in batches for row in batch.to_pylist() if row["status"] == status}
 
 
@@ -150,8 +153,8 @@ def sound(run_dir):
     assert [problem for problem in verify(run_dir).problems if "summary" not in problem] == []
     store = RunStore.view(run_dir)
     for number in {part.name[:4] for part in store.parts()}:
-        parts = [part for part in store.parts() if part.name.startswith(number)]
-        paths = [path for _, batch in store._rows(parts, ["path"]) for path in batch["path"].to_pylist()]
+        parts = [part.name for part in store.parts() if part.name.startswith(number)]
+        paths = [path for batch in store.history.batches(["path"], only=parts) for path in batch["path"].to_pylist()]
         assert len(paths) == len(set(paths)), f"session {number}"
 
 
@@ -359,10 +362,10 @@ def test_what_is_gone_costs_later_runs_nothing(kind, tmp_path, disk, monkeypatch
     run(images.place, tmp_path / "run", disk)
     (images.files / NAMES[0]).unlink()
     assert run(images.place, tmp_path / "run", disk)[0]["vanished"] == 1
-    monkeypatch.setattr(RunStore, "path_keys", None)
-    monkeypatch.setattr(RunStore, "_rows", None)
+    monkeypatch.setattr(History, "path_keys", None)
+    monkeypatch.setattr(History, "_rows", None)
     source, store = source_of(images.place), RunStore.open(tmp_path / "run")
-    lister = Lister(source, source.entries(), store.committed_keys(), lambda: None, Earlier(store))
+    lister = Lister(source, source.entries(), store.history.committed_keys(), lambda: None, Earlier(store))
     lister._list()
     store.close()
     listed = len(NAMES) - (kind == "folder")
@@ -406,7 +409,7 @@ def test_what_is_skipped_is_counted_of_what_is_listed(tmp_path, disk):
     put(tmp_path / "files" / "b.png", 2, 2)
     put(tmp_path / "files" / "d.png", 1, 1)
     source, store = source_of(tmp_path / "files"), RunStore.view(tmp_path / "run")
-    known = store.committed_keys()
+    known = store.history.committed_keys()
     lister = Lister(source, source.entries(), known, lambda: None)
     lister._list()
     assert (len(known), lister.skipped) == (3, 1), "c alone: a is gone, b is another"

@@ -7,9 +7,10 @@ import pytest
 
 from farm.cli.main import main
 from farm.core.schema import failed_batch, part_metadata
-from farm.storage.run_store import PartWriter, RunStore
+from farm.storage.part_writer import PartWriter
+from farm.storage.run_store import RunStore
 from farm.supervisor.supervisor import Supervisor
-from tests.storage.test_run_store import committed, labelled, rows
+from tests.storage.rows import committed, labelled, rows
 from tests.support.harness import Saboteur, config, pictures
 
 UNREADABLE = {"stage": "read", "type": "PermissionError", "message": "EACCES: Permission denied"}
@@ -21,22 +22,15 @@ def failed(error, *paths):
     return failed_batch("detect", keys, list(paths), [error] * len(paths), attempts=1, worker=0)
 
 
-@pytest.fixture
-def store(tmp_path):
-    store = RunStore.open(tmp_path / "run")
-    yield store
-    store.close()
-
-
 def test_those_that_stay_failed_are_counted(store):
-    assert store.failed_before == 0
+    assert store.history.failed_before == 0
     committed(store, rows("a.jpg", "b.jpg"), labelled("a.jpg", "c.jpg"), rows("c.jpg", "d.jpg", stamp=1))
-    assert store.failed_before == 3, "b, c, d; a newer row of a.jpg is ok"
+    assert store.history.failed_before == 3, "b, c, d; a newer row of a.jpg is ok"
 
 
 def test_those_that_are_tried_again_or_have_vanished_do_not_count(store):
     committed(store, failed(UNREADABLE, "a.jpg"), failed(VANISHED, "b.jpg"), rows("c.jpg"))
-    assert store.failed_before == 1
+    assert store.history.failed_before == 1
 
 
 @pytest.mark.timeout(60)

@@ -18,7 +18,8 @@ from farm.core.schema import failed_batch, part_metadata
 from farm.errors import ConfigError, OutputError, RunLockedError, UnreadablePartError
 from farm.storage import folders
 from farm.storage.folders import folder_of
-from farm.storage.run_store import PartWriter, RunStore
+from farm.storage.part_writer import PartWriter
+from farm.storage.run_store import RunStore
 from farm.verify import verify
 from tests.support.engines import config, rows, sound
 from tests.support.harness import POISON, ROOT, pictures, wait_for

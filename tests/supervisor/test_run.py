@@ -49,7 +49,9 @@ def config(source, output, model=FAKE, **sections):
 
 
 def rows_of(run_dir):
-    return sorted((row for b in RunStore.view(run_dir).batches() for row in b.to_pylist()), key=lambda row: row["path"])
+    return sorted(
+        (row for b in RunStore.view(run_dir).history.batches() for row in b.to_pylist()), key=lambda row: row["path"]
+    )
 
 
 def no_segments(run_dir):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import farm
-import farm.storage.run_store
+import farm.storage.part_writer
 import farm.supervisor.launcher
 from farm import Farm
 from farm.collector.collector import Collector
@@ -122,7 +122,7 @@ def test_a_collector_thread_that_was_given_up_makes_no_part(source, tmp_path, mo
     hanging, gone_on = threading.Event(), threading.Event()
     at_work = []
 
-    def hang(table, sink, original=farm.storage.run_store._write_table):
+    def hang(table, sink, original=farm.storage.part_writer._write_table):
         original(table, sink)
         if not hanging.is_set():
             hanging.set()
@@ -134,7 +134,7 @@ def test_a_collector_thread_that_was_given_up_makes_no_part(source, tmp_path, mo
             saboteur.supervisor.interrupt(signal.SIGTERM)
             saboteur.supervisor.interrupt(signal.SIGTERM)
 
-    monkeypatch.setattr(farm.storage.run_store, "_write_table", hang)
+    monkeypatch.setattr(farm.storage.part_writer, "_write_table", hang)
     monkeypatch.setattr(farm.supervisor.launcher, "JOIN_S", 0.1)
     values = config(source, tmp_path / "thread", workers={"kind": "thread"})
     assert Saboteur(stop).run(values).interrupted == "SIGTERM"

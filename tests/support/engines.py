@@ -10,8 +10,9 @@ from typing import Any
 from farm.ipc.shared_memory import leftovers
 from farm.models.fake import FakeModel
 from farm.storage import folders
+from farm.storage.parts import PART_NAME
 from farm.storage.run_names import prefix_of
-from farm.storage.run_store import PART_NAME, RunStore
+from farm.storage.run_store import RunStore
 from farm.verify import verify
 from tests.support.harness import wait_for
 
@@ -33,7 +34,7 @@ def config(
 
 def rows(run_dir: Path | str) -> list[list[Any]]:
     """What must be equal in all engines; every row of every part."""
-    read = [row for batch in RunStore.view(run_dir).batches() for row in batch.to_pylist()]
+    read = [row for batch in RunStore.view(run_dir).history.batches() for row in batch.to_pylist()]
     assert len({row["key"] for row in read}) == len(read)
     return sorted(([row[name] for name in COLUMNS] for row in read), key=lambda row: row[0])
 

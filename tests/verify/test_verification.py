@@ -15,7 +15,8 @@ from farm.cli.main import main
 from farm.cli.verify import in_words
 from farm.core.schema import part_metadata
 from farm.errors import OutputError
-from farm.storage.run_store import PartWriter, RunStore
+from farm.storage.part_writer import PartWriter
+from farm.storage.run_store import RunStore
 from farm.verify import Verification, verify
 from farm.verify.verification import SHOWN
 from tests.exports.conftest import make_rows

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError, RunMismatchError, WeightsChangedError
-from farm.machine import filesystem
 from farm.models import cache, cache_eviction
 from farm.models.cache import Entry, Lock
 from farm.models.conversion.agreement import Agreement
 from farm.models.conversion.identity import entry_name, entry_of
 from farm.models.conversion.job import UNWRITABLE, ConversionJob
 from farm.models.conversion.request import Request
+from farm.storage import filesystem
 from farm.storage.scratch import Scratch
 
 CONVERT_TIMEOUT_S = 3600.0  # of a conversion and its comparison together, unless the caller has less time

@@ -25,12 +25,12 @@ from types import MethodType
 from typing import Any
 
 from farm.errors import ModelError, WeightsChangedError
-from farm.machine.filesystem import has_room
 from farm.models import cache
 from farm.models.cache import Content, Entry
 from farm.models.packages import package_version
 from farm.models.weights.files import weights_digest
 from farm.models.weights.unchanged import changed
+from farm.storage.filesystem import has_room
 
 FORMAT = 2  # of what is kept; another number makes everything anew
 FORWARDS = "farm.forwards"  # in the checkpoint: which method fusing made a module's `forward`

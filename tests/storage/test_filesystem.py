@@ -11,11 +11,11 @@ import pytest
 from farm.errors import OutputError, RunLockedError
 from farm.exports.export_lock import claimed
 from farm.ipc import shared_memory
-from farm.machine import filesystem
 from farm.models.cache import Entry
-from farm.storage import folders
-from farm.storage.run_store import PartWriter, RunStore
-from tests.storage.test_run_store import METADATA, paths_in, rows
+from farm.storage import filesystem, folders
+from farm.storage.part_writer import PartWriter
+from farm.storage.run_store import RunStore
+from tests.storage.rows import METADATA, paths_in, rows
 
 
 @pytest.fixture

@@ -24,10 +24,11 @@ from farm.ipc.shared_memory import SHARED_MEMORY, leftovers
 from farm.library.spool import Spool
 from farm.machine.processes import myself
 from farm.storage import folders, scratch
+from farm.storage.part_writer import PartWriter
 from farm.storage.run_names import prefix_of
-from farm.storage.run_store import PartWriter, RunStore
+from farm.storage.run_store import RunStore
 from farm.storage.scratch import OWNER
-from tests.storage.test_run_store import METADATA, labelled
+from tests.storage.rows import METADATA, labelled
 
 pytestmark = [
     pytest.mark.timeout(60),
