@@ -1,4 +1,4 @@
-"""What the fault tests share: pictures, runs that are disturbed as they go, and the rows that must come out."""
+"""Pictures, runs of the fake model that are disturbed as they go, and the rows that must come out of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 from farm.supervisor.supervisor import Supervisor
+from tests.support.checkout import ROOT as ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FAKE = "farm.models.fake:make"
 POISON = 200  # the first pixel's blue value that a faulty model takes offence at
 
