@@ -12,13 +12,7 @@ from farm.tune.search import tune
 from farm.tune.trials import Bench, Trial
 from farm.tune.winner import offers
 from tests.support.harness import pictures
-
-FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
-
-
-def config(source="x", run="y", args=None, **sections):
-    model = {"factory": "farm.models.fake:make", "args": {"boxes": 1, **(args or {})}}
-    return validate({"source": str(source), "model": model, "output": str(run), **sections})
+from tests.tune.samples import FOUR, config
 
 
 def test_a_cluster_is_not_tuned_for():
