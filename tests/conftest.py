@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.checkout import SHARED_DATA
+
 os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true", ULTRALYTICS_SAFE_LOAD="true", YOLO_VERBOSE="false")
 if "YOLO_CONFIG_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:  # a file that Ultralytics rewrites
     os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="farm-tests-ultralytics-")
@@ -23,8 +25,6 @@ LONGEST = (  # minutes each: begun first, so that none of them is waited for alo
     "parity/test_checkpoints.py", "test_readme.py", "parity/test_exports.py", "library/test_farm.py",
     "engines/test_contract.py", "storage/test_remote.py",
 )  # fmt: skip
-
-SHARED_DATA = Path(os.environ.get("FARM_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

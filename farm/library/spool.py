@@ -41,7 +41,7 @@ class Spool:
         self._max_pixels = max_pixels
         self._folders: list[Path] = []
         self._lock = threading.Lock()
-        self._held = 0
+        self.held_bytes = 0  # of files that are there
 
     @property
     def used(self) -> bool:
@@ -50,7 +50,7 @@ class Spool:
 
     @property
     def full(self) -> bool:
-        return self._held >= FULL_BYTES
+        return self.held_bytes >= FULL_BYTES
 
     def put(self, item: Any, number: int) -> tuple[Any, str, int | None]:
         """(key, path, bytes written; None for an item that is a path). Raises OutputError where there is no room."""
@@ -66,14 +66,14 @@ class Spool:
             data, suffix = failed_file(type(error).__name__, str(error)), FAILED_SUFFIX
         path = self._write(f"{number}{suffix}", data)
         with self._lock:
-            self._held += len(data)
+            self.held_bytes += len(data)
         return number if key is None else key, path, len(data)
 
     def remove(self, path: str, size: int) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         with self._lock:
-            self._held -= size
+            self.held_bytes -= size
 
     def close(self) -> None:
         for folder in self._folders:

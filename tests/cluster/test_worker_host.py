@@ -10,12 +10,11 @@ import pytest
 
 from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.config.sections import LimitsConfig, ModelConfig
+from farm.core.outages import RetryPolicy
 from farm.core.placement import Placement
-from farm.core.read_errors import Patience
 from farm.errors import FarmError, ModelError, SourceLostError, WorkerError
-from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
-from tests.support.harness import POISON, pictures, wait_for
+from tests.support.harness import POISON, pictures, segments, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -46,7 +45,7 @@ def keep(tmp_path):
     yield start
     for keeper in kept:
         keeper.close()
-    assert wait_for(lambda: not leftovers(prefix_of(tmp_path)), 30)  # queues let go of theirs in threads
+    assert wait_for(lambda: not segments(tmp_path), 30)  # queues let go of theirs in threads
 
 
 def items(folder, count, poisoned=()):
@@ -67,7 +66,7 @@ def test_every_item_gets_its_row(keep, tmp_path):
     assert (keeper.task, keeper.names) == ("detect", {0: "thing", 1: "other"})
     assert keeper.label([]) == []
     assert sum(keeper.stage_s.values()) > 0
-    left = [name for name in leftovers(prefix_of(tmp_path)) if not name.startswith("sem.")]
+    left = [name for name in segments(tmp_path) if not name.startswith("sem.")]
     assert not left, "a killed keeper leaves a segment behind"
 
 
@@ -132,10 +131,10 @@ def stumble(keep, tmp_path):
     (tmp_path / "bad").write_text("")
     files = {"folder": str(tmp_path / "images"), "flag": str(tmp_path / "flag"), "bad": str(tmp_path / "bad")}
 
-    def start(whole_s, stopped=None):
-        patience = Patience(whole_s, first_pause_s=0.05, longest_pause_s=0.2)
+    def start(give_up_s, stopped=None):
+        retry_policy = RetryPolicy(give_up_s, first_pause_s=0.05, longest_pause_s=0.2)
         factory = "tests.faults.stumbling:make"
-        return keep(factory=factory, changes={"patience": patience}, stopped=stopped, sleep_ms=5, **files)
+        return keep(factory=factory, changes={"retry_policy": retry_policy}, stopped=stopped, sleep_ms=5, **files)
 
     return start, tmp_path / "flag"
 

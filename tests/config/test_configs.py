@@ -1,12 +1,11 @@
 """Every example in configs/ is a valid config."""
 
-from pathlib import Path
-
 import pytest
 
 from farm.config.loading import load
+from tests.support.checkout import ROOT
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

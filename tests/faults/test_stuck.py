@@ -14,9 +14,8 @@ import farm
 from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
-from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
-from tests.support.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, wait_for
+from tests.support.harness import POISON, ROOT, Saboteur, config, fake, pictures, rows, segments, wait_for
 
 IMAGES = 60
 FREEZER = Path("/sys/fs/cgroup/freezer")
@@ -89,7 +88,7 @@ def keep(tmp_path):
     yield start
     for keeper in kept:
         keeper.close()
-    assert wait_for(lambda: not leftovers(prefix_of(tmp_path)), 30)
+    assert wait_for(lambda: not segments(tmp_path), 30)
 
 
 def label(keeper, folder, count, poisoned=()):
@@ -133,7 +132,7 @@ def test_a_worker_that_does_not_die_is_given_up(source, undisturbed, undying, tm
 
 
 def test_an_image_that_hangs_a_worker_for_good_fails_and_the_keeper_goes_on(keep, undying, tmp_path):
-    model = {"factory": "farm.models.fake:make", "args": {"boxes": 2, "pixels": True, "hang_on": POISON}}
+    model = fake(pixels=True, hang_on=POISON)
     found = label(keep(item_timeout_s=1.0, **model), tmp_path / "source", 8, poisoned=(3,))
     assert [path for path, status in found.items() if status == "failed"] == ["00003.png"]
     assert len(found) == 8

@@ -24,11 +24,10 @@ from farm.errors import DecodeError
 from farm.images.decoding import decode, decode_bytes
 from farm.images.header import header_pixels
 from tests.images.samples import HEIGHT, IMAGES, WIDTH, pages, png
+from tests.support.checkout import ROOT, SHARED_DATA
 
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when ultralytics is imported: a zero-byte .heic asks for pip
 os.environ.setdefault("YOLO_OFFLINE", "true")
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +47,9 @@ def imread():
 
 @pytest.fixture(scope="session")
 def coco() -> list[Path]:
-    images = sorted((DATA / "coco" / "images").glob("*.jpg"))
+    images = sorted((SHARED_DATA / "coco" / "images").glob("*.jpg"))
     if not images:
-        message = f"no test images in {DATA}"
+        message = f"no test images in {SHARED_DATA}"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return images
 
@@ -192,7 +191,7 @@ def test_nothing_is_installed(tmp_path, patched):
         "except Exception as error: print(type(error).__name__)\n"
         + ("" if patched else "assert 'torch' not in sys.modules and 'ultralytics' not in sys.modules\n")
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
     assert run.returncode == 0, run.stderr

@@ -1,8 +1,5 @@
 """Following a farm from another process: every row once, no trouble to the farm, nothing torn, nothing removed."""
 
-import contextlib
-import gc
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,19 +10,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import farm
-from farm.core.schema import failed_batch, to_ipc
 from farm.errors import NotRunningError
-from farm.ipc import broadcast, shared_memory
-from farm.ipc.broadcast import Broadcast, Follower
+from farm.ipc import broadcast_layout, shared_memory
+from farm.ipc.broadcast import Broadcast
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
-from tests.support.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, config, fake, pictures, segments, wait_for
 
+WAIT_S = 60
 FOLLOW = """
 import sys, time, farm
 run, pause_s, wait_s = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
@@ -55,7 +51,7 @@ class Following:
             self.lines.append(line.split())
 
     def attached(self):
-        wait_for(lambda: self.lines or self.process.poll() is not None)
+        assert wait_for(lambda: self.lines or self.process.poll() is not None, WAIT_S)
         return self
 
     def rows(self):
@@ -76,13 +72,6 @@ class Following:
         self.process.kill()
         self.process.wait()
         self._reader.join()
-
-
-def wait_for(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def start(values):
@@ -108,7 +97,7 @@ def test_a_run_is_followed_from_start_to_end(source, tmp_path):
         assert sorted(follower.rows()) == sorted(os.listdir(source))
         assert {line[2] for line in follower.lines if line[0] == "row"} == {"3"}
     assert run.wait(60) == 0
-    assert not leftovers(prefix_of(tmp_path / "run"))
+    assert not segments(tmp_path / "run")
 
 
 def test_killing_followers_at_any_moment_is_nothing_to_the_run(source, tmp_path):
@@ -117,7 +106,7 @@ def test_killing_followers_at_any_moment_is_nothing_to_the_run(source, tmp_path)
     for pause_s in (0.0, 0.05, 0.2):
         follower = Following(run_dir).attached()
         time.sleep(pause_s)
-        assert leftovers(prefix_of(run_dir))
+        assert segments(run_dir)
         follower.kill()
     last = Following(run_dir).attached()
     assert run.poll() is None, "it was over before its follower was killed"
@@ -125,13 +114,13 @@ def test_killing_followers_at_any_moment_is_nothing_to_the_run(source, tmp_path)
     assert run.wait(60) == 0
     assert len(set(last.rows())) + images == 300
     assert pq.read_table(run_dir / "parts").num_rows == 300
-    assert not leftovers(prefix_of(run_dir))
+    assert not segments(run_dir)
 
 
 def test_it_ends_when_the_farm_is_killed(source, tmp_path):
     run = start(slow(source, tmp_path / "run", sleep_ms=30))
     follower = Following(tmp_path / "run").attached()
-    wait_for(lambda: len(follower.rows()) > 5)
+    assert wait_for(lambda: len(follower.rows()) > 5, WAIT_S)
     os.killpg(run.pid, signal.SIGKILL)
     began = time.monotonic()
     missed, _ = follower.end()
@@ -142,7 +131,7 @@ def test_it_ends_when_the_farm_is_killed(source, tmp_path):
         farm.attach(tmp_path / "run")
     farm.run(slow(source, tmp_path / "run", sleep_ms=30))
     assert pq.read_table(tmp_path / "run" / "parts").num_rows == 300
-    assert not leftovers(prefix_of(tmp_path / "run"))
+    assert not segments(tmp_path / "run")
 
 
 def test_a_library_farm_is_followed_by_name(tmp_path):
@@ -150,7 +139,7 @@ def test_a_library_farm_is_followed_by_name(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     items = [path, ("frame-1", image), image, str(path)]
-    with farm.Farm(model={"factory": "farm.models.fake:make", "args": {"pixels": True}}, workers=1) as labelling:
+    with farm.Farm(model=fake(pixels=True), workers=1) as labelling:
         follower = Following(labelling.name)
         assert len(list(labelling.map(items))) == 4
         follower.attached()
@@ -163,9 +152,8 @@ def test_a_library_farm_is_followed_by_name(tmp_path):
 
 
 def test_a_slow_follower_misses_and_holds_nothing_up(tmp_path):
-    model = {"factory": "farm.models.fake:make", "args": {"boxes": 100}}
     items = [f"/nowhere/{number}.jpg" for number in range(20_000)]  # 50 MB of results
-    with farm.Farm(model=model, workers=1) as labelling:
+    with farm.Farm(model=fake(boxes=100), workers=1) as labelling:
         assert len(list(labelling.map(items[:100]))) == 100
         follower = Following(labelling.name, pause_s=1.0).attached()
         began = time.monotonic()
@@ -187,7 +175,7 @@ def test_there_must_be_a_farm_at_work(tmp_path):
     with pytest.raises(NotRunningError, match="no farm is at work there"):
         farm.attach(tmp_path, wait_s=0.3)
     assert time.monotonic() - began >= 0.3
-    stale = shared_memory.SHARED_MEMORY / f"{prefix_of(tmp_path)}0{broadcast.SUFFIX}"
+    stale = shared_memory.SHARED_MEMORY / f"{prefix_of(tmp_path)}0{broadcast_layout.SUFFIX}"
     try:
         for content, words in ((b"", "it is not complete"), (bytes(4096), "another version of farm")):
             stale.write_bytes(content)
@@ -195,161 +183,6 @@ def test_there_must_be_a_farm_at_work(tmp_path):
                 farm.attach(tmp_path)
     finally:
         stale.unlink()
-
-
-# The segment itself
-
-
-@pytest.fixture
-def pair():
-    """A small broadcast and its follower."""
-    name = f"farm-test-{os.getpid()}{broadcast.SUFFIX}"
-    writer = Broadcast.create(name, 1 << 16)
-    follower = Follower(os.open(shared_memory.SHARED_MEMORY / name, os.O_RDONLY))
-    yield writer, follower
-    follower.close()
-    with contextlib.suppress(ValueError):  # closed already
-        writer.close()
-
-
-def rows(*numbers, filler=0):
-    return to_ipc(
-        failed_batch(
-            "detect",
-            [number.to_bytes(16, "big") for number in numbers],
-            [f"{number}{'x' * filler}" for number in numbers],
-            [{"stage": "s", "type": "t", "message": "m"}] * len(numbers),
-        )
-    )
-
-
-def number_of(batch):
-    return int.from_bytes(batch["key"][0].as_py(), "big")
-
-
-def test_records_of_any_size_come_round_the_end_whole(pair):
-    writer, follower = pair
-    sizes = np.random.default_rng(0).integers(0, 4000, 2000)
-    for number, size in enumerate(sizes):
-        writer.publish(rows(number, filler=int(size)), 1)
-        batch = follower.take()
-        assert number_of(batch) == number and batch["path"][0].as_py() == f"{number}{'x' * size}"
-        assert follower.take() is None
-    assert (follower.missed, follower.missed_images) == (0, 0)
-
-
-def test_what_is_overwritten_is_missed_and_counted(pair):
-    writer, follower = pair
-    for number in range(200):
-        writer.publish(rows(number, number, filler=500), 2)
-    assert number_of(follower.take()) == 199
-    assert (follower.missed, follower.missed_images) == (199, 398)
-    writer.publish(rows(200), 1)
-    assert number_of(follower.take()) == 200 and follower.missed == 199
-
-
-def test_one_that_comes_later_gets_what_is_still_there(pair):
-    writer, _ = pair
-    for number in range(200):
-        writer.publish(rows(number, filler=500), 1)
-    late = Follower(os.open(shared_memory.SHARED_MEMORY / writer._segment.name, os.O_RDONLY))
-    given = []
-    while (batch := late.take()) is not None:
-        given.append(number_of(batch))
-    assert len(given) > 10 and given == list(range(200 - len(given), 200)) and late.missed == 200 - len(given)
-    late.close()
-
-
-def test_what_is_too_large_is_missed(pair):
-    writer, follower = pair
-    writer.publish(rows(0, filler=1 << 16), 1)
-    assert follower.take() is None
-    writer.publish(rows(1), 1)
-    assert number_of(follower.take()) == 1 and follower.missed == 1
-    writer.publish(rows(2, filler=1 << 16), 1)
-    writer.close()
-    assert list(follower) == [] and follower.missed == 2
-
-
-def test_what_is_overwritten_while_it_is_read_is_never_given(pair, monkeypatch):
-    """The writer strikes between the copy and the look at it."""
-    writer, follower = pair
-    writer.publish(rows(0, filler=500), 1)
-    look = follower._is_intact
-    looks = []
-
-    def strike():
-        looks.append(1)
-        if len(looks) == 2:
-            for number in range(1, 200):
-                writer.publish(rows(number, filler=500), 1)
-        return look()
-
-    monkeypatch.setattr(follower, "_is_intact", strike)
-    assert number_of(follower.take()) == 199 and follower.missed == 199
-
-
-@pytest.mark.parametrize("place", [0, 8, 16, 24, 32, 100, -1], ids=lambda place: f"byte {place}")
-def test_what_has_not_wholly_arrived_is_waited_for(pair, place):
-    """As a processor shows it that lets a later word of the writer's overtake an earlier one."""
-    writer, follower = pair
-    data = rows(1, filler=500)
-    writer.publish(data, 1)
-    at = broadcast.HEADER_BYTES + (place if place >= 0 else broadcast.RECORD_BYTES + len(data) - 1)
-    writer._memory[at] ^= 1
-    assert follower.take() is None and follower.take() is None
-    writer._memory[at] ^= 1
-    assert number_of(follower.take()) == 1 and follower.missed == 0
-
-
-def write_fast(name, seconds):
-    writer = Broadcast.create(name, 1 << 16)
-    batches = [rows(*[number] * 8, filler=number * 50) for number in range(60)]
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for batch in batches:
-            writer.publish(batch, 8)
-    writer.close()
-
-
-def test_nothing_is_torn_under_a_writer_that_never_waits():
-    name = f"farm-test-{os.getpid()}-fast{broadcast.SUFFIX}"
-    process = multiprocessing.get_context("spawn").Process(target=write_fast, args=(name, 3.0))
-    process.start()
-    wait_for(
-        lambda: (shared_memory.SHARED_MEMORY / name).exists() and (shared_memory.SHARED_MEMORY / name).stat().st_size
-    )
-    time.sleep(0.1)
-    given = 0
-    with Follower(os.open(shared_memory.SHARED_MEMORY / name, os.O_RDONLY)) as follower:
-        for batch in follower:
-            (path,) = set(batch["path"].to_pylist())
-            (key,) = set(batch["key"].to_pylist())
-            number = int.from_bytes(key, "big")
-            assert path == f"{number}{'x' * number * 50}"
-            given += 1
-        assert follower.missed > 0 and given > 100
-    process.join()
-
-
-def test_the_memory_cannot_be_written_through_a_follower(pair):
-    _, follower = pair
-    with pytest.raises(TypeError):
-        follower._words[broadcast.END] = 1
-    before = shared_memory.leftovers("farm-test")
-    follower.close()
-    follower.close()
-    assert follower.take() is None and list(follower) == [] and not follower.running
-    gc.collect()
-    assert shared_memory.leftovers("farm-test") == before
-
-
-def test_a_batch_outlives_its_follower(pair):
-    writer, follower = pair
-    writer.publish(rows(7), 1)
-    batch = follower.take()
-    follower.close()
-    assert isinstance(batch, pa.RecordBatch) and number_of(batch) == 7
 
 
 def test_a_farm_without_room_for_it_works_and_cannot_be_followed(source, tmp_path, monkeypatch):

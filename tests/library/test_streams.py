@@ -1,12 +1,18 @@
-"""The order of results and the batches made of them, without a process; and what a result's masks hold."""
+"""The order of results and the batches made of them: first without a process, then of real farms."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from farm.core.schema import BOX, TASK_COLUMNS
+from farm import Farm, ImageError
 from farm.library.results import ImageResult
 from farm.library.streams import batch_of, ordering
+from tests.support.harness import fake, paths, pictures
+
+pytestmark = pytest.mark.timeout(120)
 
 
 def results(batch, numbers):
@@ -42,16 +48,87 @@ def test_rows_of_several_batches_are_one_with_the_callers_keys():
     assert untouched["number"].to_pylist() == [1, 3]
 
 
-@pytest.mark.parametrize("images", [1, 64])
-def test_masks_hold_the_points_of_their_own_image(images):
-    """Whoever keeps the masks of all images keeps each point once."""
-    objects, corners = 3, 200
-    kind = TASK_COLUMNS["segment"][0].type
-    polygon = [[[{"x": float(n), "y": -float(n)}] * corners] * objects for n in range(images)]
-    whole = pa.record_batch({"polygons": pa.array([*polygon, []], kind), "boxes": pa.nulls(images + 1, pa.list_(BOX))})
-    masks = [ImageResult(whole, row, row, "", {}).masks for row in range(images + 1)]
-    assert [len(of_one) for of_one in masks] == [objects] * images + [0]
-    for number, of_one in enumerate(masks[:-1]):
-        assert all(np.array_equal(mask, np.tile(np.float32([number, -number]), (corners, 1))) for mask in of_one)
-    held = {id(mask.base): mask.base.nbytes for of_one in masks for mask in of_one}
-    assert sum(held.values()) == images * objects * corners * 2 * np.dtype(np.float32).itemsize
+# Of real farms
+
+
+def test_results_as_they_come(farm):
+    results = list(farm.map(paths(3000), order="completed"))
+    assert {result.path for result in results} == set(paths(3000))
+    assert all(result.status == "ok" and result.boxes.xyxy.shape == (2, 4) for result in results)
+    assert results[0].names == {0: "thing", 1: "other"}
+
+
+@pytest.mark.parametrize("asked", [{}, {"order": "input"}])
+def test_results_in_the_order_of_the_items(farm, asked):
+    async def awaited():
+        return [result.path async for result in farm.amap(paths(300), **asked)]
+
+    assert [result.path for result in farm.map(paths(2000), **asked)] == list(paths(2000))
+    assert asyncio.run(awaited()) == list(paths(300))
+    assert pa.Table.from_batches(farm.batches(paths(2000), **asked))["path"].to_pylist() == list(paths(2000))
+
+
+def test_the_same_path_twice_is_labelled_twice(farm):
+    assert len(list(farm.map(["a.jpg"] * 50))) == 50
+
+
+def test_keys_of_the_caller(farm):
+    items = [(f"row {number}", "a.jpg") for number in range(40)]
+    assert [result.key for result in farm.map(items, order="input")] == [key for key, _ in items]
+
+
+def test_batches_are_arrow(farm):
+    table = pa.Table.from_batches(list(farm.batches(["relative.jpg", *paths(500)])))
+    assert set(table["path"].to_pylist()) == {"relative.jpg", *paths(500)}
+    assert table["boxes"].type.value_type.field(0).name == "class_id"
+    keyed = pa.Table.from_batches(list(farm.batches((f"row {n}", "a.jpg") for n in range(5))))
+    assert keyed["path"].to_pylist() == [f"row {n}" for n in range(5)]
+    as_they_come = pa.Table.from_batches(list(farm.batches(paths(500), order="completed")))
+    assert set(as_they_come["path"].to_pylist()) == set(paths(500))
+
+
+@pytest.mark.parametrize("order", ["input", "completed"])
+def test_batches_of_one_call_have_one_schema(order, tmp_path):
+    """Also where the first fail before any worker could say what the model's task is."""
+    good = next(pictures(tmp_path, 1).iterdir())
+    with Farm(model=fake(pixels=True, task="segment"), workers=2) as farm:
+        batches = list(farm.batches([None, b"neither", good, np.zeros(3), "/nowhere.jpg", good], order=order))
+    assert len({str(batch.schema) for batch in batches}) == 1 and "polygons" in batches[0].schema.names
+    table = pa.Table.from_batches(batches)
+    assert sorted(table["path"].to_pylist()) == sorted(["0", "1", str(good), "3", "/nowhere.jpg", str(good)])
+    assert table["status"].to_pylist().count("ok") == 2
+
+
+def test_a_failed_image_raises_where_that_is_asked_for(tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+
+    async def label(farm):
+        return [result async for result in farm.amap([bad], on_error="raise")]
+
+    with Farm(model=fake(pixels=True), workers=1) as farm:
+        with pytest.raises(ImageError):
+            asyncio.run(label(farm))
+        with pytest.raises(ImageError):
+            list(farm.batches([bad], on_error="raise"))
+        assert [batch["status"].to_pylist() for batch in farm.batches([bad])] == [["failed"]]
+
+
+def test_a_generator_that_raises_is_the_callers_own():
+    def broken():
+        yield "a.jpg"
+        raise LookupError("mine")
+
+    with Farm(model=fake(), workers=1) as farm:
+        with pytest.raises(LookupError, match="mine"):
+            list(farm.map(broken()))
+        assert len(list(farm.map(paths(10)))) == 10, "the farm goes on"
+
+
+def test_several_threads_share_a_farm(farm):
+    def work(number):
+        wanted = [f"/{number}/{n}.jpg" for n in range(300)]
+        return [result.path for result in farm.map(wanted, order="input")] == wanted
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))

@@ -19,7 +19,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+
 FARM_CORES = 2  # what farm's process is pinned to: a few images are not worth more workers
 CLOSE_S = 60  # for a process to end after its last command
 SAID_CHARS = 3000  # of a program that failed

@@ -11,8 +11,7 @@ import yaml
 from farm.config.sections import SourceConfig
 from farm.errors import SourceError
 from farm.sources import Source, open_source
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from tests.support.checkout import SHARED_DATA
 
 
 @pytest.fixture
@@ -137,9 +136,9 @@ def test_problems_of_the_parts_are_the_sources(root):
 
 
 def test_coco():
-    file = DATA / "coco" / "coco.yaml"
+    file = SHARED_DATA / "coco" / "coco.yaml"
     if not file.exists():
-        message = f"no test data in {DATA}"
+        message = f"no test data in {SHARED_DATA}"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     source = open_source(SourceConfig(path=str(file), split="val"))
     assert source.count() == len(list(source.entries())) == 128

@@ -16,8 +16,9 @@ from farm.sources import first_entry_or_raise, named, open_source
 from farm.sources.dataset import DatasetSource
 from farm.sources.directory import DirectorySource
 from farm.sources.globbing import GlobSource
-from farm.sources.listing import ListFileSource, StdinSource
+from farm.sources.list_file import ListFileSource, StdinSource
 from farm.sources.single import SingleFileSource
+from tests.support.checkout import ROOT
 
 
 @pytest.fixture
@@ -86,6 +87,6 @@ def test_an_empty_folder(tmp_path):
 def test_sources_are_imported_when_used():
     heavy = ("farm.sources.directory", "torch", "cv2")
     code = f"import sys, farm.sources; print(any(name in sys.modules for name in {heavy}))"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert run.stdout.strip() == "False"

@@ -24,8 +24,8 @@ from farm.errors import FarmError, ModelError, RunMismatchError, SourceError, Wo
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FAKE = {"factory": "farm.models.fake:make", "args": {"boxes": 3, "pixels": True}}
 
 

@@ -7,14 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from farm.ipc.shared_memory import leftovers
 from farm.models.fake import FakeModel
 from farm.storage import folders
 from farm.storage.parts import PART_NAME
-from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 from farm.verify import verify
-from tests.support.harness import wait_for
+from tests.support.harness import fake, segments, wait_for
 
 COLUMNS = ("path", "status", "error", "width", "height", "attempts", "boxes")
 
@@ -24,7 +22,7 @@ def config(
 ) -> dict[str, Any]:
     values = {
         "source": str(source),
-        "model": {"factory": "farm.models.fake:make", "args": {"boxes": 3, "pixels": True, **(model or {})}},
+        "model": fake(**{"boxes": 3, "pixels": True, **(model or {})}),
         "output": {"dir": str(run_dir), "exports": []},
         "workers": {"count": 2, "devices": "cpu"},
         "engine": engine,
@@ -45,7 +43,7 @@ def sound(run_dir: Path | str) -> list[list[Any]]:
     assert verify(run_dir).problems == ()
     assert all(PART_NAME.match(name) for name in folders.names_in(folder / "parts"))
     assert not folders.is_there(folder / "blocks")
-    assert wait_for(lambda: not leftovers(prefix_of(folder)), 15)  # in a borrowed Ray actors end by and by
+    assert wait_for(lambda: not segments(folder), 15)  # in a borrowed Ray actors end by and by
     return rows(run_dir)
 
 

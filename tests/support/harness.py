@@ -1,4 +1,4 @@
-"""What the fault tests share: pictures, runs that are disturbed as they go, and the rows that must come out."""
+"""Pictures, runs of the fake model that are disturbed as they go, and the rows that must come out of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 from farm.supervisor.supervisor import Supervisor
+from tests.support.checkout import ROOT as ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+FAKE = "farm.models.fake:make"
 POISON = 200  # the first pixel's blue value that a faulty model takes offence at
 
 
@@ -37,13 +38,21 @@ def pictures(folder: Path, count: int, poisoned: tuple[int, ...] = ()) -> Path:
     return folder
 
 
+def paths(count: int) -> Iterator[str]:
+    """Of no files: for a model that reads no pixels."""
+    return (f"/nowhere/{number}.jpg" for number in range(count))
+
+
+def fake(**args: Any) -> dict[str, Any]:
+    """The section `model` with the fake model: two boxes an image, and whatever else it is told."""
+    return {"factory": FAKE, "args": {"boxes": 2, **args}}
+
+
 def config(source: Path, run_dir: Path, model: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
     """A run with the fake model; enough attempts and restarts that random kills quarantine nothing."""
-    args = {"boxes": 2, "pixels": True, **(model or {})}
-    fake = {"factory": "farm.models.fake:make", "args": args}
-    values = {
+    values: dict[str, Any] = {
         "source": str(source),
-        "model": model if model and "weights" in model else fake,
+        "model": model if model and "weights" in model else fake(**{"pixels": True, **(model or {})}),
         "output": {"dir": str(run_dir), "exports": []},
         "workers": {"count": 2, "devices": "cpu"},
         "limits": {"attempts": 1000, "max_restarts": 1000, "item_timeout_s": 30},

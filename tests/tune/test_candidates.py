@@ -3,17 +3,12 @@
 import pytest
 
 from farm.config.loading import validate
-from farm.core.placement import Machine
+from farm.machine.hardware import Machine
 from farm.models import backends
 from farm.tune.candidates import grid, lowered
+from tests.tune.samples import FOUR, config
 
-FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
 GPUS = Machine(cores=tuple((cpu,) for cpu in range(16)), memory_bytes=64 << 30, cuda_devices=("A", "B"))
-
-
-def config(source="x", run="y", args=None, **sections):
-    model = {"factory": "farm.models.fake:make", "args": {"boxes": 1, **(args or {})}}
-    return validate({"source": str(source), "model": model, "output": str(run), **sections})
 
 
 def test_what_is_tried_on_cpu():

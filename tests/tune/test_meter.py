@@ -5,19 +5,11 @@ import os
 import psutil
 import pytest
 
-from farm.config.loading import validate
-from farm.core.placement import Machine
 from farm.core.summary import Snapshot, WorkerSnapshot
 from farm.tune import meter
 from farm.tune.search import tune
 from tests.support.harness import pictures
-
-FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
-
-
-def config(source="x", run="y", args=None, **sections):
-    model = {"factory": "farm.models.fake:make", "args": {"boxes": 1, **(args or {})}}
-    return validate({"source": str(source), "model": model, "output": str(run), **sections})
+from tests.tune.samples import FOUR, config
 
 
 class Looked:

@@ -3,22 +3,16 @@
 import pytest
 
 from farm.config.loading import validate
-from farm.core.placement import Machine
 from farm.core.summary import Summary
 from farm.errors import ConfigError, ModelError, OutOfTimeError
+from farm.machine.hardware import Machine
 from farm.models import backends
 from farm.tune import trials
 from farm.tune.search import tune
 from farm.tune.trials import Bench, Trial
 from farm.tune.winner import offers
 from tests.support.harness import pictures
-
-FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())
-
-
-def config(source="x", run="y", args=None, **sections):
-    model = {"factory": "farm.models.fake:make", "args": {"boxes": 1, **(args or {})}}
-    return validate({"source": str(source), "model": model, "output": str(run), **sections})
+from tests.tune.samples import FOUR, config
 
 
 def test_a_cluster_is_not_tuned_for():
