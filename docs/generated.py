@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm.cli.parser import EXIT_CODES, make_parser
+from farm.cli.parser import make_parser
 from farm.config.json_schema import json_schema
 from farm.core.schema import TASK_COLUMNS, TASKS, part_schema
 
@@ -162,11 +162,6 @@ def _escaped(text: str) -> str:
     return text.replace("*", "\\*").replace("<", "\\<").replace("[", "\\[")
 
 
-def exit_codes() -> str:
-    """As `farm --help` prints them."""
-    return f"```text\n{EXIT_CODES.strip()}\n```"
-
-
 # What a part holds: from the schema
 
 
@@ -198,6 +193,5 @@ def _arrow(kind: pa.DataType) -> str:
 PARTS: dict[str, Callable[..., str]] = {
     "config": config_reference,
     "commands": command_reference,
-    "exit_codes": exit_codes,
     "part_types": part_types,
 }

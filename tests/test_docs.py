@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import farm
-from farm.cli.parser import COMMANDS
+from farm.cli.parser import COMMANDS, EXIT_CODES
 from farm.config.sections import FarmConfig
 from farm.core.schema import TASKS, part_schema
 from tests.support.harness import ROOT
@@ -102,6 +102,12 @@ def test_everything_that_can_be_set_or_typed_is_there(site, pages):
     public = {f"farm.{name}" for name in farm.__all__ if name != "__version__"}
     documented = (site / "reference" / "library.html").read_text(encoding="utf-8")
     assert {name for name in public if name not in documented} == set()
+
+
+def test_every_exit_code_is_explained():
+    page = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    explained = [code for row in re.findall(r"^\| (\d[\d, ]*) \|", page, re.MULTILINE) for code in row.split(", ")]
+    assert explained == re.findall(r"\d+", EXIT_CODES)
 
 
 def test_every_column_and_field_is_explained():
