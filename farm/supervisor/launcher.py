@@ -44,7 +44,7 @@ from farm.machine.processes import birth
 from farm.machine.standard_streams import forgiven
 from farm.machine.surroundings import somewhere
 from farm.storage.scratch import keep_sockets, own_sockets
-from farm.supervisor.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
+from farm.supervisor.thread_children import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
 from farm.worker import loop
 
 PRELOAD = [
