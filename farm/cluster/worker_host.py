@@ -52,8 +52,9 @@ from farm.ipc.heartbeat import STAGES, Heartbeats
 from farm.ipc.messages import AttemptFailed, InitFailed, PlaceFailed, Ready, Results, unpack_seqs
 from farm.machine import shortage
 from farm.supervisor import lifecycle
-from farm.supervisor.launcher import Launcher, WorkerProcess
+from farm.supervisor.launcher import Launcher
 from farm.supervisor.lifecycle import CHECK_S
+from farm.supervisor.worker_process import WorkerProcess
 from farm.worker.loop import WorkerSpec
 
 JOIN_S = 10.0

@@ -47,7 +47,7 @@ from farm.errors import ConfigError
 from farm.sources.base import Entry, Source
 from farm.storage.run_store import RunStore, example_of
 from farm.storage.scratch import Scratch
-from farm.supervisor.launcher import environment_set
+from farm.supervisor.inheritance import environment_set
 from farm.supervisor.lister import Lister
 from farm.supervisor.supervisor import start_method
 

@@ -24,7 +24,7 @@ from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, TIMEOUT
 from farm.ipc.event_loop import EventLoop
 from farm.ipc.messages import AttemptFailed, PlaceFailed
-from farm.supervisor.launcher import WorkerProcess
+from farm.supervisor.worker_process import WorkerProcess
 
 INIT_RETRY_S = 1.0
 CHECK_S = 0.5  # between looks at deadlines; a beat comes between two of them

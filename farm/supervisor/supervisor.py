@@ -75,9 +75,12 @@ from farm.storage import folders
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore, example_of, part_number
 from farm.supervisor import lifecycle
-from farm.supervisor.launcher import JOIN_S, CollectorProcess, Launcher, WorkerProcess
+from farm.supervisor.child_process import JOIN_S
+from farm.supervisor.collector_process import CollectorProcess
+from farm.supervisor.launcher import Launcher
 from farm.supervisor.lifecycle import CHECK_S
 from farm.supervisor.lister import VANISHED, Lister
+from farm.supervisor.worker_process import WorkerProcess
 from farm.worker.loop import WorkerSpec
 
 SHOW_S = 0.1

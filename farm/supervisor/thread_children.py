@@ -89,7 +89,7 @@ class ModelLoader:
 class RoleThread:
     """A role in a thread, with a process's `sentinel`, `exitcode` and `join`.
 
-    Subclasses define `_serve`, `give_up` and `_let_go`.
+    Subclasses define `_serve`, `kill` and `_let_go`.
     """
 
     def __init__(self, name: str) -> None:
@@ -126,7 +126,7 @@ class RoleThread:
         if sentinel != CLOSED:
             os.close(sentinel)
 
-    def give_up(self) -> None:
+    def kill(self) -> None:
         """Cut the thread off."""
         raise NotImplementedError
 
@@ -169,7 +169,7 @@ class ThreadCollector(RoleThread):
         self._control = control
         self._abandoned = threading.Event()
 
-    def give_up(self) -> None:
+    def kill(self) -> None:
         """From now on it makes no part; it ends when it looks at its channel. Whoever joins it waits for that."""
         self._abandoned.set()
         with self._lock, contextlib.suppress(OSError):  # closed: it has ended
@@ -198,7 +198,7 @@ class ThreadWorker(RoleThread):
         self._leases = leases
         self._heartbeat: HeartbeatWriter | None = None
 
-    def give_up(self) -> None:
+    def kill(self) -> None:
         """Its death is noticed at once, its later results are nobody's."""
         self._leases.close()
         self._end(-signal.SIGKILL)

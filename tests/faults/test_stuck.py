@@ -16,6 +16,7 @@ from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
+from farm.supervisor.child_process import ChildProcess
 from tests.support.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, wait_for
 
 IMAGES = 60
@@ -108,8 +109,8 @@ def test_a_keeper_is_not_held_up_by_a_fork_either(keep, forks, tmp_path):
 def undying(monkeypatch):
     """SIGKILL does nothing, as to a process that hangs in the system. Those that are left are killed in the end."""
     spared = set()
-    kill = farm.supervisor.launcher.kill
-    monkeypatch.setattr("farm.supervisor.launcher.kill", lambda process: spared.add(process))
+    kill = ChildProcess.kill
+    monkeypatch.setattr(ChildProcess, "kill", lambda process: spared.add(process))
     monkeypatch.setattr("farm.core.deadlines.SILENCE_S", 3.0)
     monkeypatch.setattr("farm.supervisor.lifecycle.GIVE_UP_S", 1.0)
     yield spared

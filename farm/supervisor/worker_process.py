@@ -1,0 +1,94 @@
+"""One life of a worker, and the supervisor's ends of what leads to it: its leases and its control channel.
+
+Every worker has a queue of its own, replaced with it: a process that dies while it reads a shared queue leaves the
+queue's lock taken, and wedges the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from farm.core.deadlines import Late, Vigil
+from farm.core.items import Lease
+from farm.core.rates import SmoothedRate
+from farm.ipc.channel import Reader
+from farm.ipc.messages import Stop
+from farm.supervisor.child_process import JOIN_S, ChildProcess
+from farm.supervisor.thread_children import LeaseQueue, RoleThread
+from farm.worker import loop
+
+UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
+
+
+@dataclass(slots=True, eq=False)
+class WorkerProcess:
+    """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
+
+    spec: loop.WorkerSpec
+    process: ChildProcess | RoleThread
+    leases: Any
+    control: Reader
+    started_s: float
+    rate: SmoothedRate
+    ready: bool = False
+    stopping: bool = False
+    dead: bool = False
+    drained: bool = False
+    explained: bool = False
+    vigil: Vigil = field(default_factory=Vigil)
+    late: Late | None = None
+    killed_s: float | None = None
+    undying: bool = False
+    excused: bool = False
+    pardoned: bool = False
+    lease_items: int = 1
+    leased_s: float = 0.0
+    leased: int = 0
+    received: int = 0
+
+    @property
+    def uid(self) -> int:
+        return self.spec.uid
+
+    def lease(self, lease: Lease) -> None:
+        self.leases.put(lease)
+        self.leased += len(lease.seqs)
+
+    def stop(self) -> None:
+        """Let it finish what it holds, then leave."""
+        if not self.stopping:
+            self.stopping = True
+            self.leases.put(Stop())
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def reap(self, patience_s: float = JOIN_S) -> None:
+        """Close what led to a process that is gone, or will be when whatever holds it lets go of it.
+
+        May be called twice.
+        """
+        self.process.join(0.0 if self.undying else patience_s)
+        self.process.close()
+        if self.leases is not None:
+            close_leases(self.leases)
+        self.leases = None  # its semaphores go with it, not when somebody lets go of a traceback
+        self.control.close()
+
+    def cause(self) -> str:
+        """What ended the process, in words."""
+        return UNDYING if self.undying else self.process.cause()
+
+
+def close_leases(leases: Any) -> None:
+    """Of a worker that is gone. The thread that feeds the pipe may be waiting for room in it: it has no reader now."""
+    if isinstance(leases, LeaseQueue):
+        return leases.close()
+    leases.cancel_join_thread()
+    leases._reader.close()
+    leases.close()
+    if leases._thread is not None and leases._thread.ident is not None:  # else it could not be started
+        leases._thread.join(JOIN_S)
+    if leases._thread is None or not leases._thread.is_alive():
+        leases._writer.close()
