@@ -44,9 +44,9 @@ COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads
 
 @dataclass(frozen=True, slots=True)
 class BlockExecutorSpec:
-    """What every actor is told; `keeper.worker` is set by the actor. `digest` is of the weights on the driver."""
+    """What every actor is told; `host.index` is set by the actor. `digest` is of the weights on the driver."""
 
-    keeper: WorkerHostSpec
+    host: WorkerHostSpec
     run_dir: str
     session: int
     weights: str | None
@@ -85,9 +85,9 @@ class BlockExecutor:
         self._run_dir = folders.folder_of(spec.run_dir)
         self._folder = blocks_dir(self._run_dir, spec.session)
         self._error: FarmError | None = None
-        self._keeper: WorkerHost | None = None
+        self._worker_host: WorkerHost | None = None
         self._host = socket.gethostname()
-        self._worker = 0
+        self._index = 0
         self._together = _Together()
         self._commit_s = 0.0
         self._refused = 0
@@ -106,15 +106,15 @@ class BlockExecutor:
 
         Where that cannot be told, or the run is being stopped, it returns: the next block is refused.
         """
-        if self._error is None and self._keeper is not None:
+        if self._error is None and self._worker_host is not None:
             try:
-                self._keeper.wait_ready(lambda: blocks.is_stopped(self._folder))
+                self._worker_host.wait_ready(lambda: blocks.is_stopped(self._folder))
             except FarmError as error:
                 self._error = error
         if self._error is None or blocks.is_stopped(self._folder):
             return
         with contextlib.suppress(FarmError, OSError):
-            told = blocks.give_up(self._folder, self._worker, self._host, self._error)
+            told = blocks.give_up(self._folder, self._index, self._host, self._error)
             while folders.is_there(told) and not blocks.is_stopped(self._folder):
                 time.sleep(POLL_S if not folders.is_remote(told) else HOLD_AT_END_S)
 
@@ -136,7 +136,7 @@ class BlockExecutor:
                     f"results cannot be written to {self._spec.run_dir}: {error.strerror or error}; "
                     f"make room or mend it, then run the same command to continue"
                 )
-        return Receipt(number, worker=self._worker, host=self._host, error=self._error)
+        return Receipt(number, worker=self._index, host=self._host, error=self._error)
 
     def _hold(self) -> None:
         """Keep a block that is going to be refused: whoever refuses at once would be given all of them."""
@@ -149,18 +149,18 @@ class BlockExecutor:
             time.sleep(POLL_S)
 
     def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.close()
+        if self._worker_host is not None:
+            self._worker_host.close()
 
     def _open(self) -> None:
-        self._worker = blocks.claim_number(self._folder)
+        self._index = blocks.claim_number(self._folder)
         self._check_weights()
         prefix = prefix_of(self._run_dir)
-        spec = replace(self._spec.keeper, worker=self._worker, prefix=prefix)
-        self._keeper = WorkerHost(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
+        spec = replace(self._spec.host, index=self._index, prefix=prefix)
+        self._worker_host = WorkerHost(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
 
     def _has_labelled(self) -> bool:
-        """Called in the keeper's thread: has any actor, in any session of the run?"""
+        """Called in the worker host's thread: has any actor, in any session of the run?"""
         return any_ok(RunStore.view(self._run_dir).batches(["status"]))
 
     def _check_weights(self) -> None:
@@ -173,60 +173,60 @@ class BlockExecutor:
                 raise ModelError(f"model.weights {weights} on {self._host} are not those of the driver")
 
     def _label(self, number: int, items: Sequence[tuple[bytes, str]]) -> Receipt:
-        keeper = self._keeper
-        assert keeper is not None
+        host = self._worker_host
+        assert host is not None
         part = self._run_dir / PARTS / part_name(self._spec.session, number)
         rows = _committed_rows(part)
         if rows is None:
-            keeper.wait_ready()
+            host.wait_ready()
         began = time.monotonic()
         if rows is None:
             rows = self._rows(number, items)
             writer = PartWriter(part.parent, self._spec.session, number, temporary_dir=self._folder)
             labelled = time.monotonic()
-            writer.commit(rows, part_metadata(keeper.task, keeper.names, self._spec.digest))
+            writer.commit(rows, part_metadata(host.task, host.names, self._spec.digest))
             self._commit_s += time.monotonic() - labelled
-        starts, keeper.starts = tuple(keeper.starts), []
+        starts = host.take_starts()
         receipt = Receipt(
             number,
             items=len(items),
-            task=keeper.task,
-            names=keeper.names,
-            kpt_shape=keeper.kpt_shape,
+            task=host.task,
+            names=host.names,
+            kpt_shape=host.kpt_shape,
             took_s=time.monotonic() - began,
-            worker=self._worker,
+            worker=self._index,
             host=self._host,
-            restarts=keeper.restarts,
-            stage_s={**keeper.stage_s, "commit": self._commit_s},
+            restarts=host.restarts,
+            stage_s={**host.stage_s, "commit": self._commit_s},
             starts=starts,
         )
         return _counted(receipt, rows)
 
     def _rows(self, number: int, items: Sequence[tuple[bytes, str]]) -> list[pa.RecordBatch]:
         """Rows of all items; one by one where actors before this one died of the block."""
-        keeper = self._keeper
-        assert keeper is not None
+        host = self._worker_host
+        assert host is not None
         hand = Hand(self._folder, number)
         hand.begin()
         if not hand.suspected:
             with self._together:
-                return keeper.label(items)
+                return host.label(items)
         rows: list[pa.RecordBatch] = []
         with self._together.alone():
             for place, item in enumerate(items):
-                if hand.charges(place) >= self._spec.keeper.limits.attempts:
+                if hand.charges(place) >= self._spec.host.limits.attempts:
                     rows.append(self._given_up(item, hand.charges(place)))
                 else:
                     hand.take(place)
-                    rows += keeper.label([item])
+                    rows += host.label([item])
         return rows
 
     def _given_up(self, item: tuple[bytes, str], deaths: int) -> pa.RecordBatch:
-        assert self._keeper is not None
+        assert self._worker_host is not None
         message = f"{deaths} actors died with this image alone in hand, probably out of memory"
         error = {"stage": "predict", "type": "ActorDied", "message": message}
         key, path = item
-        return failed_batch(self._keeper.task, [key], [path], [error], attempts=deaths, worker=self._worker)
+        return failed_batch(self._worker_host.task, [key], [path], [error], attempts=deaths, worker=self._index)
 
 
 class _Together:

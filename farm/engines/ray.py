@@ -48,8 +48,9 @@ from farm.sources.base import Entry, Source
 from farm.storage.run_store import RunStore, example_of
 from farm.storage.scratch import Scratch
 from farm.supervisor.inheritance import environment_set
+from farm.supervisor.launcher import start_method
 from farm.supervisor.lister import Lister
-from farm.supervisor.supervisor import start_method
+from farm.supervisor.worker_template import WorkerTemplate
 
 LOCAL, AUTO = "local", "auto"
 TASKS_PER_ACTOR = 2  # at a time: the worker has the next block's images at hand while it finishes this one's
@@ -158,24 +159,17 @@ class RayPipeline:
     def _spec(self) -> BlockExecutorSpec:
         job = self._job
         device = job.placements[0].device
-        example = example_of(self._store)
-        keeper = WorkerHostSpec(
-            worker=0,
+        host = WorkerHostSpec(
+            index=0,
             placement=replace(job.placements[0], device="cuda:0" if device != "cpu" else device),  # Ray shows it one
-            model=job.config.model,
+            template=WorkerTemplate.of(job, example_of(self._store), FROZEN_S),
             limits=job.config.limits,
             recycle_after=job.config.workers.recycle_after,
-            root=job.root,
-            environment=job.environment,
             method=start_method(job),
             prefix="",
-            silence_s=FROZEN_S,
             patience=self._patience,
-            example=example and os.path.join(job.root, example),
-            digest=job.loaded_digest,
-            elsewhere=job.elsewhere,
         )
-        return BlockExecutorSpec(keeper, str(self._store.path), self._store.session, self._weights, job.weights_digest)
+        return BlockExecutorSpec(host, str(self._store.path), self._store.session, self._weights, job.weights_digest)
 
 
 class Actor:

@@ -19,11 +19,11 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from farm import collector
+from farm.core.job import Job
 from farm.core.rates import SmoothedRate
 from farm.errors import WorkerError
 from farm.ipc import shared_memory
 from farm.ipc.channel import Reader, channel
-from farm.ipc.messages import Attach
 from farm.ipc.shared_memory import semaphores_named
 from farm.machine import fork_server, shortage
 from farm.machine.child import signals_blocked
@@ -54,6 +54,13 @@ STARVED_TRIES = 2  # of which each imports torch, until the kernel kills it for 
 FORK_SERVER_WAIT_S = 0.2
 
 _starting = lock_of_each_process()  # a start changes what belongs to the process, which may have several farms
+
+
+def start_method(job: Job) -> str:
+    """How children are started: CUDA cannot live in a forked process, not even one forked from a clean server."""
+    if job.config.workers.start != "auto":
+        return job.config.workers.start
+    return "spawn" if any(placement.device != "cpu" for placement in job.placements) else "forkserver"
 
 
 class Launcher:
@@ -90,11 +97,10 @@ class Launcher:
         theirs.close()
         return CollectorProcess(process, ours)
 
-    def start_worker(self, spec: loop.WorkerSpec, to: CollectorProcess) -> WorkerProcess:
-        """Start a worker and hand the reading end of its results to the collector."""
-        started, results = self.launch(spec)
-        to.tell(Attach(spec.uid), results)
-        return started
+    @property
+    def shares_model(self) -> bool:
+        """Whether workers are threads that have one model together."""
+        return self._load is not None and self._load.shared
 
     def forget_model(self) -> None:
         """The threads that share one model are stuck with it; those that start now share another."""

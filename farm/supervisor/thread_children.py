@@ -65,7 +65,7 @@ class ModelLoader:
     """Loads models one at a time. `shared`: one for all threads of a device."""
 
     def __init__(self, shared: bool) -> None:
-        self._shared = shared
+        self.shared = shared
         self._models: dict[str, LockedModel] = {}
 
     def forget(self) -> None:
@@ -79,7 +79,7 @@ class ModelLoader:
             if config.weights is not None:
                 with no_fork():
                     import_module("farm.models.yolo")  # seconds, and what is half imported stays so in a fork
-            if not self._shared:
+            if not self.shared:
                 return load_model(config, device, threads, digest)
             if device not in self._models:
                 self._models[device] = LockedModel(load_model(config, device, threads, digest))

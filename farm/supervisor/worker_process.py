@@ -12,6 +12,7 @@ from typing import Any
 from farm.core.deadlines import Late, Vigil
 from farm.core.items import Lease
 from farm.core.rates import SmoothedRate
+from farm.core.worker_life import WorkerLife
 from farm.ipc.channel import Reader
 from farm.ipc.messages import Stop
 from farm.supervisor.child_process import JOIN_S, ChildProcess
@@ -23,7 +24,11 @@ UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a di
 
 @dataclass(slots=True, eq=False)
 class WorkerProcess:
-    """One incarnation of a worker: its process and the supervisor's ends of what leads to it."""
+    """One life of a worker: its process, and this side's ends of what leads to it.
+
+    `vigil` and `late`: what its heartbeats show, and the verdict that it was killed for, at `killed_s`. `lease_items`,
+    `leased_s`: size and time of its last lease. `leased`, `received`: items that it got, and that it gave rows of.
+    """
 
     spec: loop.WorkerSpec
     process: ChildProcess | RoleThread
@@ -31,17 +36,10 @@ class WorkerProcess:
     control: Reader
     started_s: float
     rate: SmoothedRate
-    ready: bool = False
-    stopping: bool = False
-    dead: bool = False
-    drained: bool = False
-    explained: bool = False
+    life: WorkerLife = field(default_factory=WorkerLife)
     vigil: Vigil = field(default_factory=Vigil)
     late: Late | None = None
-    killed_s: float | None = None
-    undying: bool = False
-    excused: bool = False
-    pardoned: bool = False
+    killed_s: float = 0.0
     lease_items: int = 1
     leased_s: float = 0.0
     leased: int = 0
@@ -51,14 +49,17 @@ class WorkerProcess:
     def uid(self) -> int:
         return self.spec.uid
 
+    @property
+    def index(self) -> int:
+        return self.spec.worker
+
     def lease(self, lease: Lease) -> None:
         self.leases.put(lease)
         self.leased += len(lease.seqs)
 
     def stop(self) -> None:
         """Let it finish what it holds, then leave."""
-        if not self.stopping:
-            self.stopping = True
+        if self.life.told_to_leave():
             self.leases.put(Stop())
 
     def kill(self) -> None:
@@ -69,7 +70,7 @@ class WorkerProcess:
 
         May be called twice.
         """
-        self.process.join(0.0 if self.undying else patience_s)
+        self.process.join(0.0 if self.life.was_given_up else patience_s)
         self.process.close()
         if self.leases is not None:
             close_leases(self.leases)
@@ -78,7 +79,7 @@ class WorkerProcess:
 
     def cause(self) -> str:
         """What ended the process, in words."""
-        return UNDYING if self.undying else self.process.cause()
+        return UNDYING if self.life.was_given_up else self.process.cause()
 
 
 def close_leases(leases: Any) -> None:

@@ -16,6 +16,7 @@ from farm.core.placement import Placement
 from farm.core.schema import from_ipc
 from farm.errors import ModelError, OutputError
 from farm.storage.run_store import RunStore, blocks_dir
+from farm.supervisor.worker_template import WorkerTemplate
 from tests.support.harness import POISON, pictures, rows, wait_for
 
 pytestmark = pytest.mark.timeout(60)
@@ -31,16 +32,21 @@ def run(tmp_path):
 
     def labeller(weights=None):
         keeper = WorkerHostSpec(
-            worker=0,
+            index=0,
             placement=Placement(0, (), "cpu", 1, 1, 1),
-            model=ModelConfig(factory="farm.models.fake:make", args={"boxes": 2, "pixels": True, "raise_on": POISON}),
+            template=WorkerTemplate(
+                model=ModelConfig(
+                    factory="farm.models.fake:make", args={"boxes": 2, "pixels": True, "raise_on": POISON}
+                ),
+                root=str(source),
+                max_pixels=LimitsConfig().max_pixels,
+                environment={},
+                host_silence_s=60.0,
+            ),
             limits=LimitsConfig(attempts=1),
             recycle_after=None,
-            root=str(source),
-            environment={},
             method="forkserver",
             prefix="",
-            silence_s=60.0,
         )
         made.append(BlockExecutor(BlockExecutorSpec(keeper, str(store.path), store.session, weights, "digest")))
         return made[-1]

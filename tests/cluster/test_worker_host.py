@@ -4,17 +4,17 @@ import errno
 import os
 import signal
 import threading
-from dataclasses import replace
 
 import pytest
 
 from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
-from farm.core.read_errors import Patience
+from farm.core.read_errors import PATIENCE, Patience
 from farm.errors import FarmError, ModelError, SourceLostError, WorkerError
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
+from farm.supervisor.worker_template import WorkerTemplate
 from tests.support.harness import POISON, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(60)
@@ -24,22 +24,26 @@ pytestmark = pytest.mark.timeout(60)
 def keep(tmp_path):
     kept = []
 
-    def start(recycle_after=None, limits=None, made=None, factory="farm.models.fake:make", changes=None, stopped=None,
-              has_labelled=False, **model):  # fmt: skip
+    def start(recycle_after=None, limits=None, made=None, factory="farm.models.fake:make", patience=PATIENCE,
+              digest=None, stopped=None, has_labelled=False, **model):  # fmt: skip
         args = {"boxes": 2, "pixels": True, **model}
         spec = WorkerHostSpec(
-            worker=3,
+            index=3,
             placement=Placement(0, (), "cpu", 1, 1, 1),
-            model=made or ModelConfig(factory=factory, args=args),
+            template=WorkerTemplate(
+                model=made or ModelConfig(factory=factory, args=args),
+                root=str(tmp_path / "images"),
+                max_pixels=LimitsConfig().max_pixels,
+                environment={},
+                digest=digest,
+                host_silence_s=60.0,
+            ),
             limits=LimitsConfig(**(limits or {})),
             recycle_after=recycle_after,
-            root=str(tmp_path / "images"),
-            environment={},
             method="forkserver",
             prefix=prefix_of(tmp_path),
-            silence_s=60.0,
+            patience=patience,
         )
-        spec = replace(spec, **(changes or {}))
         kept.append(WorkerHost(spec, stopped or (lambda: False), lambda: has_labelled))
         return kept[-1]
 
@@ -101,13 +105,13 @@ def test_a_block_of_poison_is_no_reason_to_give_up_where_others_have_labelled(ke
 def test_a_worker_is_recycled(keep, tmp_path):
     keeper = keep(recycle_after=8)
     assert len(statuses(keeper.label(items(tmp_path, 20)))) == 20
-    assert (len(keeper.starts), keeper.restarts) == (3, 0)
+    assert (len(keeper.take_starts()), keeper.restarts) == (3, 0)
 
 
 def test_a_worker_that_an_operator_kills_is_replaced(keep, tmp_path):
     keeper = keep(sleep_ms=20)
     keeper.wait_ready()
-    threading.Timer(0.3, lambda: os.kill(keeper._worker.process.pid, signal.SIGKILL)).start()
+    threading.Timer(0.3, lambda: os.kill(keeper._group.processes()["worker 3"].pid, signal.SIGKILL)).start()
     assert set(statuses(keeper.label(items(tmp_path, 40))).values()) == {"ok"}
     assert keeper.restarts == 1
 
@@ -135,7 +139,7 @@ def stumble(keep, tmp_path):
     def start(whole_s, stopped=None):
         patience = Patience(whole_s, first_pause_s=0.05, longest_pause_s=0.2)
         factory = "tests.faults.stumbling:make"
-        return keep(factory=factory, changes={"patience": patience}, stopped=stopped, sleep_ms=5, **files)
+        return keep(factory=factory, patience=patience, stopped=stopped, sleep_ms=5, **files)
 
     return start, tmp_path / "flag"
 
@@ -171,6 +175,6 @@ def test_who_stops_the_run_does_not_wait_for_the_place(stumble, tmp_path):
 def test_weights_that_are_not_those_of_the_run_are_not_loaded(keep, tmp_path):
     """They were overwritten since the actor compared them, and its worker starts only now."""
     (tmp_path / "best.pt").write_bytes(b"other weights")
-    keeper = keep(made=ModelConfig(weights=str(tmp_path / "best.pt")), changes={"digest": "0" * 64})
+    keeper = keep(made=ModelConfig(weights=str(tmp_path / "best.pt")), digest="0" * 64)
     with pytest.raises(ModelError, match=r"best\.pt changed since the run began"):
         keeper.wait_ready()

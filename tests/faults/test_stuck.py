@@ -17,6 +17,7 @@ from farm.core.placement import Placement
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
 from farm.supervisor.child_process import ChildProcess
+from farm.supervisor.worker_template import WorkerTemplate
 from tests.support.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, wait_for
 
 IMAGES = 60
@@ -73,16 +74,19 @@ def keep(tmp_path):
 
     def start(method="forkserver", item_timeout_s=30.0, **model):
         spec = WorkerHostSpec(
-            worker=0,
+            index=0,
             placement=Placement(0, (), "cpu", 1, 1, 1),
-            model=ModelConfig(**model),
+            template=WorkerTemplate(
+                model=ModelConfig(**model),
+                root=str(tmp_path / "source"),
+                max_pixels=LimitsConfig().max_pixels,
+                environment={},
+                host_silence_s=60.0,
+            ),
             limits=LimitsConfig(attempts=2, item_timeout_s=item_timeout_s),
             recycle_after=None,
-            root=str(tmp_path / "source"),
-            environment={},
             method=method,
             prefix=prefix_of(tmp_path),
-            silence_s=60.0,
         )
         kept.append(WorkerHost(spec))
         return kept[-1]
