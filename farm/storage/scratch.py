@@ -4,7 +4,7 @@
     tune     the run directory of a trial                                             farm tune
     models   a conversion, where no cache can be written                              conversions
     sockets  where multiprocessing's fork server listens                              roster
-    ray      what a Ray that farm starts keeps; its sockets, too                      engines.ray
+    ray      what a Ray that farm starts keeps; its sockets, too                      cluster.ray_connection
     blocks   items on their way, where the run directory is remote                    blocks
 
 The folder itself is locked by its owner, who also says in it who it is. The next folder that the same user makes takes

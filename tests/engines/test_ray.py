@@ -16,10 +16,10 @@ pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[
 
 import farm
 from farm import engines
+from farm.cluster.ray_nodes import shares
 from farm.config.sections import SourceConfig, validate
 from farm.core.placement import Machine, Placement
 from farm.core.read_errors import Patience
-from farm.engines.ray import shares
 from farm.errors import ConfigError, FarmError, SourceLostError, WorkerError
 from farm.sources import open_source
 from tests.support.engines import config, sound
@@ -130,7 +130,7 @@ def test_actors_killed_in_the_middle_lose_and_double_nothing(own_ray, tmp_path):
 
 def test_an_actor_that_is_frozen_is_replaced(own_ray, tmp_path, monkeypatch):
     """Its worker, which it keeps, sees it stand still and kills it; Ray starts another, and gives it its blocks."""
-    monkeypatch.setattr("farm.engines.ray.FROZEN_S", 3.0)
+    monkeypatch.setattr("farm.cluster.ray_pipeline.FROZEN_S", 3.0)
     source = pictures(tmp_path / "images", 120)
     parts = tmp_path / "run" / "parts"
     frozen = []
