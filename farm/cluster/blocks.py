@@ -100,17 +100,17 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Todo:
-    """Blocks from number `first` on, without those in `done`."""
+class OpenBlocks:
+    """Which blocks are still to be labelled: from number `first` on, without those in `done`."""
 
     first: int = 1
     done: frozenset[int] = frozenset()
 
 
-def follow(folder: Path, todo: Todo) -> Iterator[tuple[int, bytes]]:
+def follow(folder: Path, open_blocks: OpenBlocks) -> Iterator[tuple[int, bytes]]:
     """Number and packed items of every block to do, until the last; waits for those that are not there yet."""
-    for number in itertools.count(todo.first):
-        while number not in todo.done:
+    for number in itertools.count(open_blocks.first):
+        while number not in open_blocks.done:
             if is_stopped(folder):
                 return
             ended = (folder / END).exists()  # asked first: what was put before it is there

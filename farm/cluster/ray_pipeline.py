@@ -22,8 +22,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm.cluster.block_executor import BlockExecutor, BlockExecutorSpec, Receipt
-from farm.cluster.blocks import Blocks, Todo, follow, is_stopped
+from farm.cluster.block_executor import BlockExecutor, BlockExecutorSpec
+from farm.cluster.block_result import BlockResult
+from farm.cluster.blocks import Blocks, OpenBlocks, follow, is_stopped
 from farm.cluster.ray_connection import connected, import_ray
 from farm.cluster.ray_nodes import nodes_of, shares
 from farm.cluster.worker_host import WorkerHostSpec
@@ -38,7 +39,7 @@ FROZEN_S = 60.0  # an actor that stands still for so long is killed by its worke
 
 
 class RayPipeline:
-    """A dataset whose rows are blocks and whose results are receipts. See `farm.cluster.driver.Pipeline`."""
+    """A dataset whose rows are blocks and whose results are BlockResults. See `farm.cluster.pipeline.Pipeline`."""
 
     def __init__(self, job: Job, store: RunStore, weights: str | None, patience: Patience) -> None:
         """`weights`: as the user named them; every node compares their digest. `patience`: with the images' place."""
@@ -48,21 +49,21 @@ class RayPipeline:
         self._store = store
         self._borrowed = False
 
-    def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
+    def results(self, blocks: Blocks, open_blocks: OpenBlocks) -> Iterator[BlockResult]:
         self._borrowed = import_ray().is_initialized()
         with connected(self._job.config, self._job.placements):
             if not is_stopped(blocks.folder):  # meanwhile
-                yield from self._receipts(blocks, todo)
+                yield from self._results(blocks, open_blocks)
             gc.collect()  # while Ray is still there to be told
 
-    def _receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
+    def _results(self, blocks: Blocks, open_blocks: OpenBlocks) -> Iterator[BlockResult]:
         import ray.data as ray_data
 
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the import has set it
         with _settings(ray_data):
-            dataset = self._dataset(ray_data, blocks.folder, todo)
+            dataset = self._dataset(ray_data, blocks.folder, open_blocks)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for data in batch["receipt"].to_pylist():
+            for data in batch["result"].to_pylist():
                 yield pickle.loads(data)
 
     def abandon(self) -> None:
@@ -70,7 +71,7 @@ class RayPipeline:
         if not self._borrowed:
             import_ray().shutdown()
 
-    def _dataset(self, ray_data: Any, folder: Path, todo: Todo) -> Any:
+    def _dataset(self, ray_data: Any, folder: Path, open_blocks: OpenBlocks) -> Any:
         job = self._job
         cpus, gpus = shares(job.placements[0], len(job.placements), nodes_of(job.config))
         actors = ray_data.ActorPoolStrategy(
@@ -79,7 +80,7 @@ class RayPipeline:
             max_concurrent_calls_per_actor=TASKS_PER_ACTOR,
             enable_true_multi_threading=True,
         )
-        read = ray_data.read_datasource(_datasource(ray_data, folder, todo), override_num_blocks=1, num_cpus=0)
+        read = ray_data.read_datasource(_datasource(ray_data, folder, open_blocks), override_num_blocks=1, num_cpus=0)
         return read.map_batches(
             Actor, fn_constructor_args=(self._spec(),), batch_size=1, batch_format="pyarrow", compute=actors,
             num_cpus=cpus, num_gpus=gpus or None,
@@ -106,28 +107,28 @@ class Actor:
 
     def __init__(self, spec: BlockExecutorSpec) -> None:
         """Blocks come when this returns. One that Ray started again has some already, and cannot wait for ever."""
-        self._labeller = BlockExecutor(spec)
+        self._executor = BlockExecutor(spec)
         if not import_ray().get_runtime_context().was_current_actor_reconstructed:
-            self._labeller.join()
+            self._executor.join()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        receipts = [
-            self._labeller.label(row["number"], row["items"]) for row in batch.select(["number", "items"]).to_pylist()
+        results = [
+            self._executor.label(row["number"], row["items"]) for row in batch.select(["number", "items"]).to_pylist()
         ]
-        return pa.table({"receipt": pa.array([pickle.dumps(receipt) for receipt in receipts], pa.large_binary())})
+        return pa.table({"result": pa.array([pickle.dumps(result) for result in results], pa.large_binary())})
 
     def __del__(self) -> None:
-        if hasattr(self, "_labeller"):
-            self._labeller.close()
+        if hasattr(self, "_executor"):
+            self._executor.close()
 
 
-def _read(folder: Path, todo: Todo) -> Iterator[pa.Table]:
+def _read(folder: Path, open_blocks: OpenBlocks) -> Iterator[pa.Table]:
     """Runs in the read task."""
-    for number, items in follow(folder, todo):
+    for number, items in follow(folder, open_blocks):
         yield pa.table({"number": pa.array([number], pa.int64()), "items": pa.array([items], pa.large_binary())})
 
 
-def _datasource(ray_data: Any, folder: Path, todo: Todo) -> Any:
+def _datasource(ray_data: Any, folder: Path, open_blocks: OpenBlocks) -> Any:
     """One task that yields every block as it comes, on the driver's machine."""
     from ray.data.block import BlockMetadata
 
@@ -140,7 +141,7 @@ def _datasource(ray_data: Any, folder: Path, todo: Todo) -> Any:
             return None
 
         def get_read_tasks(self, parallelism: int, **options: Any) -> list[Any]:
-            return [ray_data.ReadTask(lambda: _read(folder, todo), unknown)]
+            return [ray_data.ReadTask(lambda: _read(folder, open_blocks), unknown)]
 
     return Blocks()
 

@@ -220,8 +220,8 @@ class Lifecycle:
     def _error_of(self, worker: WorkerProcess, signs: Signs) -> dict[str, str]:
         """What a death says of the item that caused it: stage, type and message of a failed row."""
         if worker.late:
-            limit = f"limits.item_timeout_s = {self._item_timeout_s:g} s"
-            message = f"took longer than {limit}; its worker was killed"
+            limit_s = self._item_timeout_s
+            message = f"took longer than limits.item_timeout_s = {limit_s:g} s; its worker was killed"
             return {"stage": worker.late.stage, "type": TIMEOUT, "message": message}
         cause = worker.cause()
         return {"stage": signs.stage, "type": cause.partition(",")[0], "message": f"its worker died: {cause}"}

@@ -69,7 +69,7 @@ def test_an_image_that_kills_a_worker_with_a_fork_fails_alone(forks, tmp_path):
 
 
 @pytest.fixture
-def keep(tmp_path):
+def start_host(tmp_path):
     kept = []
 
     def start(method="forkserver", item_timeout_s=30.0, **model):
@@ -92,19 +92,19 @@ def keep(tmp_path):
         return kept[-1]
 
     yield start
-    for keeper in kept:
-        keeper.close()
+    for host in kept:
+        host.close()
     assert wait_for(lambda: not leftovers(prefix_of(tmp_path)), 30)
 
 
-def label(keeper, folder, count, poisoned=()):
+def label(host, folder, count, poisoned=()):
     names = sorted(os.listdir(pictures(folder, count, poisoned)))
-    found = keeper.label([(name.encode().ljust(16), name) for name in names])
+    found = host.label([(name.encode().ljust(16), name) for name in names])
     return {row["path"]: row["status"] for batch in found for row in batch.to_pylist()}
 
 
-def test_a_keeper_is_not_held_up_by_a_fork_either(keep, forks, tmp_path):
-    found = label(keep("spawn", **forking(forks, kill_on=POISON)), tmp_path / "source", 8, poisoned=(3,))
+def test_a_worker_host_is_not_held_up_by_a_fork_either(start_host, forks, tmp_path):
+    found = label(start_host("spawn", **forking(forks, kill_on=POISON)), tmp_path / "source", 8, poisoned=(3,))
     assert [path for path, status in found.items() if status == "failed"] == ["00003.png"]
     assert len(found) == 8
 
@@ -137,9 +137,9 @@ def test_a_worker_that_does_not_die_is_given_up(source, undisturbed, undying, tm
     assert any(process.exitcode is None for process in undying), "it was dead, and proves nothing"
 
 
-def test_an_image_that_hangs_a_worker_for_good_fails_and_the_keeper_goes_on(keep, undying, tmp_path):
+def test_an_image_that_hangs_a_worker_for_good_fails_and_the_worker_host_goes_on(start_host, undying, tmp_path):
     model = {"factory": "farm.models.fake:make", "args": {"boxes": 2, "pixels": True, "hang_on": POISON}}
-    found = label(keep(item_timeout_s=1.0, **model), tmp_path / "source", 8, poisoned=(3,))
+    found = label(start_host(item_timeout_s=1.0, **model), tmp_path / "source", 8, poisoned=(3,))
     assert [path for path, status in found.items() if status == "failed"] == ["00003.png"]
     assert len(found) == 8
 
