@@ -131,7 +131,7 @@ class BlockExecutor:
             self._worker_host.close()
 
     def _open(self) -> None:
-        self._index = blocks.claim_number(self._folder)
+        self._index = blocks.take_index(self._folder)
         self._check_weights()
         prefix = prefix_of(self._run_dir)
         spec = replace(self._spec.host, index=self._index, prefix=prefix)

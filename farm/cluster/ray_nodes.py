@@ -39,11 +39,11 @@ def together(nodes: Sequence[Machine]) -> Machine:
     return Machine(cores, sum(node.memory_bytes for node in nodes), devices)
 
 
-def shares(place: Placement, count: int, nodes: Sequence[Machine]) -> tuple[float, float]:
+def shares(placement: Placement, count: int, nodes: Sequence[Machine]) -> tuple[float, float]:
     """CPUs and GPUs that Ray sets aside for each of `count` workers, so that all of them fit on the nodes. Pure."""
     cores, largest = sum(map(usable_cores, nodes)), max(map(usable_cores, nodes))
-    cpus = min(max(place.threads, place.decoders if place.device != "cpu" else 1), cores / count, largest)
+    cpus = min(max(placement.threads, placement.decoders if placement.device != "cpu" else 1), cores / count, largest)
     devices = sum(len(node.cuda_devices) for node in nodes)
-    gpus = 0.0 if place.device == "cpu" or not devices else 1 / math.ceil(count / devices)
+    gpus = 0.0 if placement.device == "cpu" or not devices else 1 / math.ceil(count / devices)
     scale = 10**SHARE_DIGITS
     return (cpus if cpus < 1 else math.floor(cpus)), math.floor(gpus * scale) / scale  # Ray takes no 1.5 CPUs

@@ -18,10 +18,10 @@ from farm.supervisor.thread_children import RoleThread
 
 
 class CollectorProcess:
-    """One incarnation of the collector.
+    """The collector from its start to its death.
 
-    What it is told is sent by a thread: the supervisor must go on reading what the collector says, or both would wait
-    for the other to read.
+    A thread sends what it is told. The supervisor must go on reading what the collector says meanwhile, or each would
+    wait for the other to read.
     """
 
     def __init__(self, process: ChildProcess | RoleThread, control: Connection) -> None:

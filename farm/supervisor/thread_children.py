@@ -1,9 +1,9 @@
 """Workers and the collector as threads of the supervisor's process: the kinds `thread` and `locked`.
 
-`ThreadWorker` and `ThreadCollector` stand where a process stands for the kind `process`; the code of the roles is the
-same, and no process is started for them. A thread cannot be killed: one that is given up is cut off from the farm, so
-that nothing it does later counts, and ends when it notices. What ends a process here ends the farm; for crashes and
-memory limits there are processes.
+`ThreadWorker` and `ThreadCollector` stand where a process stands for the kind `process`. The code of the roles is the
+same, and no process is started for them. A thread cannot be killed: `kill` gives it up and cuts it off from the farm.
+Nothing that it does later counts, and it ends when it notices. What ends a process here ends the farm; against crashes
+and memory limits only processes help.
 """
 
 from __future__ import annotations
@@ -205,13 +205,13 @@ class ThreadWorker(RoleThread):
 
     def _serve(self) -> None:
         try:
-            pulse = self._begin_pulse(self._spec)
+            heartbeat = self._begin_beating(self._spec)
         except RuntimeError as error:  # no more threads may be started
             raise loop.init_failed(self._spec, Writer(self._sockets[0]), error) from None
-        if pulse is not None:
-            loop.serve(self._spec, pulse, self._leases, *self._sockets, self._load)
+        if heartbeat is not None:
+            loop.serve(self._spec, heartbeat, self._leases, *self._sockets, self._load)
 
-    def _begin_pulse(self, spec: loop.WorkerSpec) -> HeartbeatWriter | None:
+    def _begin_beating(self, spec: loop.WorkerSpec) -> HeartbeatWriter | None:
         """None where the thread was given up already: the row of the heartbeats may be another's."""
         beats = Heartbeats.attach(spec.heartbeats, spec.rows)
         with self._lock:
@@ -223,9 +223,9 @@ class ThreadWorker(RoleThread):
         ).start()
         return self._heartbeat
 
-    def _tick(self, pulse: HeartbeatWriter) -> None:
+    def _tick(self, heartbeat: HeartbeatWriter) -> None:
         while self.exitcode is None:
-            pulse.beat()
+            heartbeat.beat()
             self._thread.join(BEAT_S)
 
     def _let_go(self) -> None:

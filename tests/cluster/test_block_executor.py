@@ -78,7 +78,7 @@ def test_a_block_that_has_its_part_is_not_labelled_again(run):
     again = executor().label(1, ITEMS)
     assert (again.items, again.ok, again.detections) == (10, 9, 18)
     assert from_ipc(again.failed).to_pylist() == from_ipc(first.failed).to_pylist()
-    assert again.worker == 1
+    assert again.index == 1
     assert store.parts()[0].stat().st_mtime_ns == written
     assert len(rows(store.path)) == 10
 

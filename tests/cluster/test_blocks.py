@@ -3,7 +3,7 @@
 import threading
 import time
 
-from farm.cluster.blocks import Blocks, OpenBlocks, block_items, claim_number, follow, is_stopped, pack, unpack
+from farm.cluster.blocks import Blocks, OpenBlocks, block_items, follow, is_stopped, pack, take_index, unpack
 from farm.core.items import Item
 
 ITEMS = [Item(0, b"k" * 16, "a.jpg"), Item(1, b"l" * 16, "not-utf8-\udcff.jpg")]
@@ -45,7 +45,7 @@ def test_stopping_is_seen_by_actors_and_ends_the_list(tmp_path):
 
 
 def test_every_actor_gets_another_number(tmp_path):
-    assert [claim_number(tmp_path) for _ in range(3)] == [0, 1, 2]
+    assert [take_index(tmp_path) for _ in range(3)] == [0, 1, 2]
 
 
 def test_blocks_grow_and_shrink_towards_their_time():
