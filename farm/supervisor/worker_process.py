@@ -27,7 +27,8 @@ class WorkerProcess:
     """One life of a worker: its process, and this side's ends of what leads to it.
 
     `watchdog` and `late`: what its heartbeats show, and the verdict that it was killed for, at `killed_s`.
-    `lease_items`, `leased_s`: size and time of its last lease. `leased`, `received`: items that it got, and that it gave rows of.
+    `lease_items`, `leased_s`: size and time of its last lease. `leased`, `received`: items that it got, and that it
+    gave rows of.
     """
 
     spec: loop.WorkerSpec
