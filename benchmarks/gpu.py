@@ -29,9 +29,9 @@ from benchmarks.peers import Clock, farm_labels, repeated
 from benchmarks.record import parser, report
 from farm.config.sections import ModelConfig
 from farm.config.types import MAX_PIXELS
-from farm.core.placement import inspect_machine
 from farm.errors import FarmError
 from farm.images.decoding import decode
+from farm.machine.inspection import inspect_machine
 from farm.models import backends, load_model
 from farm.models.backends.tensorrt import ENGINE_BATCH
 from farm.models.conversion import executables

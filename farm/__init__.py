@@ -17,7 +17,7 @@ Where to look. Each line imports only what stands below it; each package's `__in
     engines/                   where workers run: on this machine, or on a Ray cluster; which backend, whether to go on
     cluster/                   what only Ray needs: blocks of items, and the host of each worker
     supervisor/                the process that leases items, and starts, feeds and replaces workers
-    worker/  collector         the processes that label, and the one that receives and commits results
+    worker/  collector/        the processes that label, and the one that receives and commits results
     models/                    what labels an image: YOLO, its backends, converted and shared weights
     images/                    from a path to pixels: decoding, its threads and its memory
     sources/                   lists of images: folders, globs, list files, datasets, standard input

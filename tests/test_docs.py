@@ -160,6 +160,13 @@ def test_the_source_and_the_export_work_as_printed(module, tmp_path, monkeypatch
     assert not [path for path in run.iterdir() if path.suffix == ".csv" and path.name != "boxes.csv"]
 
 
+def test_the_backend_is_all_that_farm_must_know(module):
+    from farm.models.backends import BACKENDS
+
+    printed = module("TORCHSCRIPT", "printed_backend").TORCHSCRIPT
+    assert printed.export["format"] == printed.name and printed.name not in BACKENDS
+
+
 @pytest.mark.parametrize("block", code("diff"), ids=lambda block: block.partition("\n")[0].removeprefix("# "))
 def test_what_would_be_replaced_is_there(block):
     head, *lines = block.splitlines()

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from farm.config.sections import from_mapping
+from farm.config.loading import from_mapping
 from tests.support.harness import ROOT
 
 GUIDES = [*sorted((ROOT / "docs" / "guides").glob("*.md")), ROOT / "docs" / "quickstart.md"]

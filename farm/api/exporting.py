@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from farm import exports
-from farm.core.run_file import output_of
+from farm.core.run_file import keypoint_shape_of, output_of
 from farm.core.schema import names_of, task_of
 from farm.errors import OutputError
 from farm.exports.base import ExportReport, ExportRequest
@@ -48,15 +47,8 @@ def export(
         names=names_of(schema),
         save_conf=bool(output.get("save_conf")) if save_conf is None else save_conf,
         clip=bool(output.get("clip")),
-        kpt_shape=_kpt_shape(described.get("kpt_shape")),
+        kpt_shape=keypoint_shape_of(described),
         parts=None if folders.is_remote(store.path) else store.stamps(),
         anew=anew,
     )
     return write(request, store.history.batches)
-
-
-def _kpt_shape(said: Any) -> tuple[int, int] | None:
-    """As run.json has it: nothing of what is no pose run, or was begun before that was written down."""
-    if isinstance(said, list) and len(said) == 2 and all(isinstance(number, int) for number in said):
-        return said[0], said[1]
-    return None

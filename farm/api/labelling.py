@@ -25,7 +25,7 @@ from farm.machine import interrupts, shortage
 from farm.machine.filenames import here, with_names
 from farm.models.conversion.executables import CONVERT_TIMEOUT_S
 from farm.sources.base import Entry, Source, first_entry_or_raise
-from farm.sources.rows import FailedRows
+from farm.sources.failed_images import FailedImages
 from farm.storage.run_store import RUN_FILE, SUMMARY_FILE, RunStore
 
 
@@ -86,7 +86,7 @@ def _retry(run_dir: str | Path, hooks: Hooks, began_s: float) -> Summary:
     exports.refuse_foreign(run_dir, config.output.exports)
     store = RunStore.open(run_dir)
     try:
-        source = FailedRows(f"failed images of {run_dir}", root, store.history.failed_paths)
+        source = FailedImages(f"failed images of {run_dir}", root, store.history.failed_paths)
         if not source.count():
             raise SourceError(f"nothing to retry: no image of {run_dir} has failed")
         if source.has_moved():

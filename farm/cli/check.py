@@ -58,7 +58,7 @@ def _print_workers(console: Console, prepared: Prepared) -> None:
     from farm.report.lines import table_lines
 
     titles = ("worker", "pin", "device", "threads", "batch", "decoders")
-    rows = [[str(getattr(placement, title)) for title in titles] for placement in prepared.placements]
+    rows = [[str(p.index), *(str(getattr(p, title)) for title in titles[1:])] for p in prepared.placements]
     numbers = ("worker", "threads", "batch", "decoders")
     print(*table_lines(titles, rows, console.width, numbers, gives_way=["pin"]), "", sep="\n")
 

@@ -39,7 +39,7 @@ from farm.core.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
 from farm.errors import FarmError, TooManyFailures
 from farm.ipc import shared_memory
 from farm.ipc.event_loop import TURN_S
-from farm.sources.earlier_runs import Earlier
+from farm.sources.earlier_runs import EarlierRuns
 from farm.storage.part_writer import PartWriter
 from farm.storage.parts import open_part, part_name
 from farm.storage.run_names import prefix_of
@@ -82,7 +82,7 @@ class Driver:
         self,
         job: Job,
         store: RunStore,
-        lister: Callable[[Earlier], Lister],
+        lister: Callable[[EarlierRuns], Lister],
         pipeline: Pipeline,
         on_snapshot: Callable[[Snapshot], None],
         on_batch: Callable[[pa.RecordBatch], None] | None,
@@ -91,7 +91,7 @@ class Driver:
         """`on_batch`: called with the rows of every part, which are read for it; None where nobody asks."""
         self._job = job
         self._store = store
-        self._lister = lister(Earlier(store))
+        self._lister = lister(EarlierRuns(store))
         self._pipeline = pipeline
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch

@@ -38,9 +38,8 @@ from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.deadlines import AwakeClock
 from farm.core.items import Item
 from farm.core.leases import LeaseBook, Verdict
-from farm.core.outages import Outages
+from farm.core.outages import RETRY_POLICY, Outage, RetryPolicy
 from farm.core.placement import Placement
-from farm.core.read_errors import PATIENCE, Patience
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, STATUS_OK, failed_batch, from_ipc
 from farm.core.summary import WorkerStart
@@ -78,7 +77,7 @@ class WorkerHostSpec:
     method: str
     prefix: str
     silence_s: float
-    patience: Patience = PATIENCE
+    retry_policy: RetryPolicy = RETRY_POLICY
     example: str | None = None
     digest: str | None = None
     elsewhere: str | None = None
@@ -111,7 +110,7 @@ class WorkerHost:
         """
         self._spec = spec
         self._is_stopped = is_stopped
-        self._trouble = Outages(spec.patience, f"{spec.root} on {socket.gethostname()}")
+        self._trouble = Outage(spec.retry_policy, f"{spec.root} on {socket.gethostname()}")
         self._root_id = identity_of(spec.root)
         self._loop = EventLoop()
         self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
@@ -214,10 +213,10 @@ class WorkerHost:
             self._check(now, awake_s)
 
     def _feed(self, worker: WorkerProcess, now: float) -> None:
-        self._book.wake(now)
+        self._book.requeue_due(now)
         if (lost := self._trouble.verdict(now)) is not None:
             raise lost
-        if self._trouble.is_known and not self._book.in_hand and self._is_stopped():
+        if self._trouble.has_failures and not self._book.leased_count and self._is_stopped():
             raise SourceLostError("the run was stopped while the place the images lie in did not answer")
         fill = self._spec.recycle_after
         lifecycle.feed(worker, self._book, now, fill, lambda worker: worker.lease_items, self._trouble)
@@ -238,7 +237,7 @@ class WorkerHost:
         self._beats.reset(self._spec.worker)
         spec = WorkerSpec(
             uid=next(self._uids),
-            worker=self._spec.worker,
+            index=self._spec.worker,
             rows=rows,
             placement=self._spec.placement,
             model=self._spec.model,
@@ -276,7 +275,7 @@ class WorkerHost:
         if lifecycle.is_over(worker, awake_s):
             self._on_death(worker, self._results)
             return
-        signs, held = self._beats.signs(self._spec.worker), self._book.held_by(worker.uid)
+        signs, held = self._beats.read(self._spec.worker), self._book.held_by(worker.uid)
         lifecycle.kill_late(worker, signs, held, now, awake_s, self._spec.limits.item_timeout_s)
 
     # What the worker says
@@ -291,7 +290,7 @@ class WorkerHost:
                 self.task, self.names, self.kpt_shape = task, names, kpt_shape
                 self.starts.append(WorkerStart(self._spec.worker, time.monotonic() - worker.started_s, own_bytes))
                 self._policy.ready()
-                self._book.join(worker.uid)
+                self._book.add_worker(worker.uid)
                 self._ready.set()
                 if self._beats is not None:
                     self._beats.forget()  # this process may be killed at any time
@@ -354,7 +353,7 @@ class WorkerHost:
             worker=self._spec.worker,
         )
         seqs = [verdict.item.seq for verdict in verdicts]
-        self._trouble.settled(seqs)
+        self._trouble.done_with(seqs)
         self._hand_over(seqs, batch)
 
     def _on_death(self, worker: WorkerProcess, results: Reader) -> None:
@@ -374,7 +373,7 @@ class WorkerHost:
             self._close_beats()
             return
         assert self._beats is not None
-        signs, started = self._beats.signs(self._spec.worker), int(self._row()["started"])
+        signs, started = self._beats.read(self._spec.worker), int(self._row()["started"])
         self._close_beats()
         now = time.monotonic()
         charge = lifecycle.blame(worker, self._book, signs, started, self._trouble, now)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import ModelError
-from farm.machine.surroundings import working_directory_if_any
+from farm.machine.working_directory import working_directory_if_any
 
 OWN = "farm"  # which is here already, wherever a checkout of it lies
 SCRIPT = "__main__"

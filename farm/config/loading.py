@@ -23,7 +23,7 @@ from farm.config.sections import BARE_KEYS, PATH_KEYS, STDIN, FarmConfig, as_sec
 from farm.errors import ConfigError
 from farm.machine.filenames import here
 from farm.machine.locations import is_url, local_path
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 
 FACTORY_KEY = ("model", "factory")
 

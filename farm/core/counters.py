@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 from farm.core.schema import PROBS, STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT, failed_batch
 from farm.core.summary import Failure
-from farm.machine.forks import no_fork
 
 SHARE_NEEDS = 100  # images, before a share of them means anything
 KINDS_KEPT = 50  # different kinds of failure told apart; the rest counts as one
@@ -52,15 +51,11 @@ def counted_columns(schema: pa.Schema) -> list[str]:
     return ["status", "boxes", "error", "path", *([PROBS] if PROBS in schema.names else [])]
 
 
-def prepare() -> None:
-    """Count nothing: with its first batch pyarrow imports pandas, if it is there, and half imported it stays in a fork.
-
-    Called while workers load, too, so that their first batch need not wait for that.
-    """
-    with no_fork():
-        nothing = failed_batch("detect", [], [], [])
-        Counters().add(nothing)
-        nothing.to_pylist()
+def warm_up() -> None:
+    """Count nothing, so that the first batch need not wait: with it pyarrow imports pandas, if that is there."""
+    nothing = failed_batch("detect", [], [], [])
+    Counters().add(nothing)
+    nothing.to_pylist()
 
 
 class Counters:

@@ -1,18 +1,18 @@
-"""Is a worker stuck? Judged from its heartbeats, by whoever leases to it. Pure: no I/O, no clock.
+"""Is a worker stuck? Judged from its heartbeats, by the supervisor or worker host that leases to it. Pure.
 
 An item's clock runs while it is read, decoded or predicted, not while it waits: in a batch, for memory, for the device
-to be done with the batch before, for the shared model, for the collector. Nor while nobody ran: a machine that sleeps,
-a container that is paused, a group of processes that is stopped. Each side takes off what it lost itself:
+to be done with the batch before, for the shared model, for the collector. Nor does it run while nobody ran: a machine
+that sleeps, a container that is paused, a group of processes that is stopped. Each side takes off what it lost itself:
 
-    the worker    beats every BEAT_S. A beat that comes late shows that the process did not run; so much is forgiven to
-                  what it is at (`lost_s`, `Work.forgiving`).
+    the worker    beats every BEAT_S. A beat that comes late shows that the process did not run. That time is forgiven
+                  to its current work (`lost_s`, `CurrentWork.forgiving`).
     who leases    counts its own time with an AwakeClock; by it the beat of a frozen worker stands still. No clocks of
                   two processes are compared for that, and work is counted no further than the last beat.
 
-What the worker cannot tell from being stopped is C code that holds the GIL: that is found as a beat that stands still,
-and is forgiven where it comes in pieces shorter than SILENCE_S.
+C code that holds the GIL looks to the worker like being stopped. It is found as a beat that stands still, and is
+forgiven where it comes in pieces shorter than SILENCE_S.
 
-A verdict needs two looks that agree, and its item is charged only if the worker still stood there when it died.
+A verdict needs two looks that agree. Its item is charged only if the worker had not gone on when it died.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def lost_s(since_beat_s: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a worker has been at longest just now: an item, or a batch of which `seq` is one.
+class CurrentWork:
+    """What a worker has worked on longest just now: an item, or a batch of which `seq` is one.
 
     `since_s`: when that began, by time.monotonic(). No other work has the same: it is a name as well.
     """
@@ -45,7 +45,7 @@ class Work:
     stage: str
     forgiven_s: float = 0.0
 
-    def forgiving(self, lost: float, now_s: float) -> Work:
+    def forgiving(self, lost: float, now_s: float) -> CurrentWork:
         """With seconds taken off in which its process did not run; never more than it has lasted."""
         return replace(self, forgiven_s=min(self.forgiven_s + lost, now_s - self.since_s))
 
@@ -55,16 +55,16 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
-    """What a worker's heartbeats say at one look. `work`: None where it is at nothing, or was just changing it."""
+class Heartbeat:
+    """A worker's heartbeat, as it was read at one look. `work`: None where there is none, or it was just changing."""
 
     beat_s: float
     stage: str
-    work: Work | None
+    work: CurrentWork | None
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
+class Overdue:
     """A worker past its deadline: at what stage, and on which item where that is certain.
 
     `frozen`: it shows no sign of life; else it is busy for too long. `since_s`: its last beat, or when its work began.
@@ -75,11 +75,11 @@ class Late:
     frozen: bool
     since_s: float
 
-    def stands(self, signs: Signs) -> bool:
-        """Do its last signs say that the worker never went on? Else nobody is to blame for its death."""
+    def stands(self, last: Heartbeat) -> bool:
+        """Does its last heartbeat say that the worker never went on? Else nobody is to blame for its death."""
         if self.frozen:
-            return signs.beat_s == self.since_s
-        return signs.work is not None and signs.work.since_s == self.since_s
+            return last.beat_s == self.since_s
+        return last.work is not None and last.work.since_s == self.since_s
 
 
 class AwakeClock:
@@ -96,27 +96,27 @@ class AwakeClock:
         return now_s - self._asleep_s
 
 
-class Stillness:
+class BeatAge:
     """How long a beat has stood still."""
 
     def __init__(self) -> None:
         self._beat_s: float | None = None
         self._since_s = 0.0
 
-    def lasts(self, beat_s: float, awake_s: float) -> float:
-        """Seconds of the observer's, up to this look."""
+    def seconds(self, beat_s: float, awake_s: float) -> float:
+        """By the observer's own time, up to this look."""
         if beat_s != self._beat_s:
             self._beat_s, self._since_s = beat_s, awake_s
         return awake_s - self._since_s
 
 
-class Vigil:
-    """One worker's, from its start. Looks must be far enough apart for a beat to come between them."""
+class Watchdog:
+    """Of one worker, from its start. Looks must be far enough apart for a beat to come between them."""
 
     def __init__(self) -> None:
         self._began_s: float | None = None
-        self._stillness = Stillness()
-        self._suspicion: Late | None = None
+        self._beat_age = BeatAge()
+        self._before: Overdue | None = None
 
     def age_s(self, awake_s: float) -> float:
         """Seconds of the observer's since it first asked."""
@@ -124,18 +124,18 @@ class Vigil:
             self._began_s = awake_s
         return awake_s - self._began_s
 
-    def look(self, signs: Signs, now_s: float, awake_s: float, item_timeout_s: float) -> Late | None:
+    def look(self, heartbeat: Heartbeat, now_s: float, awake_s: float, item_timeout_s: float) -> Overdue | None:
         """A verdict, where the look before this one said the same."""
-        before, self._suspicion = self._suspicion, self._suspect(signs, now_s, awake_s, item_timeout_s)
-        return self._suspicion if self._suspicion == before else None
+        before, self._before = self._before, self._judge(heartbeat, now_s, awake_s, item_timeout_s)
+        return self._before if self._before == before else None
 
-    def _suspect(self, signs: Signs, now_s: float, awake_s: float, item_timeout_s: float) -> Late | None:
+    def _judge(self, heartbeat: Heartbeat, now_s: float, awake_s: float, item_timeout_s: float) -> Overdue | None:
         """A batch may take as many times longer as it has images."""
-        still_s = self._stillness.lasts(signs.beat_s, awake_s)
-        work = signs.work
+        still_s = self._beat_age.seconds(heartbeat.beat_s, awake_s)
+        work = heartbeat.work
         blamed = work.seq if work is not None and work.together == 1 else None
-        if work is not None and work.lasted_s(signs.beat_s, now_s) > item_timeout_s * work.together:
-            return Late(work.stage, blamed, False, work.since_s)
+        if work is not None and work.lasted_s(heartbeat.beat_s, now_s) > item_timeout_s * work.together:
+            return Overdue(work.stage, blamed, False, work.since_s)
         if still_s > max(item_timeout_s, SILENCE_S):
-            return Late(work.stage if work is not None else signs.stage, blamed, True, signs.beat_s)
+            return Overdue(work.stage if work is not None else heartbeat.stage, blamed, True, heartbeat.beat_s)
         return None

@@ -6,10 +6,10 @@ are shared out evenly; long beside what a lease costs. The right size is found b
 
 from __future__ import annotations
 
-LEASE_S = 0.1
-LEASE_ITEMS = 512
+LEASE_S = 0.1  # of work in a lease
+LEASE_ITEMS = 512  # at most
 LEASES_AHEAD = 2  # one being worked on, one waiting, so that no worker waits for the supervisor
-READ_AHEAD_BATCHES = 6  # what a worker decodes ahead, so that shapes find company; two more may be in the model
+READ_AHEAD_BATCHES = 6  # decoded ahead, so that images of one shape find each other; two more may be in the model
 
 
 def lease_items(before: int, since_s: float, gathered: int) -> int:

@@ -1,18 +1,20 @@
-"""Leases: which item is queued, in whose hand, received, committed or quarantined. Pure: no I/O, no clock.
+"""Leases: which item is queued, leased to whom, received, committed or quarantined. Pure: no I/O, no clock.
 
-    queued ──grant──▶ in hand ──received──▶ received ──committed──▶ gone
+    queued ──grant──▶ leased ───received──▶ received ──committed──▶ gone
       ▲                  │                     │
       │                  │ worker died         │ collector died
       ├── not started ◀──┤                     │
       ├── (all of them) ◀──────────────────────┘
       ├── later ◀── postponed: not its fault, or not so soon again
       │                  ▼
-      └── alone ◀── suspects ──last attempt failed──▶ quarantined ──received──▶ received ...
+      └── alone ◀── possible cause ──last attempt failed──▶ quarantined ──received──▶ received ...
 
-The supervisor owns the one LeaseBook and tells it what happened; the book says what to do next. An item leaves it
-only when it is committed. Blame: when a worker dies with several started items in hand, each of them is leased
-alone next, so that a guilty image is found and its neighbours are charged nothing; the death in the group is
-charged to the guilty one once it is known.
+Whoever leases owns one LeaseBook and tells it what happened; the book says what to do next. An item leaves it only when
+it is committed. Blame: when a worker dies that has begun several items, each of them is leased alone next, so that a
+guilty image is found and its neighbours are charged nothing. The death that they shared is charged to the guilty one
+once it is known.
+
+`worker` is a uid here: a successor holds nothing of what the one before it held.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataclasses import dataclass, field
 from farm.core.items import Item, Lease
 
 ALONE_AFTER = 32  # leases: an item that must be tried alone waits no longer, though it costs a worker its read-ahead
-GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo one, soon come near to every place of a queue, however it is ordered
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo one, soon come near to every position of any queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class _Hand:
-    """What one worker holds: items by seq, in lease order, each with its place in that order."""
+class _Leased:
+    """What one worker holds: items by seq, in lease order, each with its position in that order."""
 
     items: dict[int, tuple[int, Item]] = field(default_factory=dict)
     granted: int = 0
@@ -58,10 +60,10 @@ class LeaseBook:
         self._alone: deque[Item] = deque()
         self._later: list[tuple[float, int, Item]] = []  # a heap: due, number that keeps the order, item
         self._postponed = itertools.count()
-        self._hands: dict[int, _Hand] = {}
+        self._leased: dict[int, _Leased] = {}
         self._received: dict[int, Item] = {}
         self._failures: dict[int, int] = {}
-        self._suspicions: dict[int, int] = {}
+        self._shared_deaths: dict[int, int] = {}
         self._since_alone = 0
         self._scattered = 0
         self._verdicts: dict[int, Verdict] = {}
@@ -74,8 +76,8 @@ class LeaseBook:
         return len(self._queue) + len(self._alone) + len(self._later)
 
     @property
-    def in_hand(self) -> int:
-        return sum(len(hand.items) for hand in self._hands.values())
+    def leased_count(self) -> int:
+        return sum(len(leased.items) for leased in self._leased.values())
 
     @property
     def received_count(self) -> int:
@@ -90,16 +92,12 @@ class LeaseBook:
     @property
     def empty(self) -> bool:
         """Nothing is left to label or to commit."""
-        return not (self.queued or self._received or any(h.items for h in self._hands.values()))
+        return not (self.queued or self._received or any(leased.items for leased in self._leased.values()))
 
     def held_by(self, worker: int) -> int:
-        """Items in the worker's hand."""
-        hand = self._hands.get(worker)
-        return len(hand.items) if hand else 0
-
-    def holds(self, worker: int, seq: int) -> bool:
-        hand = self._hands.get(worker)
-        return hand is not None and seq in hand.items
+        """Items that the worker holds."""
+        leased = self._leased.get(worker)
+        return len(leased.items) if leased else 0
 
     def failures(self, seq: int) -> int:
         """Attempts that were charged to an item."""
@@ -118,25 +116,25 @@ class LeaseBook:
         self._received.update((verdict.item.seq, verdict.item) for verdict in verdicts)
         return verdicts
 
-    def join(self, worker: int) -> None:
+    def add_worker(self, worker: int) -> None:
         """A worker is ready to hold items."""
-        self._hands[worker] = _Hand()
+        self._leased[worker] = _Leased()
 
     def grant(self, worker: int, count: int, scattered: bool = False) -> Lease | None:
         """Up to `count` items for the worker; a single one where it must be tried alone; None where there is nothing.
 
         `scattered`: to see whether any can be read at all. One of them comes from elsewhere in the queue, each time
-        from another place, so that the order of items cannot decide it; and those to be tried alone can wait.
+        from another position, so that the order of items cannot decide it; and those to be tried alone can wait.
 
-        A worker that holds an item alone gets no other beside it. Items to be tried alone go to empty hands; where
-        none comes empty, one worker after ALONE_AFTER leases gets no more until its hand is.
+        A worker that holds an item alone gets no other beside it. Items to be tried alone go to workers that hold
+        nothing; where there is none for ALONE_AFTER leases, one worker gets no more until it holds nothing.
         """
-        hand = self._hands[worker]
-        if hand.items and (hand.alone or self._must_empty(hand)):
+        leased = self._leased[worker]
+        if leased.items and (leased.alone or self._must_empty(leased)):
             return None
-        hand.alone = bool(self._alone) and not hand.items and not (scattered and self._queue)
-        hand.emptying = False
-        if hand.alone:
+        leased.alone = bool(self._alone) and not leased.items and not (scattered and self._queue)
+        leased.emptying = False
+        if leased.alone:
             items = [self._alone.popleft()]
             self._since_alone = 0
         else:
@@ -147,8 +145,8 @@ class LeaseBook:
         if not items:
             return None
         for item in items:
-            hand.items[item.seq] = (hand.granted, item)
-            hand.granted += 1
+            leased.items[item.seq] = (leased.granted, item)
+            leased.granted += 1
         return Lease(
             seqs=tuple(item.seq for item in items),
             keys=b"".join(item.key for item in items),
@@ -161,26 +159,26 @@ class LeaseBook:
         elsewhere = []
         if scattered:
             self._scattered += 1
-            place = int(self._scattered * GOLDEN % 1 * len(self._queue))
-            elsewhere.append(self._queue[place])
-            del self._queue[place]
+            position = int(self._scattered * GOLDEN % 1 * len(self._queue))
+            elsewhere.append(self._queue[position])
+            del self._queue[position]
         first = [self._queue.popleft() for _ in range(min(count - len(elsewhere), len(self._queue)))]
         return first + elsewhere
 
-    def _must_empty(self, hand: _Hand) -> bool:
-        """Does the first item that must be tried alone wait for this hand?"""
+    def _must_empty(self, leased: _Leased) -> bool:
+        """Does the first item that must be tried alone wait for this worker?"""
         waits = bool(self._alone) and self._since_alone >= ALONE_AFTER
-        hand.emptying = waits and (hand.emptying or not any(other.emptying for other in self._hands.values()))
-        return hand.emptying
+        leased.emptying = waits and (leased.emptying or not any(other.emptying for other in self._leased.values()))
+        return leased.emptying
 
     def received(self, worker: int, seqs: Iterable[int]) -> int:
         """The collector has the rows of these items. Returns how many were news; others are late and ignored."""
-        hand = self._hands.get(worker)
-        if hand is None:
+        leased = self._leased.get(worker)
+        if leased is None:
             return 0
         news = 0
         for seq in seqs:
-            held = hand.items.pop(seq, None)
+            held = leased.items.pop(seq, None)
             if held is not None:
                 self._received[seq] = held[1]
                 news += 1
@@ -192,7 +190,7 @@ class LeaseBook:
         for seq in seqs:
             if self._received.pop(seq, None) is not None:
                 news += 1
-            for notes in (self._failures, self._suspicions, self._verdicts):
+            for notes in (self._failures, self._shared_deaths, self._verdicts):
                 if notes:
                     notes.pop(seq, None)
         self.committed_count += news
@@ -201,7 +199,7 @@ class LeaseBook:
     def attempt_failed(self, worker: int, seqs: Iterable[int], due_s: float | None = None) -> list[Verdict]:
         """The worker survived, but these items raised. Returns those that are quarantined by it.
 
-        The others are not tried again before `due_s`, by the clock of `wake`.
+        The others are not tried again before `due_s`, by the clock of `requeue_due`.
         """
         return [verdict for item in self._take(worker, seqs) for verdict in self._charge(item, due_s)]
 
@@ -210,23 +208,23 @@ class LeaseBook:
         for item in self._take(worker, seqs):
             self._put_off(item, due_s)
 
-    def wake(self, now_s: float) -> None:
+    def requeue_due(self, now_s: float) -> None:
         """Postponed items that are due are queued again."""
         while self._later and self._later[0][0] <= now_s:
             _, _, item = heapq.heappop(self._later)
             (self._alone if self._is_noted(item) else self._queue).append(item)
 
-    def recall(self) -> None:
-        """What hindered the postponed items is over: those to whom nothing is charged are due now."""
+    def release_postponed(self) -> None:
+        """What postponed items waited for is over. Those that nothing is charged to are due now."""
         charged = [entry for entry in self._later if self._is_noted(entry[2])]
         self._queue.extend(entry[2] for entry in sorted(self._later) if not self._is_noted(entry[2]))
         self._later = charged
         heapq.heapify(self._later)
 
-    def suspects(self, worker: int, started: int, blamed: int | None = None) -> list[int]:
-        """Of whom the worker may have died, by seq; arguments as for `worker_died`, before it is called."""
-        hand = self._hands.get(worker)
-        return sorted(_suspects(hand, started, blamed)) if hand else []
+    def possible_causes(self, worker: int, started: int, blamed: int | None = None) -> list[int]:
+        """Items that the worker may have died of, by seq. Called before `worker_died`, with the same arguments."""
+        leased = self._leased.get(worker)
+        return sorted(_possible_causes(leased, started, blamed)) if leased else []
 
     def worker_died(
         self, worker: int, started: int, blamed: int | None = None, due_s: float | None = None
@@ -236,16 +234,16 @@ class LeaseBook:
         `started` is how many of its granted items it had begun, in lease order; `blamed` the seq that is known to be
         guilty (it ran past its deadline). With `due_s` it is not charged, as in `postpone`.
         """
-        hand = self._hands.pop(worker, None)
-        if hand is None:
+        leased = self._leased.pop(worker, None)
+        if leased is None:
             return []
-        seqs = _suspects(hand, started, blamed)
-        suspects = [item for seq, (_, item) in hand.items.items() if seq in seqs]
-        innocent = [item for seq, (_, item) in hand.items.items() if seq not in seqs]
-        guilty, suspects = (suspects, []) if len(suspects) == 1 else ([], suspects)
-        for item in suspects:
-            self._suspicions[item.seq] = self._suspicions.get(item.seq, 0) + 1
-        self._alone.extend(suspects)
+        seqs = _possible_causes(leased, started, blamed)
+        causes = [item for seq, (_, item) in leased.items.items() if seq in seqs]
+        innocent = [item for seq, (_, item) in leased.items.items() if seq not in seqs]
+        guilty, causes = (causes, []) if len(causes) == 1 else ([], causes)
+        for item in causes:
+            self._shared_deaths[item.seq] = self._shared_deaths.get(item.seq, 0) + 1
+        self._alone.extend(causes)
         self._put_back(innocent)
         if due_s is None:
             return [verdict for item in guilty for verdict in self._charge(item)]
@@ -255,9 +253,9 @@ class LeaseBook:
 
     def worker_left(self, worker: int) -> None:
         """The worker went as it was told to; what it still holds goes back unblamed."""
-        hand = self._hands.pop(worker, None)
-        if hand is not None:
-            self._put_back([item for _, item in hand.items.values()])
+        leased = self._leased.pop(worker, None)
+        if leased is not None:
+            self._put_back([item for _, item in leased.items.values()])
 
     def collector_died(self) -> list[Verdict]:
         """Rows that were received are lost. Returns the verdicts that must be written again; the rest is queued."""
@@ -267,7 +265,7 @@ class LeaseBook:
         self._put_back(lost)
         return again
 
-    def seqs_of(self, keys: set[bytes]) -> list[int]:
+    def received_among(self, keys: set[bytes]) -> list[int]:
         """Received items among `keys`, found on disk when the collector died between its commit and its message."""
         return [seq for seq, item in self._received.items() if item.key in keys]
 
@@ -278,19 +276,19 @@ class LeaseBook:
 
     def _is_noted(self, item: Item) -> bool:
         """It must be tried alone."""
-        return item.seq in self._failures or item.seq in self._suspicions
+        return item.seq in self._failures or item.seq in self._shared_deaths
 
     def _take(self, worker: int, seqs: Iterable[int]) -> list[Item]:
-        """Out of the worker's hand; those that are not in it are ignored."""
-        hand = self._hands.get(worker)
-        return [hand.items.pop(seq)[1] for seq in seqs if seq in hand.items] if hand else []
+        """The worker holds them no more. Those that it does not hold are ignored."""
+        leased = self._leased.get(worker)
+        return [leased.items.pop(seq)[1] for seq in seqs if seq in leased.items] if leased else []
 
     def _put_off(self, item: Item, due_s: float) -> None:
         heapq.heappush(self._later, (due_s, next(self._postponed), item))
 
     def _charge(self, item: Item, due_s: float | None = None) -> list[Verdict]:
-        """One more failed attempt; earlier deaths in a group count now. The last one makes a verdict."""
-        failures = self._failures.get(item.seq, 0) + 1 + self._suspicions.pop(item.seq, 0)
+        """One more failed attempt. Deaths that it shared with others count now. The last one makes a verdict."""
+        failures = self._failures.get(item.seq, 0) + 1 + self._shared_deaths.pop(item.seq, 0)
         self._failures[item.seq] = failures
         if failures < self._limit:
             self._alone.append(item) if due_s is None else self._put_off(item, due_s)
@@ -301,6 +299,6 @@ class LeaseBook:
         return [verdict]
 
 
-def _suspects(hand: _Hand, started: int, blamed: int | None) -> set[int]:
-    begun = {seq for seq, (place, _) in hand.items.items() if place < started}
+def _possible_causes(leased: _Leased, started: int, blamed: int | None) -> set[int]:
+    begun = {seq for seq, (position, _) in leased.items.items() if position < started}
     return {blamed} if blamed is not None and blamed in begun else begun

@@ -1,4 +1,4 @@
-"""Where images lie: is one that cannot be found gone, or is its disk? Pure, but for `mounted` and `holds_nothing`.
+"""Where images lie: is one that cannot be found gone, or is its disk? Pure: `farm.machine.mount_points` looks.
 
 The folder of a disk that is not mounted is empty or not there, so that each of its files looks deleted. A run therefore
 remembers what was mounted where. An image that cannot be found and whose place is another than it was is not gone, as
@@ -12,8 +12,6 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import psutil
-
 from farm.core.schema import STAGE_LIST, STAGE_READ
 
 # What reading says where the file system is to blame, the file is not there, or may not be read; by the names that rows
@@ -24,8 +22,6 @@ READ_ERRORS = frozenset(
         "ConnectionResetError", "FileNotFoundError", "NotADirectoryError", "OSError", "PermissionError", "TimeoutError",
     )
 )  # fmt: skip
-KERNELS = ("/proc", "/sys")  # no images lie there
-EMPTY_DISK = frozenset(("lost+found",))
 
 Mounts = Mapping[str, str]
 """Mount point → what is mounted there."""
@@ -89,21 +85,3 @@ def carried_along(mounts: Mounts, before: str, now: str) -> dict[str, str]:
     inside = before.rstrip("/") + "/"
     below = {point[len(before) :]: device for point, device in mounts.items() if f"{point}/".startswith(inside)}
     return {**mounts, **{now + rest: device for rest, device in below.items()}}
-
-
-def mounted() -> dict[str, str]:
-    """What is mounted where, now, but for the kernel's own file systems."""
-    try:
-        partitions = psutil.disk_partitions(all=True)
-        return {p.mountpoint: p.device for p in partitions if not p.mountpoint.startswith(KERNELS)}
-    except OSError:  # no /proc
-        return {}
-
-
-def holds_nothing(point: str) -> bool:
-    """Is this mount point an empty folder, or none that could be looked into?"""
-    try:
-        with os.scandir(point) as entries:
-            return all(entry.name in EMPTY_DISK for entry in entries)  # to the first that is not: it may hold millions
-    except OSError:
-        return True

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 
 from farm.machine.filenames import kept
 
@@ -35,27 +34,6 @@ PLACE = _numbers(
 MACHINE = _numbers("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EAGAIN")
 SPECIAL = _numbers("ENXIO", "ENODEV")  # of a socket or a device, too
 NO_ANSWER = errno.ETIMEDOUT  # what stands for a read that never returned
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a place that does not answer is waited for. `ends_run`: then the run ends, to be continued; else what
-    cannot be read fails.
-
-    Between tries it waits `first_pause_s`, twice as long each time, at most `longest_pause_s`.
-    """
-
-    whole_s: float = 300.0  # a server is started again in less; a night is not spent waiting
-    first_pause_s: float = 1.0
-    longest_pause_s: float = 30.0
-    ends_run: bool = True
-
-    def pause_s(self, tries: int) -> float:
-        """Before the next try, after so many."""
-        return min(self.longest_pause_s, self.first_pause_s * 2.0 ** min(tries - 1, 30))
-
-
-PATIENCE = Patience()
 
 
 def named(number: int) -> str:

@@ -1,9 +1,9 @@
-"""When a dead child is replaced, after how long, and when enough is enough. Pure: no I/O, no clock.
+"""When a dead child is replaced, after how long, and when deaths end the run. Pure: no I/O, no clock.
 
 A run of days survives any number of deaths as long as images get labelled between them. Where none is labelled, what
-counts is what a death taught:
+counts is what is known of a death:
 
-    nothing                     it is counted, and each one is waited for longer; `max_restarts` in a row end the run
+    nothing                     it is counted, and each successor waits longer; `max_restarts` in a row end the run
     that it was one of several  each of those is tried alone next, and will be labelled or found guilty: progress
     that it was this image      one more attempt is charged to it: progress, too. A thousand poison images cost their
                                 attempts, and no back-off
@@ -56,13 +56,13 @@ class RestartPolicy:
         if self._init_failures >= INIT_FAILURES:
             raise WorkerError(f"workers cannot start, {INIT_FAILURES} in a row failed: {kind}: {message}")
 
-    def died(self, who: str, cause: str, suspects: Sequence[int] = ()) -> float:
-        """A child died of one of the `suspects` (items, by seq). Returns the seconds to wait before its successor
-        starts; raises when enough is enough."""
-        if suspects:
-            if len(suspects) == 1:
-                self._guilty.add(suspects[0])
-                self._mind_guilty(who, cause)
+    def died(self, who: str, cause: str, items: Sequence[int] = ()) -> float:
+        """A child died, of one of these `items` (by seq) where there are any. Returns the seconds to wait before its
+        successor starts. Raises FarmError where the run is to end."""
+        if items:
+            if len(items) == 1:
+                self._guilty.add(items[0])
+                self._check_guilty(who, cause)
             self.restarts += 1
             return 0.0
         self._deaths += 1
@@ -71,8 +71,8 @@ class RestartPolicy:
         self.restarts += 1
         return 0.0 if self._deaths == 1 else min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** (self._deaths - 2))
 
-    def _mind_guilty(self, who: str, cause: str) -> None:
-        """Too many of them: not the images are to blame."""
+    def _check_guilty(self, who: str, cause: str) -> None:
+        """Where too many images are guilty, the model is to blame and not they."""
         if len(self._guilty) <= self._limit:
             return
         self._works = self._works or self._has_labelled()

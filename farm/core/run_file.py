@@ -59,6 +59,14 @@ def output_of(described: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def keypoint_shape_of(described: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Keypoints of an object and values of each; None of what is no pose run, or was begun before farm wrote it."""
+    said = described.get("kpt_shape")
+    if isinstance(said, list) and len(said) == 2 and all(isinstance(number, int) for number in said):
+        return said[0], said[1]
+    return None
+
+
 def _wrong(described: Any) -> str:
     """What is wrong with it, in words; nothing where nothing is."""
     if not isinstance(described, dict):

@@ -100,7 +100,7 @@ def notes(prepared: Prepared) -> tuple[str, ...]:
 
 def _without_cache(prepared: Prepared) -> list[str]:
     """What is said where no converted model can be kept."""
-    why = cache.refusal() if prepared.config.model.weights is not None else ""
+    why = cache.why_unwritable() if prepared.config.model.weights is not None else ""
     return [why] if why else []
 
 

@@ -15,7 +15,7 @@ from farm.engines.known_backend import backend_of, with_known_backend
 from farm.errors import RunMismatchError
 from farm.machine.filenames import kept
 from farm.models.conversion.executables import Executable
-from farm.sources.moved_source import look
+from farm.sources.moved_source import look_for_images
 from farm.storage.run_store import RunStore
 
 Allowed = tuple[frozenset[str], str]
@@ -33,7 +33,7 @@ def allowed_differences(prepared: Prepared, store: RunStore, before: Mapping[str
     accepted, root = frozenset(prepared.config.accept), prepared.source.root
     if not before or before.get(SOURCE_ROOT) == kept(root) or SOURCE in accepted:
         return accepted, ""
-    found = look(store, root)
+    found = look_for_images(store, root)
     return (accepted | {SOURCE}) if found.is_the_same else accepted, found.in_words()
 
 

@@ -11,11 +11,13 @@ from typing import BinaryIO
 from farm.config import factories
 from farm.config.sections import FarmConfig
 from farm.core.continuation import MODEL
-from farm.core.placement import Machine, inspect_machine, plan, shortfall
+from farm.core.placement import plan, shortfall
 from farm.engines.base import LOCAL, Prepared
 from farm.engines.fingerprint import FACTORY_DIGEST
 from farm.errors import ModelError
 from farm.machine import standard_streams
+from farm.machine.hardware import Machine
+from farm.machine.inspection import inspect_machine
 from farm.models import backends
 from farm.models.weights.files import resolve_weights, weights_digest
 from farm.models.weights.predict_arguments import Resolved, resolve, untrained

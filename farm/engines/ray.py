@@ -39,13 +39,15 @@ from farm.cluster.worker_host import WorkerHostSpec
 from farm.config.sections import FarmConfig
 from farm.core.job import Job, Outcome
 from farm.core.key_set import KeySet
-from farm.core.placement import Machine, Placement, inspect_machine, usable_cores
-from farm.core.read_errors import Patience
+from farm.core.outages import RetryPolicy
+from farm.core.placement import Placement, usable_cores
 from farm.engines import preparation
 from farm.engines.base import LOCAL, Hooks, Prepared, Runnable
 from farm.engines.run_record import RunRecord
 from farm.engines.starting import job_of, run_to_end
 from farm.errors import ConfigError
+from farm.machine.hardware import Machine
+from farm.machine.inspection import inspect_machine
 from farm.sources.base import Entry, Source
 from farm.storage.history import example_of
 from farm.storage.run_store import RunStore
@@ -102,7 +104,7 @@ def run(
         job,
         store,
         lambda gone: Lister(prepared.source, entries, known, lambda: None, gone),
-        RayPipeline(job, store, prepared.config.model.weights, prepared.source.patience),
+        RayPipeline(job, store, prepared.config.model.weights, prepared.source.retry_policy),
         hooks.on_snapshot,
         None if hooks.on_batch is Hooks().on_batch else hooks.on_batch,
         hooks.on_note,
@@ -113,9 +115,9 @@ def run(
 class RayPipeline:
     """A dataset whose rows are blocks and whose results are receipts. See `farm.cluster.driver.Pipeline`."""
 
-    def __init__(self, job: Job, store: RunStore, weights: str | None, patience: Patience) -> None:
-        """`weights`: as the user named them; every node compares their digest. `patience`: with the images' place."""
-        self._patience = patience
+    def __init__(self, job: Job, store: RunStore, weights: str | None, retry_policy: RetryPolicy) -> None:
+        """`weights`: as the user named them; every node compares their digest. `retry_policy`: of reading images."""
+        self._retry_policy = retry_policy
         self._job = job
         self._weights = weights
         self._store = store
@@ -172,7 +174,7 @@ class RayPipeline:
             method=start_method(job),
             prefix="",
             silence_s=FROZEN_S,
-            patience=self._patience,
+            retry_policy=self._retry_policy,
             example=example and os.path.join(job.root, example),
             digest=job.loaded_digest,
             elsewhere=job.elsewhere,

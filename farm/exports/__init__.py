@@ -1,19 +1,21 @@
-"""Exports: projections of a run's parts into other formats. One module each, imported when it is asked for.
+"""Exports: projections of a run's parts into other formats. A file a format, imported when it is asked for.
 
-All run in the process that asks for the export.
+All run in the process that asks for the export. Imported by api, verify and what stands above them; reads the parts
+through a function that it is given (base.Batches), never the run directory.
 
-yolo.py              labels/**/*.txt and what makes the run directory a dataset
-claim.py             one export at a time, and never over files that are not farm's
-record.py            what an export has written, and from what, so that the next one need not do it again
-update.py            labels of a few new rows, written into an export that is there
-writing.py           what writing all and writing a few have in common
-shared_labels.py     images that would share a label file, and which of them keeps it
-label_lines.py       rows of a batch as the lines Ultralytics would have written
-label_tree.py        a tree of small files that appears whole, in place of the old one, or changes file by file
-dataset_files.py     images link, images.txt, data.yaml
-refusals.py          how many images Ultralytics will leave out of the dataset
-ultralytics_rules.py   and by which rules
-listing.py           every file below a folder, one at a time
+base                what an export is asked, and what it answers
+yolo                the YOLO format: labels/**/*.txt and what makes the run directory a dataset
+  writing             what writing all labels and writing a few have in common
+  update              labels of a few new rows, written into an export that is there
+  export_lock         one export at a time, and never over files that are not farm's
+  record              what an export has written, and from what, so that the next one need not do it again
+  label_lines         rows of a batch as the lines that Ultralytics would have written
+  label_conflicts     images that would share a label file, and which of them gets it
+  label_tree          a tree of small files that appears whole in place of the old one, or changes file by file
+  dataset_files       the link `images`, images.txt, data.yaml
+  refusals            how many images Ultralytics will leave out of the dataset
+  ultralytics_rules   and by which rules
+walk                every file below a folder, one at a time
 """
 
 from __future__ import annotations

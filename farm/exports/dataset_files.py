@@ -21,7 +21,7 @@ from farm.exports.label_tree import Replacement
 from farm.machine.filenames import kept
 from farm.sources.base import IMAGE_EXTENSIONS
 from farm.storage import filesystem
-from farm.storage.folders import write_whole
+from farm.storage.atomic_write import write_whole
 
 LISTED = IMAGE_EXTENSIONS - {"gif"}  # Ultralytics takes a gif for a video
 SPLIT_AT = "images"  # the folder name that Ultralytics replaces

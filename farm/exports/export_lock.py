@@ -1,4 +1,4 @@
-"""The YOLO export's claim on its files: one export at a time in a folder, and never over somebody's own data.
+"""One export at a time in a folder, and never over somebody's own data. In the process that exports.
 
 A user may name a folder as output that holds ground truth in `labels/` or a `data.yaml` of its own; the export replaces
 both. So what is there must be known as farm's: by the head of data.yaml, or by a mark where there is no data.yaml. Both
@@ -17,7 +17,7 @@ from farm.core.marks import DATA_YAML, LABELS, LINKS, LIST
 from farm.core.marks import EXPORT_HEAD as HEAD
 from farm.core.marks import EXPORT_MARK as MARK
 from farm.errors import OutputError, RunLockedError
-from farm.storage import folders
+from farm.storage.directory_lock import lock_directory
 from farm.storage.locks import lock_folder
 
 LOCK = ".yolo-export.lock"  # where the folder itself cannot be locked
@@ -25,24 +25,27 @@ REPLACED = (LABELS, LIST, DATA_YAML, LINKS)
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Holds the lock. Raises OutputError where files are not farm's, RunLockedError where another export writes."""
+def hold(folder: Path) -> Iterator[None]:
+    """Hold the lock on the export in this folder.
+
+    Raises OutputError where files are not farm's, RunLockedError where another export writes.
+    """
     with ExitStack() as held:
         try:
             lock = lock_folder(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError:  # SMB cannot open a folder, NFS cannot lock one, and some file systems nothing at all
-            lock = folders.lock(folder / LOCK)
+            lock = lock_directory(folder / LOCK)
         if lock is None:
             raise RunLockedError(f"{folder} is being exported by another process; wait for it")
         held.callback(lock.release)
-        _refuse(folder, "move them away, then export again with `farm export`")
+        _refuse_foreign(folder, "move them away, then export again with `farm export`")
         yield
 
 
 def refuse_foreign(folder: Path) -> None:
     """Before anything is labelled: raises OutputError where the labels could not be written at the end."""
     try:
-        _refuse(folder, "move them away, or give another output.dir, or output.exports=[]")
+        _refuse_foreign(folder, "move them away, or give another output.dir, or output.exports=[]")
     except OSError as error:
         raise OutputError(
             f"{error.filename} cannot be looked into: {error.strerror}; labels are to be written there"
@@ -54,7 +57,7 @@ def mark(folder: Path) -> None:
     (folder / MARK).touch()
 
 
-def _refuse(folder: Path, advice: str) -> None:
+def _refuse_foreign(folder: Path, advice: str) -> None:
     foreign = [name for name in REPLACED if _holds_something(folder / name)]
     if foreign and not _is_ours(folder):
         raise OutputError(f"{folder} has {' and '.join(foreign)} that farm did not write and would replace; {advice}")

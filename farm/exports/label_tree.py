@@ -1,7 +1,7 @@
 """A tree of small files that replaces an older one whole: written beside it, then swapped by renames. Or changes to it.
 
 A crash leaves the old tree or the new one, never a mixture. What a dead export left behind goes at the next one, which
-also takes back an old tree that was moved away and not yet replaced. One export at a time (see claim.py).
+also takes back an old tree that was moved away and not yet replaced. One export at a time (export_lock.py).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import itertools
 import os
 import posixpath
 import re
-import shutil
 import stat
 from pathlib import Path
 
 from farm.exports.record import Contents
 from farm.storage import filesystem
+from farm.storage.folders import remove
 
 TEMPORARY = ".tmp-"
 REPLACED = ".old-"
@@ -55,19 +55,19 @@ class Replacement:
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                _remove(self._final)  # an overlay renames no folder of a layer below: for a moment there is none
+                remove(self._final)  # an overlay renames no folder of a layer below: for a moment there is none
         os.rename(self.path, self._final)
         with contextlib.suppress(OSError):  # somebody reads there, on NFS, or it is another user's: the next one's
-            _remove(self._old)
+            remove(self._old)
 
     def discard(self) -> None:
         """The old tree stays."""
-        _remove(self.path)
+        remove(self.path)
 
     def drop_both(self) -> None:
         """There is nothing to show: neither the new tree nor the old one stays."""
-        _remove(self.path)
-        _remove(self._final)
+        remove(self.path)
+        remove(self._final)
 
     def _sweep(self) -> None:
         """Undo or finish what a dead export had begun. A number ends its names, so a user's own `.old-try` stays."""
@@ -79,15 +79,7 @@ class Replacement:
                     os.rename(leftover, self._final)
                 else:
                     with contextlib.suppress(OSError):
-                        _remove(leftover)
-
-
-def _remove(path: Path) -> None:
-    """Delete whatever has that name; a link goes, not what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+                        remove(leftover)
 
 
 class LabelTree:

@@ -2,9 +2,9 @@
 
     .yolo-export    options, parts and their stamps, how many label files there are and a checksum over them all
 
-It is the mark that labels/ is farm's (claim.py), and is empty while labels are being changed: an export that dies then
-leaves one that vouches for nothing, and the next export writes everything. The checksum is over names, sizes and times
-of change, so that looking costs a listing; a file that was edited, added, deleted or lost in a power cut shows.
+It is the mark that labels/ is farm's (export_lock.py), and is empty while labels are being changed: an export that dies
+then leaves one that vouches for nothing, and the next export writes everything. The checksum is over names, sizes and
+times of change, so that looking costs a listing; a file that was edited, added, deleted or lost in a power cut shows.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import numpy as np
 from farm.core.marks import DATA_YAML, IMAGES, LABELS, LINKS, LIST
 from farm.exports.base import ExportReport, ExportRequest, Stamp
 from farm.exports.export_lock import MARK
-from farm.exports.listing import files_below
-from farm.storage.folders import write_whole
+from farm.exports.walk import files_below
+from farm.storage.atomic_write import write_whole
 from farm.version import VERSION
 
 FORMAT = 1  # of the record, and of what labels look like: another number, and all are written anew
@@ -47,12 +47,12 @@ class Contents:
     def remove(self, name: str, found: os.stat_result) -> None:
         self._count(name, found, -1)
 
-    def said(self) -> list[int | str]:
+    def to_json(self) -> list[int | str]:
         """As a record has it."""
         return [self.files, f"{self.checksum:x}"]
 
     @classmethod
-    def as_said(cls, said: list[Any]) -> Contents:
+    def from_json(cls, said: list[Any]) -> Contents:
         return cls(int(said[0]), int(said[1], 16))
 
     def _count(self, name: str, found: os.stat_result, sign: int) -> None:
@@ -64,7 +64,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`labels` are `Contents.said`, `around` what `around` says. `refused`: hashes of the labels that Ultralytics
+    """`labels` are `Contents.to_json`, `around` what `around` says. `refused`: hashes of the labels that Ultralytics
     refuses, joined. `unnamed`: how many labels have a name that the file system does not take.
     """
 
@@ -80,7 +80,7 @@ class Record:
 
     def vouches_for(self, folder: Path, labels: Contents | None, options: Mapping[str, Any]) -> bool:
         """Was everything written with these options, and is it all still there as it was? `labels`: as they are now."""
-        if self.options != options or labels is None or labels.said() != self.labels:
+        if self.options != options or labels is None or labels.to_json() != self.labels:
             return False
         try:
             return not self.around or around(folder) == self.around
@@ -89,7 +89,7 @@ class Record:
 
     def were_edited(self, labels: Contents | None) -> bool:
         """Are there labels, and others than were written? `labels`: as they are now."""
-        return labels is not None and labels.files > 0 and labels.said() != self.labels
+        return labels is not None and labels.files > 0 and labels.to_json() != self.labels
 
     def newer(self, parts: Mapping[str, Stamp]) -> set[str] | None:
         """Parts that the export did not know; None where one that it knew is gone or another."""
@@ -142,7 +142,7 @@ def around(folder: Path) -> dict[str, Any]:
     """The rest of what an export writes: lists, data.yaml, links."""
     said: dict[str, Any] = {name: _stamp(folder / name) for name in FILES}
     said[IMAGES] = os.readlink(folder / IMAGES) if (folder / IMAGES).is_symlink() else None
-    said[LINKS] = contents_of(folder / LINKS).said() if (folder / LINKS).is_dir() else None
+    said[LINKS] = contents_of(folder / LINKS).to_json() if (folder / LINKS).is_dir() else None
     return said
 
 
@@ -151,7 +151,7 @@ def read(folder: Path) -> Record | None:
     try:
         said = json.loads((folder / MARK).read_bytes())
         record = Record(**said)
-        Contents.as_said(record.labels)
+        Contents.from_json(record.labels)
         record.refused_hashes()
         return record if all(len(stamp) == 2 for stamp in record.parts.values()) else None
     except (OSError, ValueError, TypeError, AttributeError, IndexError):

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from farm.core.marks import LABELS
+from farm.core.schema import paths_of
 from farm.exports import record
 from farm.exports.base import ExportReport, ExportRequest
 from farm.exports.dataset_files import ImageList
-from farm.exports.label_conflicts import PATHS, LabelConflicts, labelled_paths, name_hashes
+from farm.exports.label_conflicts import STATUS_AND_PATHS, LabelConflicts, name_hashes
 from farm.exports.label_tree import MAYBE_NAME_ERRORS, NAME_ERRORS, LabelChanges, label_path
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
@@ -54,15 +55,15 @@ def update(writing: Writing, earlier: Record, new: Collection[str]) -> ExportRep
         raise CannotUpdate  # whose file is whose is not told by names there
     changes = Changes.of(writing, new)
     writing.refusals = _still_refused(writing.request, earlier, changes)
-    losers = writing.losers()
+    conflicts = writing.conflicts()
     with ExitStack() as stack:
         listed = writing.open_list(stack)
-        _list(writing, changes, losers, listed)
+        _list_all(writing, changes, conflicts, listed)
         record.vouch_for_nothing(writing.folder)
-        tree = stack.enter_context(closing(LabelChanges(writing.folder / LABELS, Contents.as_said(earlier.labels))))
-        written = np.sort(np.concatenate([np.empty(0, np.uint64), *_write(writing, new, losers, tree)]))
+        tree = stack.enter_context(closing(LabelChanges(writing.folder / LABELS, Contents.from_json(earlier.labels))))
+        written = np.sort(np.concatenate([np.empty(0, np.uint64), *_write_new(writing, new, conflicts, tree)]))
         writing.publish_list(listed)
-        for labels in _labels(writing, new):
+        for labels in _labels_of(writing, new):
             for label, stays in zip(labels, among(name_hashes(labels), written), strict=True):
                 if not stays:
                     tree.remove(label)
@@ -79,13 +80,13 @@ class Changes:
     @classmethod
     def of(cls, writing: Writing, new: Collection[str]) -> Changes:
         paths, labels = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-        for batch in writing.batches(PATHS, new):
-            names = labelled_paths(batch)
+        for batch in writing.batches(STATUS_AND_PATHS, new):
+            names = paths_of(batch)
             paths.append(name_hashes(names))
             labels.append(name_hashes([label_path(name, writing.root) for name in names]))
         return cls(np.unique(np.concatenate(paths)), np.unique(np.concatenate(labels)))
 
-    def meet(self, rows: Rows) -> bool:
+    def affect_others(self, rows: Rows) -> bool:
         """Has one of these images a label file that is to change, and no new row itself?"""
         touched = np.flatnonzero(among(name_hashes(rows.labels), self.labels))
         return not among(name_hashes([rows.paths[at] for at in touched.tolist()]), self.paths).all()
@@ -99,22 +100,24 @@ def _still_refused(request: ExportRequest, earlier: Record, changes: Changes) ->
     return Refusals(request.task, hashes[~among(hashes, changes.labels)], (first[0], first[1]) if first else None)
 
 
-def _list(writing: Writing, changes: Changes, losers: LabelConflicts, listed: ImageList | None) -> None:
+def _list_all(writing: Writing, changes: Changes, conflicts: LabelConflicts, listed: ImageList | None) -> None:
     """Count and list all images, old and new."""
     for rows in writing.labelled(texts=False):
-        if changes.meet(rows):
+        if changes.affect_others(rows):
             raise CannotUpdate
-        mine = rows.without(losers)
+        mine = rows.with_own_label(conflicts)
         writing.images += len(mine.paths)
         if listed is not None:
             for path, label in zip(mine.paths, mine.labels, strict=True):
                 listed.add(path, label)
 
 
-def _write(writing: Writing, new: Collection[str], losers: LabelConflicts, tree: LabelChanges) -> Iterator[np.ndarray]:
+def _write_new(
+    writing: Writing, new: Collection[str], conflicts: LabelConflicts, tree: LabelChanges
+) -> Iterator[np.ndarray]:
     """Write label files of new rows; hashes of their names."""
     for rows in writing.labelled(texts=True, only=new):
-        mine = rows.without(losers)
+        mine = rows.with_own_label(conflicts)
         texts = writing.texts(mine)
         for label, text in zip(mine.labels, texts, strict=True):
             try:
@@ -127,7 +130,7 @@ def _write(writing: Writing, new: Collection[str], losers: LabelConflicts, tree:
         yield name_hashes([label for label, text in zip(mine.labels, texts, strict=True) if text])
 
 
-def _labels(writing: Writing, new: Collection[str]) -> Iterator[list[str]]:
+def _labels_of(writing: Writing, new: Collection[str]) -> Iterator[list[str]]:
     """Label files of all new rows, labelled or not."""
-    for batch in writing.batches(PATHS, new):
-        yield [label_path(path, writing.root) for path in labelled_paths(batch)]
+    for batch in writing.batches(STATUS_AND_PATHS, new):
+        yield [label_path(path, writing.root) for path in paths_of(batch)]

@@ -10,19 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm.core.marks import IMAGES, LABELS
-from farm.core.schema import STATUS_OK
+from farm.core.schema import STATUS_OK, paths_of
 from farm.exports import record
 from farm.exports.base import Batches, ExportReport, ExportRequest, Warnings
 from farm.exports.dataset_files import ImageList, link_images
-from farm.exports.label_conflicts import PATHS, LabelConflicts, labelled_paths
+from farm.exports.label_conflicts import STATUS_AND_PATHS, LabelConflicts
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import label_path
-from farm.exports.listing import CACHE
 from farm.exports.record import Contents, Record
 from farm.exports.refusals import Refusals
 from farm.exports.ultralytics_rules import Dataset
+from farm.exports.walk import CACHE
+from farm.storage.atomic_write import temporary_name
 from farm.storage.filesystem import has_links
-from farm.storage.folders import temporary_name
 
 ROWS_AT_ONCE = 1024  # images formatted at a time: a large part must not become as many Python numbers
 
@@ -35,13 +35,13 @@ class Rows:
     paths: Sequence[str]
     labels: Sequence[str]
 
-    def without(self, losers: LabelConflicts) -> Rows:
-        """Those whose label file is their own."""
-        loses = losers.among(self.paths)
-        if not any(loses):
+    def with_own_label(self, conflicts: LabelConflicts) -> Rows:
+        """Those whose label file is not another image's."""
+        without = conflicts.without_label(self.paths)
+        if not any(without):
             return self
-        keep = [at for at, lost in enumerate(loses) if not lost]
-        batch = self.batch.filter(pa.array([not lost for lost in loses]))
+        keep = [at for at, has_none in enumerate(without) if not has_none]
+        batch = self.batch.filter(pa.array([not has_none for has_none in without]))
         return Rows(batch, [self.paths[at] for at in keep], [self.labels[at] for at in keep])
 
 
@@ -63,17 +63,18 @@ class Writing:
         self.images = 0
         self.unnamed = 0
 
-    def losers(self, folds_case: bool = False) -> LabelConflicts:
+    def conflicts(self, folds_case: bool = False) -> LabelConflicts:
+        """See LabelConflicts."""
         return LabelConflicts(self.batches, self.root, self.warnings, folds_case)
 
     def labelled(self, texts: bool, only: Collection[str] | None = None) -> Iterator[Rows]:
         """Rows of labelled images, some at a time; with what `texts` takes, if that is asked for."""
-        columns = [*PATHS, *(["width", "height", *LINE_COLUMNS[self.request.task]] if texts else [])]
+        columns = [*STATUS_AND_PATHS, *(["width", "height", *LINE_COLUMNS[self.request.task]] if texts else [])]
         for batch in self.batches(columns) if only is None else self.batches(columns, only):
             good = batch.filter(pc.equal(batch["status"], STATUS_OK))
             for start in range(0, good.num_rows, ROWS_AT_ONCE):
                 some = good.slice(start, ROWS_AT_ONCE)
-                paths = labelled_paths(some)
+                paths = paths_of(some)
                 yield Rows(some, paths, [label_path(path, self.root) for path in paths])
 
     def texts(self, rows: Rows) -> list[str]:
@@ -127,7 +128,7 @@ class Writing:
             written = Record(
                 options=record.options_of(request, self.linked),
                 parts={name: list(stamp) for name, stamp in request.parts.items()},
-                labels=contents.said(),
+                labels=contents.to_json(),
                 around=record.around(self.folder) if request.task != "classify" else {},
                 images=self.images,
                 warnings=list(self.warnings.shown()),

@@ -18,10 +18,9 @@ import pyarrow as pa
 
 from farm.core.marks import LABELS
 from farm.errors import OutputError
-from farm.exports import record
+from farm.exports import export_lock, record
 from farm.exports.base import Batches, ExportReport, ExportRequest
 from farm.exports.dataset_files import ImageList, images_is_free, write_data_yaml
-from farm.exports.export_lock import claimed, mark
 from farm.exports.label_tree import LabelTree
 from farm.exports.update import CannotUpdate, is_little, update
 from farm.exports.writing import Rows, Writing
@@ -35,7 +34,7 @@ def export(request: ExportRequest, batches: Batches) -> ExportReport:
     are not farm's.
     """
     try:
-        with claimed(request.folder):
+        with export_lock.hold(request.folder):
             return _export(request, batches)
     except OSError as error:
         raise OutputError(
@@ -75,14 +74,14 @@ def _write_all(writing: Writing, were_edited: bool = False) -> ExportReport:
     """A new tree of labels in place of the old one, which is kept beside it where somebody has worked on it."""
     request, folder = writing.request, writing.folder
     tree = LabelTree(folder / LABELS)
-    losers = writing.losers(tree.folds_case())
+    conflicts = writing.conflicts(tree.folds_case())
     with ExitStack() as stack:
         listed = writing.open_list(stack)
         for rows in writing.labelled(texts=True):
-            _write(writing, rows.without(losers), tree, listed)
+            _write(writing, rows.with_own_label(conflicts), tree, listed)
         # Everything is written: let it appear. First what says that it is farm's
         if listed is None:
-            mark(folder)
+            export_lock.mark(folder)
         else:
             write_data_yaml(folder, request.names, writing.kpt_shape, request.save_conf)
         aside = tree.set_aside() if were_edited else None

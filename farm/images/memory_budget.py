@@ -24,7 +24,7 @@ class MemoryBudget:
 
     @contextmanager
     def hold(self, size: int, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[None]:
-        """Wait until `size` bytes are free, hold them meanwhile. `waiting` is entered where it must be waited."""
+        """Wait until `size` bytes are free, and hold them. `waiting` is entered while there is no room."""
         size = min(size, self._limit)
         with self._freed:
             if self._held + size > self._limit:

@@ -11,8 +11,8 @@ import os
 import stat
 import time
 
-from farm.core.mounts import holds_nothing
 from farm.core.read_errors import DENIED, GONE, MACHINE, PLACE
+from farm.machine.mount_points import holds_nothing
 
 SAMPLE_BYTES = 4096  # read of a known image: enough that a disk or a server must answer
 RESOLVE_S = 1.0  # links are followed no more often: each time every folder above the file is looked at

@@ -1,11 +1,11 @@
-"""What a file is that is none of those that farm reads, by how it begins. Pure."""
+"""What a file is that farm does not read as an image, by its first bytes. Pure."""
 
 from __future__ import annotations
 
 BOM = b"\xef\xbb\xbf"
 LOOKED_AT_BYTES = 256
 IMAGES = ("a JPEG image", "a PNG image")
-STRANGERS = (
+OTHER_FILES = (
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
     (b"<?xml", "an XML file"),
@@ -25,7 +25,7 @@ STRANGERS = (
 def kind_of(data: bytes) -> str | None:
     """The kind in words, "an HTML page"; None for what is not known."""
     start = beginning(data).lower()
-    return next((kind for first, kind in STRANGERS if start.startswith(first)), None)
+    return next((kind for first, kind in OTHER_FILES if start.startswith(first)), None)
 
 
 def beginning(data: bytes) -> bytes:

@@ -15,7 +15,6 @@ from typing import Any
 from farm.machine.forks import keep_from_forks, no_fork
 
 HEADER = struct.Struct("<Q")
-READ_BYTES = 1 << 18
 BUFFER_BYTES = 1 << 20  # room for a few batches, so that a worker rarely waits for the collector's commit
 
 

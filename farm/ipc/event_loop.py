@@ -1,4 +1,4 @@
-"""One wait over everything that a supervisor, or a keeper, hears from: channels, pipes, sentinels of its children."""
+"""One wait over everything that a supervisor, or a worker host, hears from: channels, pipes, children's sentinels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EventLoop:
 
     def __init__(self) -> None:
         self._handlers: dict[Any, Handler] = {}
-        self._waking = threading.RLock()  # a signal handler may interrupt whoever has it
+        self._waking = threading.RLock()  # a signal handler may interrupt the thread that has it
         with no_fork():
             self._selector = selectors.DefaultSelector()
             self._wake_read, end = os.pipe()
@@ -59,7 +59,7 @@ class EventLoop:
                     pass  # full: it will wake anyway
 
     def close(self) -> None:
-        """Nobody is woken any more, and nobody is about to write to what may soon be another's descriptor."""
+        """From now on `wake` does nothing: the number of its descriptor may soon be another's."""
         with self._waking:
             self._let_go()
 

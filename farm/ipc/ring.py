@@ -1,8 +1,8 @@
 """The ring: a shared-memory segment of fixed slots, each holding one Arrow IPC batch of results.
 
-The supervisor creates and unlinks it and reads batches from it zero-copy; the collector attaches and writes. Who
-may use a slot is said by messages, not by memory: the collector owns the free slots, `Published` hands one to the
-reader, `Release` hands it back. So a slow reader makes the collector wait, and nothing is ever overwritten.
+The supervisor creates and unlinks it and reads batches from it zero-copy; the collector attaches and writes. Messages,
+not memory, say which of them may use a slot: the collector owns the free slots, `Published` hands one to the reader,
+`Release` hands it back. So a slow reader makes the collector wait, and nothing is ever overwritten.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Ring:
     def create(
         cls, name: str, slots: int = SLOTS, slot_bytes: int = SLOT_BYTES, spare: int = 0, local: bool = False
     ) -> Ring:
-        """A new segment, of fewer slots where there is no room for all. `spare`, `local`: see `segments.create`.
+        """A new segment, of fewer slots where there is no room for all. `spare`, `local`: see `shared_memory.create`.
 
         Raises SharedMemoryError where there is no room for FEWEST_SLOTS.
         """

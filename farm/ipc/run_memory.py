@@ -11,8 +11,9 @@ import multiprocessing
 import secrets
 from multiprocessing import resource_tracker
 
-from farm.ipc import broadcast, shared_memory
+from farm.ipc import shared_memory
 from farm.ipc.broadcast import Broadcast
+from farm.ipc.broadcast_layout import SUFFIX
 from farm.ipc.heartbeat import Heartbeats
 from farm.ipc.ring import Ring
 from farm.machine.child import signals_blocked
@@ -49,6 +50,6 @@ def _broadcast(token: str, spare: int, local: bool) -> Broadcast | None:
         if local and multiprocessing.current_process().daemon:
             return None  # a daemonic process starts none, and the tracker is one
         ensure_tracker()
-        return Broadcast.create(f"{token}{broadcast.SUFFIX}", spare=spare)
+        return Broadcast.create(f"{token}{SUFFIX}", spare=spare)
     except OSError:
         return None

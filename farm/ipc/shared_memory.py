@@ -2,9 +2,9 @@
 
 Where workers and the collector are threads, what they share is memory of this process alone (LocalSegment).
 
-    supervisor  create, semaphores_named, sweep, remove     (it owns them)
-    keeper      create, semaphores_named, forget, remove    (likewise)
-    children    attach                                      (they never remove what they attach to)
+    supervisor   create, semaphores_named, sweep, remove     (it owns them)
+    worker host  create, semaphores_named, forget, remove    (likewise)
+    children     attach                                      (they never remove what they attach to)
 
 Every name begins with the identity of the run directory, so that the next farm there, which holds the run's lock,
 can remove what a killed one left behind.
@@ -181,7 +181,7 @@ def forget(segment: Segment) -> None:
 
 @contextlib.contextmanager
 def semaphores_named(prefix: str) -> Iterator[None]:
-    """Semaphores of queues made meanwhile begin with `prefix`; multiprocessing would give them names of chance."""
+    """Semaphores of queues made meanwhile begin with `prefix`; multiprocessing alone would give them random names."""
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     with _naming, undone(functools.partial(config.update, semprefix=config["semprefix"])):
         config["semprefix"] = f"/{prefix}"
@@ -193,7 +193,7 @@ def leftovers(prefix: str) -> list[str]:
     try:
         names = os.listdir(SHARED_MEMORY)
     except OSError:
-        return []  # macOS: they are not files. Or there is no such folder, or nobody may look into it
+        return []  # macOS: they are not files. Or there is no such folder, or this user may not look into it
     return [name for name in names if name.removeprefix("sem.").startswith(prefix)]
 
 

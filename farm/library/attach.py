@@ -8,7 +8,8 @@ from pathlib import Path
 
 from farm.errors import NotRunningError
 from farm.ipc import shared_memory
-from farm.ipc.broadcast import NAME, POLL_S, SUFFIX, Follower
+from farm.ipc.broadcast_layout import NAME, SUFFIX
+from farm.ipc.follower import POLL_S, Follower
 from farm.machine.locations import is_url
 from farm.storage import folders
 from farm.storage.run_names import prefix_of

@@ -40,7 +40,7 @@ from farm.library.spool import Spool
 from farm.library.streams import Deliver, OnError, Order, batch_of, let_through
 from farm.library.supervisor_thread import SupervisorThread
 from farm.machine import interrupts
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.sources.base import Entry, item_key
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore

@@ -9,14 +9,14 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from farm.core.read_errors import Patience
+from farm.core.outages import RetryPolicy
 from farm.sources.base import Entry, Source
 
 
 class Feed(Source):
     """A source that is fed while it is read. An entry's size is its number, so that no two items have one key."""
 
-    patience = Patience(whole_s=30.0, ends_run=False)  # somebody waits for the result, and can try again
+    retry_policy = RetryPolicy(give_up_s=30.0, ends_run=False)  # somebody waits for the result, and can try again
 
     def __init__(self) -> None:
         super().__init__("items", "/", may_repeat=False)

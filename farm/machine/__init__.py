@@ -1,1 +1,21 @@
-"""The machine and the process that farm runs on: no module here knows what a run is."""
+"""The machine and the process that farm runs on. No module here knows what a run is.
+
+Below core, config and all that does something; may be imported by everyone, and imports only errors.
+
+available_resources  which CPUs and how much memory this process may use
+cgroups              what control groups allow it
+shortage             too few processes, descriptors or too little memory: by which limit, and what to set
+exit_reasons         why a worker was killed or has ended, in words
+
+child                what every child process does first: signals, leaving with its parent
+processes            which process is meant, and whether it is gone
+forks                what a fork of this process must not keep
+fork_server          what farm puts into multiprocessing's fork server
+daemonic             children of a process that multiprocessing calls daemonic
+interrupts           Ctrl-C in a program that uses farm as a library
+standard_streams     standard output and error that cannot fail
+working_directory    the working directory, which may be removed under the process
+
+filenames            file names as the bytes on disk, whatever the locale
+locations            is it a path of this machine, or a URL?
+"""

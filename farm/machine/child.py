@@ -1,7 +1,7 @@
 """What every child process does first: leave signals to the supervisor, and leave when the supervisor is gone.
 
-Runs in workers, in the collector and in converters. A worker whose parent is a keeper minds it as well: nobody else
-sees it freeze.
+Runs in workers, in the collector and in converters. A worker whose parent is a Ray actor's worker host kills it when it
+freezes: nobody else would see that.
 
 A parent is watched itself, not a pipe from it: a fork of the parent holds every pipe open, however long it outlives it.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from farm.machine import cgroups
 from farm.machine.processes import UNKNOWN, Identity, identity_of, is_gone, myself
 
-PULSE_S = 0.5  # a child is gone at most this long after its supervisor
+WATCH_S = 0.5  # between looks at the parent: a child is gone at most this long after its supervisor
 EXIT_ORPHANED = 75  # EX_TEMPFAIL: the run can be continued
 EXIT_NO_MEMORY = 71  # EX_OSERR: memory was refused where nobody could go on without it
 OOM_SCORE = Path("/proc/self/oom_score_adj")
@@ -55,31 +55,31 @@ def ignore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def leave_with(parent: Identity, pulse: Callable[[], None] = lambda: None) -> None:
-    """Start a daemon thread that calls `pulse` every PULSE_S and ends this process when the other one is gone.
+def leave_with(parent: Identity, each_time: Callable[[], None] = lambda: None) -> None:
+    """Start a daemon thread that calls `each_time` every WATCH_S and ends this process when the other one is gone.
 
     For any process, however it was started: `parent` is `processes.myself()` of the one that it must not outlive.
     """
     watched = _Watched(parent)
 
     def watch() -> None:
-        while not watched.ended(PULSE_S):
-            pulse()
+        while not watched.ended(WATCH_S):
+            each_time()
         _end_fork_server()
         os._exit(EXIT_ORPHANED)
 
     threading.Thread(target=watch, name="farm-watch-parent", daemon=True).start()
 
 
-def watch_parent(pulse: Callable[[], None]) -> None:
+def watch_parent(each_time: Callable[[], None]) -> None:
     """`leave_with` the process that started this one with multiprocessing, by a fork server or not."""
-    leave_with(_parent(), pulse)
+    leave_with(_parent(), each_time)
 
 
-def mind_parent(beat_of: Callable[[], float], silence_s: float) -> Callable[[], None]:
-    """A pulse for `watch_parent`: kills a parent whose heartbeat stands still, so that whoever started it replaces it.
+def kill_frozen_parent(beat_of: Callable[[], float], silence_s: float) -> Callable[[], None]:
+    """For `watch_parent`: kills a parent whose heartbeat stands still, so that whoever started it replaces it.
 
-    Counts pulses of this process, not seconds: a machine that slept has seen no more of its own.
+    Counts this process's own looks, not seconds: while a machine sleeps there are none.
     """
     parent = _parent()
     last, still = beat_of(), 0
@@ -88,7 +88,7 @@ def mind_parent(beat_of: Callable[[], float], silence_s: float) -> Callable[[], 
         nonlocal last, still
         now = beat_of()
         still, last = (still + 1 if now == last else 0), now
-        if still * PULSE_S >= silence_s and not is_gone(parent):
+        if still * WATCH_S >= silence_s and not is_gone(parent):
             os.kill(parent.pid, signal.SIGKILL)
 
     return look

@@ -1,4 +1,4 @@
-"""Children of a daemonic process, such as a DataLoader's worker or one of Celery's prefork pool. Used by the roster.
+"""Children of a daemonic process, such as a DataLoader's worker or one of Celery's prefork pool. Used by the launcher.
 
 multiprocessing refuses them, because it ends a daemonic process without a word to the children of that. Farm's need no
 word: they watch their parent themselves (`farm.machine.child`), and none outlives it.

@@ -1,4 +1,4 @@
-"""What farm puts into multiprocessing's fork server, which imports it before it forks anything (roster.PRELOAD).
+"""What farm puts into multiprocessing's fork server, which imports it before it forks anything (launcher.PRELOAD).
 
 A fork that the system refuses (few processes, little memory) ends the fork server, and with it all that is known of the
 children it has made. Instead it answers with the error's number in place of the child's process id.

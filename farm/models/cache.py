@@ -19,7 +19,6 @@ A folder that cannot be written or locked raises OSError here; for whoever asks 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -32,7 +31,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from farm.machine.filenames import to_bytes
-from farm.storage import filesystem, folders
+from farm.storage.atomic_write import write_whole
+from farm.storage.filesystem import fsync_path
+from farm.storage.locks import Lock, holder_of, lock_open_file, my_name, try_lock
 
 ROOT = "~/.cache/farm"
 SHARED_WEIGHTS, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; the last holds plain files
@@ -41,10 +42,10 @@ LOCK, USED, MANIFEST = "lock", "used", "manifest.json"
 MAKING = ".making-"
 POLL_S = 0.05  # between looks at a lock that another process has
 LEASE_S = 5.0  # for whoever removes an entry at this moment; after that it is used without a lease
-WORD_S = 60.0  # between words about a lock that is waited for
-FIRST_WORD_S = 0.5  # to the first of them: whoever only looks at an entry has its lock for a moment
+NOTE_S = 60.0  # between notes that a lock is waited for
+FIRST_NOTE_S = 0.5  # to the first of them: whoever only looks at an entry has its lock for a moment
 NAME_DIGITS = 16  # of a digest in an entry's name
-LABEL_BYTES = 100  # of what begins it: file systems take names of 255 bytes, those that encrypt them of 143
+PREFIX_BYTES = 100  # of what begins it: file systems take names of 255 bytes, those that encrypt them of 143
 COST = "a conversion is made for this run alone, and each worker loads weights of its own"  # of having no cache
 PROBE_BYTES = 4096  # a disk that has no room for these is full
 
@@ -57,7 +58,7 @@ def root() -> Path | None:
         return None
 
 
-def refusal() -> str:
+def why_unwritable() -> str:
     """Why nothing new can be kept on this machine, and what that costs, in words; nothing where it can."""
     folder = root()
     if folder is None:
@@ -66,7 +67,7 @@ def refusal() -> str:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(PROBE_BYTES))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(file.fileno())
     except OSError as error:
         return f"the cache {folder} cannot be written ({error.strerror}); for what it does not hold, {COST}"
     return ""
@@ -101,23 +102,6 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-class Lock:
-    """A lock on a file, held until `release` or the end of the process."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file: BinaryIO | None = file
-        self._pid = os.getpid()
-
-    def release(self) -> None:
-        """May be called twice. Unlocks before it closes, for a child that was forked meanwhile has the file too."""
-        file, self._file = self._file, None
-        if file is not None:
-            if os.getpid() == self._pid:
-                with contextlib.suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_UN)
-            file.close()
-
-
 def take(path: Path, shared: bool = False) -> Lock | None:
     """The lock on this file, which is made where it is not there; None where another process has it.
 
@@ -127,7 +111,7 @@ def take(path: Path, shared: bool = False) -> Lock | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         file = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115  # the lock's, until it is released
-        lock = _lock_open(file, shared)
+        lock = lock_open_file(file, shared)
         if lock is None or _is_still(file, path):
             return lock
         lock.release()  # whoever had it has removed the entry: the next round makes another file
@@ -140,21 +124,8 @@ def take_file(path: Path, shared: bool) -> Lock | None:
     """
     if not shared:
         with contextlib.suppress(PermissionError):
-            return _lock_open(open(path, "r+b", buffering=0), shared)
-    return _lock_open(open(path, "rb"), shared)
-
-
-def _lock_open(file: BinaryIO, shared: bool) -> Lock | None:
-    """The lock on an open file, which is closed where another process has it."""
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    except BaseException:
-        file.close()
-        raise
-    return Lock(file)
+            return lock_open_file(open(path, "r+b", buffering=0), shared)
+    return lock_open_file(open(path, "rb"), shared)
 
 
 def _is_still(file: BinaryIO, path: Path) -> bool:
@@ -162,13 +133,6 @@ def _is_still(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def holder_of(path: Path) -> str:
-    """Who has the lock on this file, in its own words."""
-    with contextlib.suppress(OSError):
-        return path.read_bytes()[:200].decode("utf-8", "replace").strip() or "another process"
-    return "another process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +150,10 @@ class Entry:
     folder: Path
 
     @staticmethod
-    def of(kind_folder: Path, label: str, words: Any) -> Entry:
-        """The entry for all that it depends on: `words`, which JSON can hold. `label` begins its name."""
-        label = os.fsencode(label)[:LABEL_BYTES].decode("utf-8", "ignore")
-        return Entry(kind_folder / f"{label}-{digest_of([FORMAT, words])[:NAME_DIGITS]}")
+    def of(kind_folder: Path, prefix: str, depends_on: Any) -> Entry:
+        """The entry for all that it depends on, which JSON can hold. `prefix` begins its name."""
+        prefix = os.fsencode(prefix)[:PREFIX_BYTES].decode("utf-8", "ignore")
+        return Entry(kind_folder / f"{prefix}-{digest_of([FORMAT, depends_on])[:NAME_DIGITS]}")
 
     def lease(self) -> Lock | None:
         """Use it from now on: it is not removed until the lease is released. None where nothing can be locked."""
@@ -207,7 +171,7 @@ class Entry:
         """Nobody else makes or removes it meanwhile. Nothing half-made is there before, and nothing afterwards.
 
         `deadline_s`: by time.monotonic. `waiting` hears who has the lock and for how many seconds that has been waited
-        for: nearly at once, and then every WORD_S. Raises TimeoutError, and other OSErrors where nothing can be locked.
+        for: nearly at once, and then every NOTE_S. Raises TimeoutError, and other OSErrors where nothing can be locked.
         """
         lock = self._wait_for(deadline_s, waiting)
         try:
@@ -219,17 +183,17 @@ class Entry:
 
     def _wait_for(self, deadline_s: float, waiting: Callable[[str, float], None]) -> Lock:
         path, began_s = self.folder / LOCK, time.monotonic()
-        said_s = began_s - WORD_S + FIRST_WORD_S
+        said_s = began_s - NOTE_S + FIRST_NOTE_S
         while (lock := take(path)) is None:
             now_s = time.monotonic()
             if now_s > deadline_s:
                 raise TimeoutError(f"{path} is held by {holder_of(path)}")
-            if now_s - said_s >= WORD_S:
+            if now_s - said_s >= NOTE_S:
                 said_s = now_s
                 waiting(holder_of(path), now_s - began_s)
             time.sleep(POLL_S)
         with contextlib.suppress(OSError):
-            path.write_text(f"process {os.getpid()} on {os.uname().nodename}\n")
+            path.write_text(f"{my_name()}\n")
         return lock
 
     def sweep(self) -> None:
@@ -249,7 +213,7 @@ class Entry:
     def publish(self, made: Path, about: Mapping[str, Any]) -> Content:
         """With the lock: what lies at `made` becomes the content, under its name, and survives a power cut."""
         for path in [made, *(made.rglob("*") if made.is_dir() else ())]:
-            fsync(path)
+            fsync_path(path)
         content = Content(self.folder / made.name, content_digest(made))
         size = size_of(made)
         (self.folder / MANIFEST).unlink(missing_ok=True)
@@ -261,7 +225,7 @@ class Entry:
     def describe(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, durably, as the last."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        folders.write_whole(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+        write_whole(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
     def manifest(self) -> dict[str, Any]:
         """Nothing where there is none that can be read."""
@@ -288,7 +252,7 @@ class Entry:
         """Keep something that was found out, as far as there is room for it."""
         kept = json.dumps({"value": value, "digest": digest_of(value)}).encode()
         with contextlib.suppress(OSError):
-            folders.write_whole(self.folder / f"{name}.json", kept)
+            write_whole(self.folder / f"{name}.json", kept)
 
 
 def lease_file(path: Path) -> Lock | None:
@@ -313,15 +277,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def fsync(path: Path) -> None:
-    """Of a file or a folder: it survives a power cut from now on, where the file system can promise that."""
-    if path.is_dir():
-        filesystem.fsync_dir(path)
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        filesystem.fsync(descriptor)
-    finally:
-        os.close(descriptor)

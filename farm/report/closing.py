@@ -14,7 +14,7 @@ from farm.core.summary import Failure, Summary
 from farm.report.lines import GAP, command_lines, prose_lines
 from farm.report.tasks import CLASSIFY
 from farm.report.text import counted, in_seconds, printable, rate
-from farm.sources.choice import in_words
+from farm.sources.path_filter import in_words
 
 MESSAGE_CHARS = 100
 KINDS_SHOWN = 5  # of failures, two lines each: with the table they fill a screen

@@ -1,10 +1,23 @@
-"""Sources of images: `open_source` decides by what the path is. Runs in the supervisor's process.
+"""Sources of images: `open_source` decides by what the path is. A file a kind; all run in the supervisor's process.
 
-base        Entry, Source, the key of an item           listing     list file (.txt, .csv) and standard input
-directory   a folder, and the walk that globs share     lines       what a line of a list stands for
-globbing    a glob pattern                              dataset     a split of an Ultralytics dataset YAML
-choice      what is left out, and how much of it        single      one image file
-own_work    what farm has made itself
+Imported by the lister and by whoever opens a source. Images are never opened here, only listed.
+
+base            Entry, Source, the key of an item
+directory       a folder, and the walk that globs share
+globbing        a glob pattern
+list_file       a list file (.txt, .csv), and standard input
+  list_lines      what a line of a list stands for
+dataset         a split of an Ultralytics dataset YAML
+single          one image file
+failed_images   what a run could not label, for `farm retry`
+urls            why a URL is no source yet, and what works today
+
+path_filter     what of a source is wanted (source.exclude), and how much was left out
+  made_by_farm    folders that farm has made itself, which are never a source
+sampling        a few images from all over a source, without listing it
+
+earlier_runs    a listing against what the run directory holds: which images are gone
+moved_source    is it the source that the run directory was labelled from, at another place?
 """
 
 from __future__ import annotations
@@ -14,7 +27,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from farm.errors import SourceError
 from farm.machine.locations import local_path
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.sources.base import Entry, Source, first_entry_or_raise, has_image_extension, item_key
 from farm.sources.urls import refusal
 
@@ -41,15 +54,15 @@ def open_source(config: SourceConfig, stdin: BinaryIO | None = None) -> Source:
     """
     source = _open(config, stdin)
     if config.exclude:
-        from farm.sources.choice import Choice
+        from farm.sources.path_filter import PathFilter
 
-        source.choose(Choice([config.exclude] if isinstance(config.exclude, str) else config.exclude))
+        source.set_filter(PathFilter([config.exclude] if isinstance(config.exclude, str) else config.exclude))
     return source
 
 
 def _open(config: SourceConfig, stdin: BinaryIO | None) -> Source:
     if config.path == _STDIN:
-        from farm.sources.listing import StdinSource
+        from farm.sources.list_file import StdinSource
 
         if stdin is None:
             raise SourceError("source - is standard input, which is not available here; give a list file")
@@ -83,7 +96,7 @@ def _open_path(path: str, recursive: bool, name: str) -> Source:
 
 def _open_file(path: str, recursive: bool, name: str) -> Source:
     if path.lower().endswith((".txt", ".csv")):
-        from farm.sources.listing import ListFileSource
+        from farm.sources.list_file import ListFileSource
 
         return ListFileSource(path, name, recursive)
     if has_image_extension(os.path.basename(path)):

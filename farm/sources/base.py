@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from farm.core.key_set import ABSENT
 from farm.core.key_set import item_key as item_key  # what an entry's key is belongs to what a source is
-from farm.core.read_errors import PATIENCE
+from farm.core.outages import RETRY_POLICY
 from farm.errors import SourceError
-from farm.sources.choice import Choice, LeftOut, in_words
+from farm.sources.path_filter import LeftOut, PathFilter, in_words
 
 # Ultralytics' IMG_FORMATS, and gif, of which the first frame is labelled
 IMAGE_EXTENSIONS = frozenset(
@@ -44,11 +44,11 @@ class Entry(NamedTuple):
 class Source(ABC):
     """Lists entries. An entry's file is `os.path.join(source.root, entry.path)`.
 
-    `patience`: how long a run waits for the images' disk or server while it does not answer. `is_part`: it lists some
-    images of a run, so that nothing follows for those that it does not list.
+    `retry_policy`: how long a run waits for the images' disk or server while it does not answer. `is_part`: it lists
+    some images of a run, so that nothing follows for those that it does not list.
     """
 
-    patience = PATIENCE
+    retry_policy = RETRY_POLICY
     is_part = False
     notice = ""  # what a user should know who waits for the first entry
 
@@ -56,13 +56,13 @@ class Source(ABC):
         """`name`: as the user wrote it. `may_repeat`: whether one path could be listed twice.
 
         `unlisted` are absolute folders of which nothing is known, since they cannot be listed; `left` counts images of
-        earlier runs that could not be looked at, and whose rows stay as they are. `choice` says what is wanted, and
+        earlier runs that could not be looked at, and whose rows stay as they are. `filter` says what is wanted, and
         `left_out` counts what was seen by `entries` and is not.
         """
         self.name = name
         self.root = root
         self.may_repeat = may_repeat
-        self.choice = Choice()
+        self.filter = PathFilter()
         self.left_out = LeftOut()
         self.problems: list[str] = []
         self.unlisted: set[str] = set()
@@ -85,13 +85,13 @@ class Source(ABC):
         """The next entries, none at the end. A source that is fed while it is read gives those that are there."""
         return list(islice(entries, CHUNK_ITEMS))
 
-    def choose(self, choice: Choice) -> None:
+    def set_filter(self, wanted: PathFilter) -> None:
         """Before anything is listed: what is wanted."""
-        self.choice = choice
+        self.filter = wanted
 
     def wants(self, path: str) -> bool:
         """Is a path below the root wanted? One that is not is counted."""
-        if self.choice.wants(path):
+        if self.filter.wants(path):
             return True
         self.left_out.excluded()
         return False

@@ -18,9 +18,9 @@ import yaml
 
 from farm.errors import SourceError
 from farm.machine.filenames import here
-from farm.machine.surroundings import working_directory_if_any
+from farm.machine.working_directory import working_directory_if_any
 from farm.sources.base import Entry, Source
-from farm.sources.choice import Choice
+from farm.sources.path_filter import PathFilter
 from farm.sources.sampling import in_turn
 
 SPLITS = ("train", "val", "validation", "test", "minival")
@@ -39,11 +39,11 @@ class DatasetSource(Source):
         for part in parts:
             part.report_to(self)
 
-    def choose(self, choice: Choice) -> None:
-        super().choose(choice)
+    def set_filter(self, wanted: PathFilter) -> None:
+        super().set_filter(wanted)
         for part in self._parts:
             prefix = os.path.relpath(part.root, self.root)
-            part.choose(choice if prefix == "." else choice.below(f"{prefix}/"))
+            part.set_filter(wanted if prefix == "." else wanted.below(f"{prefix}/"))
 
     @property
     def elsewhere(self) -> str | None:

@@ -19,9 +19,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from farm.errors import SourceError
 from farm.machine.filenames import here
-from farm.sources import own_work
+from farm.sources import made_by_farm
 from farm.sources.base import Entry, Source, examine, has_image_extension
-from farm.sources.choice import Choice, LeftOut
+from farm.sources.path_filter import LeftOut, PathFilter
 
 BLOCK = 65_536  # names sorted together: about 5 MB
 
@@ -56,14 +56,14 @@ def walk(
     root: str,
     state: State,
     enter: Callable[[str, State], State | None],
-    choice: Choice,
+    path_filter: PathFilter,
     cannot_list: Callable[[str, OSError], None] | None = None,
-    told: LeftOut | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Block[State]]:
     """Depth first, every folder below `root` that `enter(name, state)` wants: it gives that folder's state, or None.
 
-    A folder that cannot be listed is left out, and `cannot_list(folder, error)` told; and so are folders that `choice`
-    does not want, of which `told` hears.
+    A folder that cannot be listed is left out, and `cannot_list(folder, error)` told. Folders that `path_filter` does
+    not want are left out, too, and counted in `left_out`.
     """
     stack: list[tuple[str, State, Ancestors | None]] = [("", state, None)]
     while stack:
@@ -81,7 +81,7 @@ def walk(
                 cannot_list(folder, error)
         inside = Ancestors(status.st_dev, status.st_ino, outer) if subfolders else None
         entered = [(name, inner) for name in subfolders if (inner := enter(name, state)) is not None]
-        wanted = set(choice.folders(folder, prefix, [name for name, _ in entered], told))
+        wanted = set(path_filter.folders(folder, prefix, [name for name, _ in entered], left_out))
         for name, inner in sorted(entered, key=itemgetter(0), reverse=True):
             if name in wanted:
                 stack.append((f"{prefix}{name}/", inner, inside))
@@ -125,7 +125,7 @@ class DirectorySource(Source):
         self._recursive = recursive
 
     def entries(self) -> Iterator[Entry]:
-        for prefix, _, names in walk(self.root, True, self._enter, self.choice, self.cannot_list, self.left_out):
+        for prefix, _, names in walk(self.root, True, self._enter, self.filter, self.cannot_list, self.left_out):
             folder = os.path.join(self.root, prefix)
             for name in names:
                 if not _is_image(name):
@@ -136,8 +136,8 @@ class DirectorySource(Source):
 
     def count(self) -> int:
         return sum(
-            _is_image(name) and self.choice.wants(block.prefix + name)
-            for block in walk(self.root, True, self._enter, self.choice)
+            _is_image(name) and self.filter.wants(block.prefix + name)
+            for block in walk(self.root, True, self._enter, self.filter)
             for name in block.names
         )
 
@@ -145,10 +145,10 @@ class DirectorySource(Source):
         """At the cost of listing some folders (see sampling.py)."""
         from farm.sources.sampling import TreeSample
 
-        return TreeSample(self.root, self._enter, lambda name, _: _is_image(name), self.choice).take(count, True)
+        return TreeSample(self.root, self._enter, lambda name, _: _is_image(name), self.filter).take(count, True)
 
     def nothing_found(self) -> str:
-        run = own_work.run_of(self.root)
+        run = made_by_farm.run_of(self.root)
         if run is None:
             return super().nothing_found()
         images = here(str(run.get("source_root") or ""))

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from farm.core.key_set import ABSENT, KeySet, item_key, path_key
+from farm.core.key_set import ABSENT, KeySet, item_key, path_keys
 from farm.core.marks import RUN_FILE
-from farm.core.mounts import Mounts, Move, carried_along, holds_nothing, mounted, move_of, remembered
-from farm.machine.filenames import here, kept, to_bytes
+from farm.core.mounts import Mounts, Move, carried_along, move_of, remembered
+from farm.machine.filenames import here, kept
+from farm.machine.mount_points import holds_nothing, mounted
 from farm.sources.base import Source, is_gone
 from farm.storage.run_store import MOUNTS, RunStore
 
@@ -24,15 +25,18 @@ VANISHED_AT_ONCE = 2048  # rows made at a time: what a part has by default
 NOTHING_KNOWN = "the folder cannot be listed"
 
 
-class Earlier:
-    """Rows of the sessions before this one. `begin`, ask, `end`."""
+class EarlierRuns:
+    """Rows that the sessions before this one have committed: which of their images are still there.
+
+    Call `begin` before the source is listed, `have_rows` and `vanished` meanwhile, `end` afterwards.
+    """
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self.has_rows = store.history.has_earlier_rows
         self._paths: KeySet | None = None
         self._before: Mounts = {}
-        self._sure = store.session
+        self._last_whole = store.session
         self._at_begin: Mounts = {}
         self._elsewhere: set[Move] | None = None
         self._lost: set[Move] = set()
@@ -50,7 +54,7 @@ class Earlier:
         if isinstance(said.get("points"), dict) and isinstance(said.get("session"), int):
             points = {here(point): here(device) for point, device in said["points"].items()}
             self._before = carried_along(points, here(str(said.get("root") or kept(self._root))), self._root)
-            self._sure = said["session"]
+            self._last_whole = said["session"]
         self._remember({**self._at_begin, **self._before})
 
     def have_rows(self, paths: list[str]) -> list[bool]:
@@ -61,7 +65,7 @@ class Earlier:
         known = self._store.history.gone.contains([item_key(path, *ABSENT) for path in paths])
         if self._paths is None and not all(known):
             self._paths = self._store.history.path_keys()
-        return known if self._paths is None else self._paths.contains(keys_of(paths))
+        return known if self._paths is None else self._paths.contains(path_keys(paths))
 
     def vanished(self, known: KeySet, sent: KeySet, source: Source) -> Iterator[list[str]]:
         """Paths whose files are gone, some at a time, of the images that have rows and that nobody has met.
@@ -71,7 +75,7 @@ class Earlier:
         unmet = known.never_met()
         paths = self._store.history.unmet_paths(unmet, known)
         while portion := list(islice(paths, VANISHED_AT_ONCE)):
-            handled = sent.contains(keys_of(portion))
+            handled = sent.contains(path_keys(portion))
             missing = [p for p, done in zip(portion, handled, strict=True) if not done and self._is_missing(p, source)]
             now = mounted()  # after the files: a disk may have gone meanwhile
             yield [path for path in missing if not self._is_lost(os.path.join(source.root, path), now, source, unmet)]
@@ -80,7 +84,7 @@ class Earlier:
         """`vanished` has gone through all that has rows: remember what is mounted, say what was left as it was."""
         if not source.is_part:
             if not self._lost:
-                self._sure = self._store.session
+                self._last_whole = self._store.session
             self._remember(remembered(self._before, mounted(), self._lost))
         source.left += self._left.total()
         for reason, count in self._left.items():
@@ -125,7 +129,7 @@ class Earlier:
         """Where the images have moved to that were found again, of those labelled when nothing was lost yet."""
         found: set[Move] = set()
         last: str | None = None
-        for path in () if source.is_part else self._store.history.met_paths(unmet, self._sure):
+        for path in () if source.is_part else self._store.history.met_paths(unmet, self._last_whole):
             folder = os.path.dirname(path)
             if folder != last:  # rows of a folder follow each other
                 found.add(move_of(os.path.realpath(os.path.join(source.root, folder)), self._before, self._at_begin))
@@ -135,13 +139,8 @@ class Earlier:
     def _remember(self, mounts: Mounts) -> None:
         """`session`: the last one in which no disk was lost."""
         points = {kept(point): kept(device) for point, device in mounts.items()}
-        self._store.remember_mounts({"session": self._sure, "root": kept(self._root), "points": points})
+        self._store.remember_mounts({"session": self._last_whole, "root": kept(self._root), "points": points})
 
     def _leave(self, reason: str, path: str) -> None:
         self._left[reason] += 1
         self._first_left.setdefault(reason, path)
-
-
-def keys_of(paths: list[str]) -> list[bytes]:
-    """`path_key` of each, as a listing names it."""
-    return [path_key(to_bytes(path)) for path in paths]

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from farm.errors import SourceError
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.sources.base import Entry, Source, examine, has_image_extension
 from farm.sources.directory import check_folder, walk
 from farm.sources.sampling import TreeSample
@@ -48,7 +48,7 @@ class GlobSource(Source):
 
     def entries(self) -> Iterator[Entry]:
         begin = self._closed({0})
-        for prefix, places, names in walk(self.root, begin, self._enter, self.choice, self.cannot_list, self.left_out):
+        for prefix, places, names in walk(self.root, begin, self._enter, self.filter, self.cannot_list, self.left_out):
             folder = os.path.join(self.root, prefix)
             for name in filter(self._matchers[self._last], names) if self._last in places else ():
                 if not self._is_of_kind(name):
@@ -57,9 +57,9 @@ class GlobSource(Source):
                     yield examine(folder + name, prefix + name)
 
     def count(self) -> int:
-        blocks = walk(self.root, self._closed({0}), self._enter, self.choice)
+        blocks = walk(self.root, self._closed({0}), self._enter, self.filter)
         return sum(
-            self._is_item(name) and self.choice.wants(block.prefix + name)
+            self._is_item(name) and self.filter.wants(block.prefix + name)
             for block in blocks
             if self._last in block.state
             for name in block.names
@@ -68,7 +68,7 @@ class GlobSource(Source):
     def sample(self, count: int) -> list[str]:
         """At the cost of listing some folders (see sampling.py)."""
         is_item = lambda name, places: self._last in places and self._is_item(name)  # noqa: E731
-        return TreeSample(self.root, self._enter, is_item, self.choice).take(count, self._closed({0}))
+        return TreeSample(self.root, self._enter, is_item, self.filter).take(count, self._closed({0}))
 
     def _is_item(self, name: str) -> bool:
         return self._matchers[self._last](name) and self._is_of_kind(name)

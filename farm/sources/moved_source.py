@@ -26,10 +26,10 @@ SHARE = 0.5  # of them, from which it is the same source: images may have been c
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundImages:
     """How many labelled images were looked for, are there as they were, and are there with another size or time.
 
-    `all_of_it`: no part kept one from looking for more.
+    `all_of_it`: every part could be read.
     """
 
     sampled: int
@@ -51,7 +51,7 @@ class Found:
         return f"{self.as_they_were} of {self.sampled} labelled images are as they were{changed}"
 
 
-def look(store: RunStore, root: str) -> Found:
+def look_for_images(store: RunStore, root: str) -> FoundImages:
     """Look for labelled images of the run below `root`. Reads; changes nothing."""
     sample, all_of_it = _sample(store)
     as_they_were = otherwise = 0
@@ -60,7 +60,7 @@ def look(store: RunStore, root: str) -> Found:
         same = item_key(*entry) == key
         as_they_were += same
         otherwise += entry.size >= 0 and not same
-    return Found(len(sample), as_they_were, otherwise, all_of_it)
+    return FoundImages(len(sample), as_they_were, otherwise, all_of_it)
 
 
 def _sample(store: RunStore) -> tuple[list[tuple[bytes, str]], bool]:

@@ -19,8 +19,8 @@ from hashlib import blake2b
 from itertools import chain, islice, zip_longest
 from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
-from farm.sources.choice import Choice
 from farm.sources.directory import BLOCK, Ancestors, is_folder
+from farm.sources.path_filter import PathFilter
 
 MAX_FOLDERS = 512  # a slow mount lists a hundred a second; 32 images four folders deep need 128 at most
 MAX_NAMES = 2 * BLOCK  # a tenth of a second on a local disk, some seconds on a slow mount
@@ -47,12 +47,12 @@ class TreeSample(Generic[State]):
         root: str,
         enter: Callable[[str, State], State | None],
         is_item: Callable[[str, State], bool],
-        choice: Choice,
+        wanted: PathFilter,
     ) -> None:
         self._root = root
         self._enter = enter
         self._is_item = is_item
-        self._choice = choice
+        self._filter = wanted
         self._folders_left = MAX_FOLDERS
         self._names_left = MAX_NAMES
 
@@ -100,11 +100,11 @@ class TreeSample(Generic[State]):
 
     def _wanted(self, folder: str, prefix: str, children: list[Child[State]]) -> list[Child[State]]:
         names = [child.path[len(prefix) :] for child in children if child.state is not None]
-        folders = {prefix + name for name in self._choice.folders(folder, prefix, names)}
+        folders = {prefix + name for name in self._filter.folders(folder, prefix, names)}
         return [
             child
             for child in children
-            if (child.path in folders if child.state is not None else self._choice.wants(child.path))
+            if (child.path in folders if child.state is not None else self._filter.wants(child.path))
         ]
 
 

@@ -1,6 +1,6 @@
 """What a file system may lack, and how farm does without. Used by every process that writes to a disk.
 
-    locks               Lustre without flock, NFS without lockd   signs of life in a file (storage.lock)
+    locks               Lustre without flock, NFS without lockd   signs of life in a file (directory_lock.py)
     fsync               of folders: SMB, some of FUSE             what a power cut takes is labelled again
     rename over a file  some of FUSE                              the old file is moved aside first, and comes back
     links               exFAT, SMB                                labels without a dataset around them
@@ -43,6 +43,17 @@ def fsync_dir(path: Path) -> bool:
         return False
     try:
         return _fsync(descriptor, NO_FOLDER_FSYNC)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_path(path: Path) -> bool:
+    """Of a file or a folder: it survives a power cut from now on. False where its file system cannot promise that."""
+    if path.is_dir():
+        return fsync_dir(path)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return fsync(descriptor)
     finally:
         os.close(descriptor)
 

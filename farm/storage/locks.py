@@ -1,8 +1,13 @@
-"""Locks of run directories and temporary folders on a disk, held until `release` or the end of the process.
+"""Locks of the system (flock) on files and folders of a disk, held until `release` or the end of the process.
 
-Taken by the process that owns the folder. The lock belongs to an open file, and ends with the last descriptor of it:
-`release` unlocks before it closes, and a fork closes its copy at once (`farm.machine.forks`). What is done where a
-file system has no locks is decided in `farm.storage.folders`.
+    lock_file       the lock file of a run directory, which says who has it
+    lock_folder     a temporary folder, or one that is exported to
+    lock_open_file  an entry of the cache, which several may use at a time
+
+Taken by the process that owns what is locked. The lock belongs to an open file, and ends with the last descriptor of
+it: `release` unlocks before it closes. A lock that outlives its owner in a fork would lock others out, so a fork closes
+its copy at once (`farm.machine.forks`). What is done where a file system has no locks is decided in
+`farm.storage.directory_lock`.
 """
 
 from __future__ import annotations
@@ -10,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from farm.errors import RunLockedError
 from farm.machine.forks import keep_from_forks, no_fork
@@ -68,7 +75,7 @@ def lock_file(path: Path) -> Lock:
             said = os.pread(descriptor, HOLDER_BYTES, 0)
             _check_is_lock(path, descriptor, said)
             if not _try_lock_file(path, descriptor):
-                raise locked(path, said.decode("utf-8", "replace").strip() or "another process")
+                raise locked(path, _in_words(said))
         except BaseException:
             os.close(descriptor)
             raise
@@ -101,7 +108,7 @@ def lock_folder(descriptor: int) -> Lock | None:
     with no_fork():
         held = keep_from_forks(_Held(descriptor))
     try:
-        if _try_lock(descriptor):
+        if try_lock(descriptor):
             return Lock(held.unlock)
     except BaseException:
         held.close()
@@ -110,21 +117,46 @@ def lock_folder(descriptor: int) -> Lock | None:
     return None
 
 
-def _try_lock_file(path: Path, descriptor: int) -> bool:
-    """As `_try_lock`; what it raises names the file."""
+def lock_open_file(file: BinaryIO, shared: bool = False) -> Lock | None:
+    """The lock on an open file, which it owns from now on; None where another process has it.
+
+    It is let go at the latest when nobody refers to it any more. Raises OSError where the file system has no locks.
+    """
     try:
-        return _try_lock(descriptor)
-    except OSError as error:
-        raise OSError(error.errno, f"it cannot be locked ({error.strerror})", str(path)) from None
+        if try_lock(file.fileno(), shared):
+            return Lock(functools.partial(_unlock, file))
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
 
 
-def _try_lock(descriptor: int) -> bool:
-    """Raises OSError where the file system has no locks."""
+def _unlock(file: BinaryIO) -> None:
+    """Unlocks before it closes, for a child that was forked meanwhile has the file too."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)
+    file.close()
+
+
+def try_lock(descriptor: int, shared: bool = False) -> bool:
+    """Lock an open file until its last descriptor is closed; False where another process has it.
+
+    `shared`: with others that share it. Raises OSError where the file system has no locks.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def _try_lock_file(path: Path, descriptor: int) -> bool:
+    """As `try_lock`; what it raises names the file."""
+    try:
+        return try_lock(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, f"it cannot be locked ({error.strerror})", str(path)) from None
 
 
 def _check_is_lock(path: Path, descriptor: int, said: bytes) -> None:
@@ -134,9 +166,21 @@ def _check_is_lock(path: Path, descriptor: int, said: bytes) -> None:
         raise OSError(errno.EPERM, f"{path.name} in it is no lock of farm's but a link to another file")
 
 
+def holder_of(path: Path) -> str:
+    """Who has the lock that lies at `path`, in its own words."""
+    with contextlib.suppress(OSError):
+        return _in_words(path.read_bytes()[:HOLDER_BYTES])
+    return _in_words(b"")
+
+
 def my_name() -> str:
+    """What a lock of this process says."""
     return f"{HOLDER.decode()}{os.getpid()} on {os.uname().nodename}"
 
 
 def locked(path: Path, holder: str) -> RunLockedError:
     return RunLockedError(f"{path.parent} is being written by {holder}; wait for it, or give another output.dir")
+
+
+def _in_words(said: bytes) -> str:
+    return said.decode("utf-8", "replace").strip() or "another process"

@@ -6,9 +6,7 @@ whole. What a part holds is in `farm.core.schema`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from farm.storage import folders
-from farm.storage.filesystem import fsync
+from farm.storage.atomic_write import replacing
 from farm.storage.parts import part_name
 from farm.storage.session import check_session
 
@@ -53,30 +51,19 @@ class PartWriter:
         return name
 
     def _write(self, name: str, table: pa.Table) -> None:
-        temporary = self._temporary_dir / folders.temporary_name(name)
-        try:
-            with open(temporary, "xb") as file:
-                _write_table(table, file)
-                file.flush()
-                fsync(file.fileno())
-            check_session(self._dir.parent, self._session)
-            self._check_owner()
-            os.rename(temporary, self._dir / name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        folders.fsync_dir(self._dir)
+        with replacing(self._dir / name, self._temporary_dir, self._check) as file:
+            _write_table(table, file)
 
-    def _check_owner(self) -> None:
+    def _check(self) -> None:
+        """May this session still commit? Raises PermissionError."""
+        check_session(self._dir.parent, self._session)
         if self._is_abandoned():
             raise PermissionError(errno.EACCES, "its run has ended")
 
     def _upload(self, name: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         _write_table(table, sink)
-        check_session(self._dir.parent, self._session)
-        self._check_owner()
+        self._check()
         folders.write_whole(self._dir / name, sink.getvalue().to_pybytes())
 
 

@@ -21,8 +21,10 @@ from farm.core import continuation, run_file
 from farm.core.marks import PARTS, RUN_FILE
 from farm.errors import DamagedRunError, OutputError, RunMismatchError
 from farm.storage import folders
+from farm.storage.directory_lock import lock_directory
 from farm.storage.filesystem import in_words
 from farm.storage.history import History
+from farm.storage.locks import Lock
 from farm.storage.parts import parts_in
 from farm.storage.session import begin_session
 
@@ -34,7 +36,7 @@ MOUNTS = "mounts"  # in run.json: what was mounted where when the source was lis
 class RunStore:
     """One run directory. `open` locks it until `close`; `view` only reads."""
 
-    def __init__(self, path: Path, lock: folders.Lock | None, session: int) -> None:
+    def __init__(self, path: Path, lock: Lock | None, session: int) -> None:
         """`session`: 0 for who only reads. `problems` are what a user should know of the directory, a line each."""
         self.path = path
         self.parts_dir = path / PARTS
@@ -55,7 +57,7 @@ class RunStore:
         lock = None
         try:
             folders.make_folder(path / PARTS)
-            lock = folders.lock(path / LOCK_FILE)
+            lock = lock_directory(path / LOCK_FILE)
             session, notice = begin_session(path, lock.by_system)
             store = cls(path, lock, session)
             store.problems += [*filter(None, [notice]), *folders.lacks(path)]

@@ -1,11 +1,11 @@
 """Temporary folders of farm's own, and the removal of those whose owner was killed. Used by whoever starts a farm.
 
-    library  the folder that names a `Farm`, with images in it that are no files      Farm
+    library  the folder that names a `Farm`, with images in it that are no files      library.farm
     tune     the run directory of a trial                                             farm tune
-    models   a conversion, where no cache can be written                              conversions
-    sockets  where multiprocessing's fork server listens                              roster
+    models   a conversion, where no cache can be written                              models.converted_weights
+    sockets  where multiprocessing's fork server listens                              supervisor.launcher
     ray      what a Ray that farm starts keeps; its sockets, too                      engines.ray
-    blocks   items on their way, where the run directory is remote                    blocks
+    blocks   items on their way, where the run directory is remote                    cluster.blocks
 
 The folder itself is locked by its owner, who also says in it who it is. The next folder that the same user makes takes
 with it those whose lock is free, with what lies in shared memory under their name. Others write to the same place, so
@@ -94,7 +94,7 @@ def keep_sockets() -> None:
 def own_sockets() -> Iterator[None]:
     """A fork server sets the mode of its socket, which some file systems refuse. Meanwhile that is no error.
 
-    The folder around it is this user's alone. Who starts one holds the lock for that (`roster`).
+    The folder around it is this user's alone. Who starts one holds the lock for that (launcher).
     """
     chmod, folder = os.chmod, current_process()._config.get("tempdir")  # type: ignore[attr-defined]
 

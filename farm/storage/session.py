@@ -2,7 +2,7 @@
 
 Begun by the process that has the directory's lock (run_store.py), checked by whoever commits a part (part_writer.py).
 Where no lock of the system rules another farm out, as in a remote directory or on a disk without locks
-(folder_lock.py), a file says which session the directory belongs to. Who finds another number there commits no more.
+(directory_lock.py), a file says which session the directory belongs to. Who finds another number there commits no more.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 
 from farm.core.marks import BLOCKS, PARTS
 from farm.storage import folders
+from farm.storage.atomic_write import temporary_name
+from farm.storage.directory_lock import RENEW_S, STALE_S
 from farm.storage.parts import TEMPORARY_PREFIX, parts_in, session_of
 
 SESSION_FILE = ".session"  # of a run directory without locks of a system: the number of the session that may commit
@@ -36,7 +38,7 @@ def begin_session(path: Path, alone: bool) -> tuple[int, str]:
         session = _reserve_number(path, session)
         notice = (
             f"the file system of {path} has no locks: a file says who is at work there, renewed every "
-            f"{folders.RENEW_S:g} s. After another machine's run has died the next waits {folders.STALE_S:g} s"
+            f"{RENEW_S:g} s. After another machine's run has died the next waits {STALE_S:g} s"
         )
     folders.write_whole(path / SESSION_FILE, b"%d" % session)
     return session, notice
@@ -83,7 +85,7 @@ def _sweep(path: Path) -> None:
     if folders.is_remote(path):
         folders.remove(blocks)
     elif blocks.exists():
-        abandoned = blocks.with_name(folders.temporary_name(BLOCKS))
+        abandoned = blocks.with_name(temporary_name(BLOCKS))
         blocks.rename(abandoned)  # first, so that nothing new appears in what is removed
         shutil.rmtree(abandoned, ignore_errors=True)
     folders.sweep_temporaries(path)

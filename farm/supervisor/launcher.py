@@ -28,7 +28,7 @@ from typing import Any
 
 from farm.collector.child import main as collector_main
 from farm.collector.spec import CollectorSpec
-from farm.core.deadlines import Late, Vigil
+from farm.core.deadlines import Overdue, Watchdog
 from farm.core.items import Lease
 from farm.core.rates import SmoothedRate
 from farm.errors import WorkerError
@@ -43,7 +43,7 @@ from farm.machine.exit_reasons import FORK_SERVER_GONE, OomKills, describe_exit
 from farm.machine.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 from farm.machine.processes import birth
 from farm.machine.standard_streams import forgiven
-from farm.machine.surroundings import somewhere
+from farm.machine.working_directory import in_existing_directory
 from farm.storage.scratch import keep_sockets, own_sockets
 from farm.supervisor.threads import LeaseQueue, ModelLoader, RoleThread, ThreadCollector, ThreadWorker
 from farm.worker.child import main as worker_main
@@ -96,7 +96,7 @@ class ChildProcess:
         """What ended it, in words."""
         code = self.exitcode
         gone = code == FORK_SERVER_GONE and self._server is not None and birth(self._server) is None
-        starved = (gone or code == -signal.SIGKILL) and self._kills.has_struck(time.monotonic())
+        starved = (gone or code == -signal.SIGKILL) and self._kills.killed_lately(time.monotonic())
         return describe_exit(None if gone else code, starved)
 
     def is_alive(self) -> bool:
@@ -137,8 +137,8 @@ class WorkerProcess:
     dead: bool = False
     drained: bool = False
     explained: bool = False
-    vigil: Vigil = field(default_factory=Vigil)
-    late: Late | None = None
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    late: Overdue | None = None
     killed_s: float | None = None
     undying: bool = False
     excused: bool = False
@@ -324,7 +324,7 @@ class Launcher:
     def _launch(
         self, spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.socket
     ) -> ChildProcess | RoleThread:
-        name = f"farm-worker-{spec.worker}"
+        name = f"farm-worker-{spec.index}"
         if self._load is not None:
             thread = ThreadWorker(spec, leases, control, results, self._load, name)
             thread.start()
@@ -359,7 +359,7 @@ class Launcher:
             around.enter_context(signals_blocked())
             around.enter_context(environment_set(self._environment))
             around.enter_context(_no_main())
-            around.enter_context(somewhere())
+            around.enter_context(in_existing_directory())
             around.enter_context(own_sockets())
             around.enter_context(children_allowed())
             around.enter_context(alone())
@@ -370,7 +370,7 @@ class Launcher:
                     process.start()
                     break
                 except (EOFError, ConnectionError):  # the fork server was killed; multiprocessing starts another
-                    starved = self._kills.has_struck(time.monotonic())
+                    starved = self._kills.killed_lately(time.monotonic())
                     if tries == FORK_SERVER_TRIES or (starved and tries >= STARVED_TRIES):
                         why = f"for want of memory: {shortage.memory_limit()}" if starved else "again and again"
                         raise WorkerError(f"{name} cannot be started: its fork server is killed {why}") from None

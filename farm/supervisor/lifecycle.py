@@ -16,10 +16,10 @@ import psutil
 import pyarrow as pa
 
 from farm.core.counters import shows_reading
-from farm.core.deadlines import READ, START_TIMEOUT_S, Signs
+from farm.core.deadlines import READ, START_TIMEOUT_S, Heartbeat
 from farm.core.lease_size import LEASES_AHEAD, lease_items
 from farm.core.leases import LeaseBook, Verdict
-from farm.core.outages import Outages
+from farm.core.outages import Outage
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, TIMEOUT
 from farm.ipc.event_loop import EventLoop
@@ -42,7 +42,7 @@ def hear(worker: WorkerProcess, watch: EventLoop, obey: Callable[[WorkerProcess,
 
 def feed(
     worker: WorkerProcess, book: LeaseBook, now_s: float, fill: int | None, size_of: Callable[[WorkerProcess], int],
-    trouble: Outages,
+    trouble: Outage,
 ) -> None:  # fmt: skip
     """Lease items to a worker that runs short; one that has had its `fill` (workers.recycle_after) is let go.
 
@@ -71,18 +71,18 @@ def feed(
 
 
 def attempt_failed(
-    worker: WorkerProcess, message: AttemptFailed, book: LeaseBook, trouble: Outages, now_s: float
+    worker: WorkerProcess, message: AttemptFailed, book: LeaseBook, trouble: Outage, now_s: float
 ) -> list[Verdict]:
     """Charge items that raised. Those that could not be read are not tried again at once. Returns who fails by it."""
     if message.stage != STAGE_READ:
         if trouble.was_read():
-            book.recall()
+            book.release_postponed()
         return book.attempt_failed(worker.uid, message.seqs)
     return [verdict for seq in message.seqs for verdict in _charge(worker, seq, book, trouble, now_s)]
 
 
 def place_failed(
-    worker: WorkerProcess, message: PlaceFailed, book: LeaseBook, trouble: Outages, now_s: float
+    worker: WorkerProcess, message: PlaceFailed, book: LeaseBook, trouble: Outage, now_s: float
 ) -> list[Verdict]:
     """Items that their place did not give: tried again later, and charged only after long. Returns who fails by it."""
     verdicts: list[Verdict] = []
@@ -95,20 +95,20 @@ def place_failed(
     return verdicts
 
 
-def _charge(worker: WorkerProcess, seq: int, book: LeaseBook, trouble: Outages, now_s: float) -> list[Verdict]:
+def _charge(worker: WorkerProcess, seq: int, book: LeaseBook, trouble: Outage, now_s: float) -> list[Verdict]:
     return book.attempt_failed(worker.uid, [seq], trouble.retry_s(book.failures(seq) + 1, now_s))
 
 
-def rows_came(seqs: Iterable[int], batch: pa.RecordBatch, book: LeaseBook, trouble: Outages) -> None:
+def rows_came(seqs: Iterable[int], batch: pa.RecordBatch, book: LeaseBook, trouble: Outage) -> None:
     """A batch of these items. Where it shows that the place answers, what waits for that waits no longer."""
-    if trouble.is_known:
-        trouble.settled(seqs)
+    if trouble.has_failures:
+        trouble.done_with(seqs)
         if shows_reading(batch) and trouble.was_read():
-            book.recall()
+            book.release_postponed()
 
 
 def kill_late(
-    worker: WorkerProcess, signs: Signs, held: int, now_s: float, awake_s: float, item_timeout_s: float
+    worker: WorkerProcess, signs: Heartbeat, held: int, now_s: float, awake_s: float, item_timeout_s: float
 ) -> None:
     """Kill a worker that is stuck on one of the `held` items, frozen, or never gets ready.
 
@@ -117,11 +117,11 @@ def kill_late(
     """
     if worker.killed_s is not None:
         return
-    age_s = worker.vigil.age_s(awake_s)
+    age_s = worker.watchdog.age_s(awake_s)
     if not worker.ready:
         late = age_s > START_TIMEOUT_S
     else:
-        verdict = worker.vigil.look(signs, now_s, awake_s, item_timeout_s)
+        verdict = worker.watchdog.look(signs, now_s, awake_s, item_timeout_s)
         worker.late = verdict if held else None
         late = worker.late is not None
         worker.excused = late and _is_stopped(worker)
@@ -162,7 +162,9 @@ class Charge:
     to_place: bool = False
 
 
-def blame(worker: WorkerProcess, book: LeaseBook, signs: Signs, started: int, trouble: Outages, now_s: float) -> Charge:
+def blame(
+    worker: WorkerProcess, book: LeaseBook, signs: Heartbeat, started: int, trouble: Outage, now_s: float
+) -> Charge:
     """Charge a death to the items that it may be owed to.
 
     `signs`, `started`: the last that it showed. One that went on, after it was judged and before it was killed, is
@@ -175,11 +177,11 @@ def blame(worker: WorkerProcess, book: LeaseBook, signs: Signs, started: int, tr
     hung_until_s = _hung_until_s(worker, trouble, now_s)
     if hung_until_s is not None:
         return Charge(book.worker_died(worker.uid, started, blamed, hung_until_s), [], to_place=True)
-    suspects = book.suspects(worker.uid, started, blamed)
+    suspects = book.possible_causes(worker.uid, started, blamed)
     return Charge(book.worker_died(worker.uid, started, blamed), suspects)
 
 
-def _hung_until_s(worker: WorkerProcess, trouble: Outages, now_s: float) -> float | None:
+def _hung_until_s(worker: WorkerProcess, trouble: Outage, now_s: float) -> float | None:
     """When to try the item again that a worker never came back from reading; None where the place is innocent.
 
     A decoder, or the model's own preparation, that never comes back is charged to the image at once: any number of such
@@ -191,7 +193,7 @@ def _hung_until_s(worker: WorkerProcess, trouble: Outages, now_s: float) -> floa
     return trouble.hung(late.blamed, now_s)
 
 
-def error_of(worker: WorkerProcess, signs: Signs, item_timeout_s: float) -> dict[str, str]:
+def error_of(worker: WorkerProcess, signs: Heartbeat, item_timeout_s: float) -> dict[str, str]:
     """What a death says of the item that caused it: stage, type and message of a failed row."""
     if worker.late:
         message = f"took longer than limits.item_timeout_s = {item_timeout_s:g} s; its worker was killed"
@@ -209,4 +211,4 @@ def delay_after(worker: WorkerProcess, policy: RestartPolicy, charge: Charge) ->
     if not worker.ready and (worker.process.exitcode or 0) > 0:
         policy.init_failed("WorkerError", f"the process left with {worker.cause()} while starting", False)
         return INIT_RETRY_S
-    return policy.died(f"worker {worker.spec.worker}", worker.cause(), charge.suspects)
+    return policy.died(f"worker {worker.spec.index}", worker.cause(), charge.suspects)

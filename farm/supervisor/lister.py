@@ -4,8 +4,8 @@ A thread, because a source may be a network mount or a pipe that keeps one waiti
 It runs a bounded number of chunks ahead, so that ten million paths never sit in memory.
 
 A path gets one row in a session at most. One that is listed twice, or that changes meanwhile, is labelled once. One
-that cannot be examined and has a row already keeps it, until the source has come to its end and `Earlier` says whether
-the file has vanished.
+that cannot be examined and has a row already keeps it, until the source has come to its end and `EarlierRuns` says
+whether the file has vanished.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from farm.core.items import Item
-from farm.core.key_set import ABSENT, KeySet
+from farm.core.key_set import ABSENT, KeySet, path_keys
 from farm.core.schema import STAGE_LIST
 from farm.errors import FarmError, SourceError
 from farm.sources.base import Entry, Source, item_key
-from farm.sources.earlier_runs import Earlier, keys_of
+from farm.sources.earlier_runs import EarlierRuns
 
 CHUNKS_AHEAD = 8
 PUT_WAIT_S = 0.2
@@ -49,7 +49,7 @@ class Lister:
         entries: Iterator[Entry],
         known: KeySet,
         wake: Callable[[], None],
-        earlier: Earlier | None = None,
+        earlier: EarlierRuns | None = None,
     ) -> None:
         """`earlier`: what the run directory holds, if this run is to go on with it."""
         self._source = source
@@ -149,7 +149,7 @@ class Lister:
 
     def _first_of_their_path(self, fresh: list[int], entries: list[Entry]) -> list[int]:
         """Those whose paths were not sent to be labelled before; from now on they are."""
-        paths = keys_of([entries[i].path for i in fresh])
+        paths = path_keys([entries[i].path for i in fresh])
         once = dict(zip(reversed(paths), reversed(fresh), strict=True))
         sent = self._sent.contains(list(once))
         new = {path: i for (path, i), before in zip(once.items(), sent, strict=True) if not before}

@@ -34,13 +34,13 @@ import pyarrow as pa
 from farm.collector.spec import CollectorSpec
 from farm.core import counters
 from farm.core.counters import Counters, any_ok, too_many
-from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, Stillness
+from farm.core.deadlines import START_TIMEOUT_S, AwakeClock, BeatAge
 from farm.core.items import Item
 from farm.core.job import Job, Outcome
 from farm.core.key_set import KeySet
 from farm.core.lease_size import LEASE_ITEMS, LEASES_AHEAD, last_leases
 from farm.core.leases import LeaseBook, Verdict
-from farm.core.outages import Outages
+from farm.core.outages import Outage
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, STATUS_FAILED, STATUS_GONE, failed_batch, from_ipc, to_ipc
 from farm.core.summary import Snapshot, WorkerSnapshot, WorkerStart, stopping
@@ -70,8 +70,9 @@ from farm.ipc.messages import (
 )
 from farm.ipc.ring import NO_SLOT
 from farm.machine import interrupts, shortage
+from farm.machine.forks import no_fork
 from farm.sources.base import Entry, Source
-from farm.sources.earlier_runs import Earlier
+from farm.sources.earlier_runs import EarlierRuns
 from farm.storage import folders
 from farm.storage.history import example_of
 from farm.storage.parts import part_number
@@ -125,7 +126,7 @@ class Supervisor:
         self._limits = job.config.limits
         self._store = store
         self._loop = EventLoop()
-        self._lister = Lister(source, entries, known, self._loop.wake, Earlier(store) if job.keep else None)
+        self._lister = Lister(source, entries, known, self._loop.wake, EarlierRuns(store) if job.keep else None)
         self._on_snapshot = on_snapshot
         self._on_batch = on_batch
         self._prefix = prefix_of(store.path)
@@ -135,7 +136,7 @@ class Supervisor:
         )
         self._book = LeaseBook(self._limits.attempts, wanted)
         self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.history.batches(["status"])))
-        self._trouble = Outages(source.patience, job.root)
+        self._trouble = Outage(source.retry_policy, job.root)
         self._root_id = identity_of(job.root)
         self._example: str | None = None
         self._counters = Counters()
@@ -174,7 +175,7 @@ class Supervisor:
 
     def processes(self) -> dict[str, int]:
         """Process ids of the children that are alive, by role: `collector`, `worker 0` ..."""
-        workers = {f"worker {w.spec.worker}": w.process for w in self._workers.values() if not w.dead}
+        workers = {f"worker {w.spec.index}": w.process for w in self._workers.values() if not w.dead}
         roles = workers | ({"collector": self._collector.process} if self._collector else {})
         return {role: p.pid for role, p in roles.items() if p.pid not in (None, os.getpid()) and p.is_alive()}
 
@@ -215,7 +216,7 @@ class Supervisor:
         self._ring, self._beats, self._broadcast = run_memory.create(self._prefix, rows, local=kind != "process")
         self._began_s = self._checked_s = self._shown_s = time.monotonic()
         self._awake = AwakeClock(self._began_s)
-        self._collector_stillness = Stillness()
+        self._collector_beat = BeatAge()
         self._parts = {part.name for part in self._store.parts()}
         self._lister.start()
 
@@ -228,7 +229,8 @@ class Supervisor:
             self._start_collector()
         for worker in range(len(self._job.placements)):
             self._start_worker(worker)
-        counters.prepare()
+        with no_fork():  # what is half imported stays so in a fork
+            counters.warm_up()
 
     def _turn(self) -> None:
         self._loop.turn(TURN_S)
@@ -251,7 +253,7 @@ class Supervisor:
         if len(self._signals) >= KILL_NOW:
             return True
         listed = self._draining or (self._listed and not self._book.queued)
-        if not listed or self._book.in_hand or any(worker.dead for worker in self._workers.values()):
+        if not listed or self._book.leased_count or any(worker.dead for worker in self._workers.values()):
             return False
         if self._book.received_count:
             if not self._flushed:
@@ -269,10 +271,10 @@ class Supervisor:
         match message:
             case Ready(_, task, names, own_bytes, kpt_shape):
                 worker.ready = True
-                self._starts.append(WorkerStart(worker.spec.worker, time.monotonic() - worker.started_s, own_bytes))
+                self._starts.append(WorkerStart(worker.spec.index, time.monotonic() - worker.started_s, own_bytes))
                 self._ready_s = self._ready_s or time.monotonic()
                 self._policy.ready()
-                self._book.join(worker.uid)
+                self._book.add_worker(worker.uid)
                 self._describe(task, names, kpt_shape)
                 if self._draining:
                     worker.stop()
@@ -282,11 +284,11 @@ class Supervisor:
             case AttemptFailed(_, _, stage, kind, text):
                 error = {"stage": stage, "type": kind, "message": text}
                 verdicts = lifecycle.attempt_failed(worker, message, self._book, self._trouble, time.monotonic())
-                self._quarantine(verdicts, error, worker.spec.worker)
+                self._quarantine(verdicts, error, worker.spec.index)
             case PlaceFailed(_, _, _, kind, text):
                 error = {"stage": STAGE_READ, "type": kind, "message": text}
                 verdicts = lifecycle.place_failed(worker, message, self._book, self._trouble, time.monotonic())
-                self._quarantine(verdicts, error, worker.spec.worker)
+                self._quarantine(verdicts, error, worker.spec.index)
 
     def _on_collector(self, collector: CollectorProcess) -> None:
         try:
@@ -401,13 +403,13 @@ class Supervisor:
             return
         del self._workers[worker.uid]
         worker.reap()
-        place = worker.spec.worker
+        place = worker.spec.index
         self._add_stages(place)
         if self._draining or worker.pardoned or (worker.stopping and worker.process.exitcode == 0):
             self._book.worker_left(worker.uid)
             self._vacant[place] = 0.0
             return
-        signs, now = self._beats.signs(place), time.monotonic()
+        signs, now = self._beats.read(place), time.monotonic()
         started = int(self._beats.row(place)["started"])
         charge = lifecycle.blame(worker, self._book, signs, started, self._trouble, now)
         self._quarantine(charge.verdicts, lifecycle.error_of(worker, signs, self._limits.item_timeout_s), place)
@@ -426,7 +428,7 @@ class Supervisor:
         if not verdicts or self._task is None:
             return
         seqs = [verdict.item.seq for verdict in verdicts]
-        self._trouble.settled(seqs)
+        self._trouble.done_with(seqs)
         self._unseen.update(seqs)
         self._errors.update(dict.fromkeys(seqs, error))
         batch = failed_batch(
@@ -451,7 +453,7 @@ class Supervisor:
         self._kill_workers()
         if self._ending:
             return
-        self._book.committed(self._book.seqs_of(self._store.history.keys_since(self._parts)))
+        self._book.committed(self._book.received_among(self._store.history.keys_since(self._parts)))
         self._parts = {part.name for part in self._store.parts()}
         self._seen_before.update(seq for seq in self._book.received_seqs if seq not in self._unseen)
         again = self._book.collector_died()
@@ -472,9 +474,9 @@ class Supervisor:
             self._loop.drop(worker.process.sentinel)
             self._loop.drop(worker.control)
             worker.reap(max(0.0, deadline - time.monotonic()))
-            self._add_stages(worker.spec.worker)
+            self._add_stages(worker.spec.index)
             self._book.worker_left(worker.uid)
-            self._vacant[worker.spec.worker] = 0.0
+            self._vacant[worker.spec.index] = 0.0
         self._workers.clear()
 
     # What the supervisor does
@@ -513,7 +515,7 @@ class Supervisor:
             self._example = example_of(self._store.history)
         spec = WorkerSpec(
             uid=next(self._uids),
-            worker=place,
+            index=place,
             rows=len(self._job.placements) + 1,
             placement=self._job.placements[place],
             model=config.model,
@@ -565,7 +567,7 @@ class Supervisor:
         """Start successors that are due, unless nothing is left for them."""
         if self._draining or not self._vacant:
             return
-        if self._listed and not self._book.queued and not self._book.in_hand:
+        if self._listed and not self._book.queued and not self._book.leased_count:
             return
         for place in [place for place, due_s in self._vacant.items() if due_s <= now]:
             self._start_worker(place)
@@ -574,7 +576,7 @@ class Supervisor:
         """Lease items to whoever runs short; a worker that has had its fill (workers.recycle_after) is let go."""
         if self._draining or not self._book.queued:
             return
-        self._book.wake(now)
+        self._book.requeue_due(now)
         if (lost := self._trouble.verdict(now)) is not None and self._fatal is None:
             self._fatal = lost
             self._drain()
@@ -599,7 +601,7 @@ class Supervisor:
             if lifecycle.is_over(worker, awake_s):
                 self._on_death(worker)
                 continue
-            signs, held = self._beats.signs(worker.spec.worker), self._book.held_by(worker.uid)
+            signs, held = self._beats.read(worker.spec.index), self._book.held_by(worker.uid)
             lifecycle.kill_late(worker, signs, held, now, awake_s, self._limits.item_timeout_s)
             if worker.late and worker.late.stage == "predict" and self._job.config.workers.kind == "locked":
                 self._replace_threads(worker)
@@ -613,7 +615,7 @@ class Supervisor:
         beat_s = float(self._beats.row(len(self._job.placements))["beat_s"])
         silence_s = max(self._limits.item_timeout_s, COLLECTOR_SILENCE_S)
         limit_s = silence_s if self._collector.ready else START_TIMEOUT_S
-        if self._collector_stillness.lasts(beat_s, awake_s) > limit_s:
+        if self._collector_beat.seconds(beat_s, awake_s) > limit_s:
             self._collector.kill()
 
     def _show(self, now: float) -> None:
@@ -622,7 +624,7 @@ class Supervisor:
 
     def snapshot(self, now: float) -> Snapshot:
         """The run at this moment."""
-        workers = {worker.spec.worker: worker for worker in self._workers.values()}
+        workers = {worker.spec.index: worker for worker in self._workers.values()}
         places = range(len(self._job.placements))
         return Snapshot(
             elapsed_s=now - self._began_s,
@@ -662,7 +664,7 @@ class Supervisor:
             committed=self._book.committed_count,
             restarts=self._policy.restarts,
             repeated=self._repeated,
-            remaining=self._book.queued + self._book.in_hand + self._book.received_count if listed else None,
+            remaining=self._book.queued + self._book.leased_count + self._book.received_count if listed else None,
             labelling_s=labelling_s,
             starts=tuple(self._starts),
             stage_s={"list": self._lister.listing_s, **self._stage_s},

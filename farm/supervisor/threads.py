@@ -220,7 +220,7 @@ class ThreadWorker(RoleThread):
         with self._lock:
             if self.exitcode is not None:
                 return None
-            self._heartbeat = HeartbeatWriter(beats, spec.worker)
+            self._heartbeat = HeartbeatWriter(beats, spec.index)
         threading.Thread(
             target=self._tick, args=(self._heartbeat,), name=f"{self._thread.name}-beat", daemon=True
         ).start()

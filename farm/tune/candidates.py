@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from farm.config.sections import FarmConfig
-from farm.core.placement import Machine, plan, usable_cores
+from farm.core.placement import plan, usable_cores
+from farm.machine.hardware import Machine
 from farm.models import backends
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from farm.config.sections import FarmConfig
-from farm.core.placement import Machine, plan
+from farm.core.placement import plan
 from farm.errors import FarmError, OutOfTimeError, SourceError
+from farm.machine.hardware import Machine
 from farm.tune.trials import DISAGREES, Bench, Trial
 
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 
 from farm.config.sections import FarmConfig
-from farm.core.placement import Machine, inspect_machine
 from farm.engines.preparation import prepare
 from farm.errors import ConfigError
+from farm.machine.hardware import Machine
+from farm.machine.inspection import inspect_machine
 from farm.tune.candidates import grid, lowered
 from farm.tune.contest import Contest, Tuning
 from farm.tune.sample import Sample

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from farm.api import run
 from farm.config.sections import FarmConfig
-from farm.core.placement import Machine, plan
+from farm.core.placement import plan
 from farm.core.summary import Summary
 from farm.engines.base import Hooks
 from farm.errors import OutOfTimeError
+from farm.machine.hardware import Machine
 from farm.models.conversion.agreement import Agreement
 from farm.storage.scratch import Scratch
 from farm.tune.meter import TrialMeter

@@ -15,7 +15,7 @@ import yaml
 from farm.config.sections import FarmConfig
 from farm.core.continuation import BACKEND, THREADS
 from farm.errors import ConfigError, FarmError, OutputError
-from farm.machine.surroundings import in_working_directory
+from farm.machine.working_directory import in_working_directory
 from farm.storage.run_store import RunStore
 from farm.tune.contest import Tuning
 from farm.tune.trials import MORE, Trial

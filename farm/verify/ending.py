@@ -36,7 +36,7 @@ def end_of(store: RunStore, counts: Mapping[str, int], problems: list[str]) -> E
     parts = store.parts()
     if parts and folders.modified_s(parts[-1]) > folders.modified_s(path):
         return End(("parts are newer than summary.json: the last run did not come to its end",))
-    if wrong := _wrongcounts_of(summary, counts):
+    if wrong := _wrong_counts(summary, counts):
         problems.append(wrong)
     if not summary.get("interrupted"):
         return End()
@@ -46,7 +46,7 @@ def end_of(store: RunStore, counts: Mapping[str, int], problems: list[str]) -> E
     )
 
 
-def _wrongcounts_of(summary: Mapping[str, Any], counts: Mapping[str, int]) -> str:
+def _wrong_counts(summary: Mapping[str, Any], counts: Mapping[str, int]) -> str:
     """Where a summary says something else than the parts; nothing where not. An older farm's knows no `gone`."""
     said = {name: summary.get(name) for name in counts if name != STATUS_GONE or name in summary}
     if said == {name: counts[name] for name in said}:

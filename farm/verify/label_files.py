@@ -15,10 +15,10 @@ from farm.core.marks import LABELS
 from farm.core.run_file import output_of
 from farm.core.schema import STATUS_OK, names_of, task_of
 from farm.exports.base import Warnings
-from farm.exports.label_conflicts import LabelConflicts, labelled_paths, name_hashes
+from farm.exports.label_conflicts import LabelConflicts, name_hashes, paths_of
 from farm.exports.label_lines import LINE_COLUMNS, label_texts
 from farm.exports.label_tree import NAME_ERRORS, label_path
-from farm.exports.listing import files_below
+from farm.exports.walk import files_below
 from farm.machine.filenames import here
 from farm.storage.filesystem import folds_case
 from farm.storage.newest_rows import among
@@ -41,11 +41,11 @@ def problems_of_labels(store: RunStore, described: Mapping[str, Any]) -> Iterato
     for batch in store.history.batches(["status", "path", "path_bytes", "width", "height", *LINE_COLUMNS[task]]):
         good = batch.filter(pc.equal(batch["status"], STATUS_OK))
         texts = label_texts(good, task, names, bool(output.get("save_conf")), bool(output.get("clip")))
-        paths = labelled_paths(good)
+        paths = paths_of(good)
         wanted = [label_path(path, root) for path in paths]
         expected.append(name_hashes([fold(label) for label in wanted]))
-        for label, text, gives_way in zip(wanted, texts, conflicts.among(paths), strict=True):
-            if not gives_way and _read(f"{labels}/{label}") not in (text, NO_SUCH_NAME):
+        for label, text, has_none in zip(wanted, texts, conflicts.without_label(paths), strict=True):
+            if not has_none and _read(f"{labels}/{label}") not in (text, NO_SUCH_NAME):
                 yield f"labels/{label!r} is not what the parts give; `farm export {store.path}` writes it again"
     yield from _files_of_no_image(labels, expected, fold)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm.core.schema import STAGE_LIST, STATUS_FAILED, STATUS_GONE, STATUS_OK
-from farm.exports.label_conflicts import PATHS
+from farm.exports.label_conflicts import PATH_COLUMNS
 from farm.storage import folders
 from farm.storage.newest_rows import DIGEST, digests, hashes_of, repeated
 from farm.storage.parts import read_part, session_of
@@ -38,7 +38,7 @@ def problems_of_rows(store: RunStore) -> Iterator[str]:
     bounds = np.cumsum([0, *map(len, hashes)])
     chosen = [again[first:last] for first, last in pairwise(bounds)]
     wanted = [part for part, mine in zip(parts, chosen, strict=True) if mine.any()]
-    tables = folders.read_ahead(wanted, functools.partial(read_part, columns=["key", *PATHS, "error"]))
+    tables = folders.read_ahead(wanted, functools.partial(read_part, columns=["key", *PATH_COLUMNS, "error"]))
     rows = np.concatenate(
         [_sightings(part, table, mine) for (part, table), mine in zip(tables, filter(np.any, chosen), strict=True)]
     )
@@ -66,6 +66,6 @@ def counts_of(store: RunStore) -> dict[str, int]:
     """Rows that count, by their status."""
     counts = {STATUS_OK: 0, STATUS_FAILED: 0, STATUS_GONE: 0}
     for batch in store.history.batches(["status"]):
-        for found in pc.valuecounts_of(batch["status"]).to_pylist():
+        for found in pc.value_counts(batch["status"]).to_pylist():
             counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
     return counts

@@ -27,7 +27,7 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     child.ignore_signals()
     standard_streams.make_unfailing()
     child.offer_to_oom_killer()
-    child.name_process(f"farm-worker-{spec.worker}")
+    child.name_process(f"farm-worker-{spec.index}")
     os.environ.update(spec.environment)
     try:
         heartbeat = _begin(spec)
@@ -39,9 +39,9 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
 def _begin(spec: WorkerSpec) -> HeartbeatWriter:
     """Show signs of life, and look for those of the parent."""
     beats = Heartbeats.attach(spec.heartbeats, spec.rows)
-    heartbeat = HeartbeatWriter(beats, spec.worker)
+    heartbeat = HeartbeatWriter(beats, spec.index)
     child.watch_parent(heartbeat.beat)
     if spec.host_silence_s is not None:
         host = beats.row(spec.rows - 1)
-        child.watch_parent(child.mind_parent(lambda: float(host["beat_s"]), spec.host_silence_s))
+        child.watch_parent(child.kill_frozen_parent(lambda: float(host["beat_s"]), spec.host_silence_s))
     return heartbeat

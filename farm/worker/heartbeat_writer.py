@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from farm.core.deadlines import Work, lost_s
+from farm.core.deadlines import CurrentWork, lost_s
 from farm.ipc import heartbeat
 from farm.ipc.heartbeat import Heartbeats
 
@@ -25,9 +25,9 @@ class HeartbeatWriter:
     def __init__(self, heartbeats: Heartbeats, index: int) -> None:
         self._heartbeats = heartbeats  # keeps the mapping alive
         self._row = heartbeats.row(index)
-        self._show_work: Callable[[Work | None], None] = functools.partial(heartbeats.show_work, index)
+        self._show_work: Callable[[CurrentWork | None], None] = functools.partial(heartbeats.show_work, index)
         self._lock = threading.Lock()
-        self._active: dict[int, Work] = {}
+        self._active: dict[int, CurrentWork] = {}
         self._beat_s = time.monotonic()
         self._row["pid"] = os.getpid()
         self.beat()
@@ -58,7 +58,8 @@ class HeartbeatWriter:
         with self._lock:
             for seq in seqs:
                 self._active.pop(seq, None)
-            self._active.update(dict.fromkeys(seqs, Work(min(seqs, default=0), time.monotonic(), len(seqs), stage)))
+            work = CurrentWork(min(seqs, default=0), time.monotonic(), len(seqs), stage)
+            self._active.update(dict.fromkeys(seqs, work))
             if first:
                 self._row["started"] += len(seqs)
             self._show_oldest()

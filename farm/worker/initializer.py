@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import psutil
 
 from farm.config.sections import ModelConfig
-from farm.core.placement import Placement, apply
+from farm.core.placement import Placement
 from farm.errors import ModelError
 from farm.images.decoder_threads import DecoderThreads
 from farm.ipc.channel import Writer
 from farm.ipc.messages import InitFailed, Ready
 from farm.machine import shortage
+from farm.machine.pinning import pin
 from farm.machine.tracebacks import where
 from farm.models.base import Model
 from farm.worker.spec import WorkerSpec
@@ -34,7 +35,7 @@ class Initialized:
 
 def initialize(spec: WorkerSpec, load: LoadModel) -> Initialized:
     """Runs in the thread that will predict. Raises whatever a model raises while it is loaded."""
-    apply(spec.placement)
+    pin(spec.placement.cpus)
     model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
     batch = _fitting_batch(model, spec.placement)
     model.restore_threads()

@@ -82,7 +82,7 @@ class Worker:
         self._launched = LaunchedBatches()
         before = (self._ahead, self._shapes)
         self._sender = Sender(spec.uid, heartbeat, to_supervisor, to_collector, self._launched, before)
-        self._predictor = Predictor(made.model, spec.worker, made.batch, heartbeat, self._sender, self._launched)
+        self._predictor = Predictor(made.model, spec.index, made.batch, heartbeat, self._sender, self._launched)
         self._stopping = False
 
     def run(self) -> None:
@@ -172,7 +172,7 @@ class Worker:
         elif unread.again:
             self._sender.give_back(seq, error["stage"], error["type"], error["message"])
         else:
-            self._sender.send([seq], failed_rows(self._model.task, unread, self._spec.worker))
+            self._sender.send([seq], failed_rows(self._model.task, unread, self._spec.index))
 
     def _flush_before(self, coming: Future[Any]) -> None:
         """No result waits to be sent while the worker itself waits."""
@@ -185,7 +185,7 @@ class Worker:
         if threading.current_thread() is not threading.main_thread():
             message = f"the device is lost to this process ({lost}); run the same command to continue"
             self._sender.cannot_go_on(lost.kind, message)
-        standard_streams.tell(f"farm: worker {self._spec.worker} leaves: {lost}")
+        standard_streams.tell(f"farm: worker {self._spec.index} leaves: {lost}")
         raise SystemExit(1)
 
 

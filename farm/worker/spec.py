@@ -11,7 +11,7 @@ from farm.images.place_check import Identity
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """All that a worker is told at its start. `uid` is unique in the run; `worker` is its index, kept by successors.
+    """All that a worker is told at its start. `uid` is unique in the run; `index` is kept by successors.
 
     `rows`: of the heartbeats. `host_silence_s`: how long a worker host, whose row is the last, may stand still before
     its worker kills it; None where the parent is a supervisor. `root_id`: which folder `root` was when the run began;
@@ -21,7 +21,7 @@ class WorkerSpec:
     """
 
     uid: int
-    worker: int
+    index: int
     rows: int
     placement: Placement
     model: ModelConfig

@@ -10,8 +10,8 @@ import pytest
 
 from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.config.sections import LimitsConfig, ModelConfig
+from farm.core.outages import RetryPolicy
 from farm.core.placement import Placement
-from farm.core.read_errors import Patience
 from farm.errors import FarmError, ModelError, SourceLostError, WorkerError
 from farm.storage.run_names import prefix_of
 from tests.support.harness import POISON, pictures, segments, wait_for
@@ -131,10 +131,10 @@ def stumble(keep, tmp_path):
     (tmp_path / "bad").write_text("")
     files = {"folder": str(tmp_path / "images"), "flag": str(tmp_path / "flag"), "bad": str(tmp_path / "bad")}
 
-    def start(whole_s, stopped=None):
-        patience = Patience(whole_s, first_pause_s=0.05, longest_pause_s=0.2)
+    def start(give_up_s, stopped=None):
+        retry_policy = RetryPolicy(give_up_s, first_pause_s=0.05, longest_pause_s=0.2)
         factory = "tests.faults.stumbling:make"
-        return keep(factory=factory, changes={"patience": patience}, stopped=stopped, sleep_ms=5, **files)
+        return keep(factory=factory, changes={"retry_policy": retry_policy}, stopped=stopped, sleep_ms=5, **files)
 
     return start, tmp_path / "flag"
 

@@ -25,7 +25,7 @@ from farm.core.continuation import (
 )
 from farm.engines import fingerprint
 from farm.errors import RunMismatchError, SourceError
-from farm.sources.moved_source import Found
+from farm.sources.moved_source import FoundImages
 from farm.storage.run_store import RunStore
 from farm.verify import verify
 from tests.support.harness import ROOT, config, pictures
@@ -107,12 +107,12 @@ def test_the_place_of_the_source_is_asked_for_each_time():
 @pytest.mark.parametrize(
     ("found", "same"),
     [
-        (Found(64, 64, 0), True),
-        (Found(64, 32, 10), True),
-        (Found(64, 31, 33), False),
-        (Found(64, 0, 64), False),
-        (Found(0, 0, 0), True),
-        (Found(0, 0, 0, all_of_it=False), False),
+        (FoundImages(64, 64, 0), True),
+        (FoundImages(64, 32, 10), True),
+        (FoundImages(64, 31, 33), False),
+        (FoundImages(64, 0, 64), False),
+        (FoundImages(0, 0, 0), True),
+        (FoundImages(0, 0, 0, all_of_it=False), False),
     ],
 )
 def test_a_source_is_the_same_where_most_images_are_as_they_were(found, same):

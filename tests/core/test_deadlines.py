@@ -12,11 +12,11 @@ from farm.core.deadlines import (  # fmt: skip
     PREDICT,
     SILENCE_S,
     AwakeClock,
-    Late,
-    Signs,
-    Stillness,
-    Vigil,
-    Work,
+    BeatAge,
+    CurrentWork,
+    Heartbeat,
+    Overdue,
+    Watchdog,
     lost_s,
 )
 from farm.ipc.heartbeat import DECODING, IDLE, PREDICTING, SENDING, stage_of
@@ -26,25 +26,25 @@ TIMEOUT_S = 20.0
 
 
 def signs(beat=NOW_S, since=NOW_S, together=1, stage=PREDICT, forgiven=0.0, at_work=True):
-    work = Work(7, since, together, stage, forgiven) if at_work else None
-    return Signs(beat, "send", work)
+    work = CurrentWork(7, since, together, stage, forgiven) if at_work else None
+    return Heartbeat(beat, "send", work)
 
 
 def looks(*several, timeout_s=TIMEOUT_S, apart_s=0.5):
     """The verdict of each look at these signs, `apart_s` after each other; the last one is at NOW_S."""
-    vigil = Vigil()
+    watchdog = Watchdog()
     times = [NOW_S - apart_s * (len(several) - 1 - n) for n in range(len(several))]
-    return [vigil.look(each, now, now, timeout_s) for each, now in zip(several, times, strict=True)]
+    return [watchdog.look(each, now, now, timeout_s) for each, now in zip(several, times, strict=True)]
 
 
 @pytest.mark.parametrize(
     ("fields", "verdict"),
     [
         ({}, None),
-        ({"since": 79.0}, Late(PREDICT, 7, False, 79.0)),
-        ({"since": 79.0, "stage": DECODE}, Late(DECODE, 7, False, 79.0)),
+        ({"since": 79.0}, Overdue(PREDICT, 7, False, 79.0)),
+        ({"since": 79.0, "stage": DECODE}, Overdue(DECODE, 7, False, 79.0)),
         ({"since": 79.0, "together": 4}, None),
-        ({"since": 19.0, "together": 4}, Late(PREDICT, None, False, 19.0)),
+        ({"since": 19.0, "together": 4}, Overdue(PREDICT, None, False, 19.0)),
         ({"since": 79.0, "forgiven": 5.0}, None),
         ({"since": 79.0, "beat": 90.0}, None),
         ({"since": 0.0, "at_work": False}, None),
@@ -59,7 +59,7 @@ def test_verdicts_on_what_a_worker_is_at(fields, verdict):
 def test_one_look_is_no_verdict_and_looks_must_agree():
     late, other, idle = signs(since=70.0), signs(since=71.0), signs(at_work=False)
     assert looks(late, other, late, idle, late) == [None] * 5
-    assert looks(late, late, other)[1:] == [Late(PREDICT, 7, False, 70.0), None]
+    assert looks(late, late, other)[1:] == [Overdue(PREDICT, 7, False, 70.0), None]
 
 
 def test_time_that_is_forgiven_between_two_looks_does_not_change_what_they_are_about():
@@ -67,21 +67,21 @@ def test_time_that_is_forgiven_between_two_looks_does_not_change_what_they_are_a
 
 
 def test_a_frozen_worker_is_found_by_the_time_of_whoever_looks():
-    vigil, frozen = Vigil(), signs(beat=3.0, since=2.0)
-    found = [vigil.look(frozen, 1000.0 + second, second, TIMEOUT_S) for second in range(23)]
+    watchdog, frozen = Watchdog(), signs(beat=3.0, since=2.0)
+    found = [watchdog.look(frozen, 1000.0 + second, second, TIMEOUT_S) for second in range(23)]
     assert found[:22] == [None] * 22
-    assert found[22] == Late(PREDICT, 7, True, 3.0)
+    assert found[22] == Overdue(PREDICT, 7, True, 3.0)
 
 
 def test_a_short_timeout_makes_no_frozen_worker_of_a_busy_machine():
-    vigil = Vigil()
-    still = [vigil.look(signs(at_work=False), NOW_S + second, second, 0.5) for second in range(int(SILENCE_S) + 3)]
+    watchdog = Watchdog()
+    still = [watchdog.look(signs(at_work=False), NOW_S + second, second, 0.5) for second in range(int(SILENCE_S) + 3)]
     assert still[: int(SILENCE_S) + 2] == [None] * (int(SILENCE_S) + 2)
-    assert still[-1] == Late("send", None, True, NOW_S)
+    assert still[-1] == Overdue("send", None, True, NOW_S)
 
 
 def test_who_went_on_after_the_verdict_is_not_to_blame():
-    busy, frozen = Late(PREDICT, 7, False, 70.0), Late(PREDICT, 7, True, 99.0)
+    busy, frozen = Overdue(PREDICT, 7, False, 70.0), Overdue(PREDICT, 7, True, 99.0)
     assert busy.stands(signs(since=70.0, beat=101.0))
     assert not busy.stands(signs(since=71.0))
     assert not busy.stands(signs(at_work=False))
@@ -90,8 +90,8 @@ def test_who_went_on_after_the_verdict_is_not_to_blame():
 
 
 def test_the_age_of_a_worker_is_counted_from_the_first_question():
-    vigil = Vigil()
-    assert [vigil.age_s(now) for now in (50.0, 51.0, 60.0)] == [0.0, 1.0, 10.0]
+    watchdog = Watchdog()
+    assert [watchdog.age_s(now) for now in (50.0, 51.0, 60.0)] == [0.0, 1.0, 10.0]
 
 
 @given(pauses=st.lists(st.floats(0, 1e6), min_size=1))
@@ -105,8 +105,8 @@ def test_an_observer_counts_no_pause_of_its_own_beyond_the_allowed(pauses):
 
 
 def test_a_beat_that_changes_is_not_still():
-    stillness = Stillness()
-    assert [stillness.lasts(beat, awake) for beat, awake in ((1.0, 10.0), (1.0, 14.0), (2.0, 15.0))] == [0, 4, 0]
+    age = BeatAge()
+    assert [age.seconds(beat, awake) for beat, awake in ((1.0, 10.0), (1.0, 14.0), (2.0, 15.0))] == [0, 4, 0]
 
 
 class World:
@@ -117,14 +117,14 @@ class World:
     def __init__(self, timeout_s, together):
         self.timeout_s, self.together = timeout_s, together
         self.now = self.beat = 1000.0
-        self.clock, self.vigil = AwakeClock(self.now), Vigil()
+        self.clock, self.watchdog = AwakeClock(self.now), Watchdog()
         self.work = None
         self.ran = self.checked = self.stops = 0
         self.ran_before = True
         self.verdict = None
 
     def begin(self):
-        self.work = Work(1, self.now, self.together, PREDICT)
+        self.work = CurrentWork(1, self.now, self.together, PREDICT)
         self.ran = self.stops = 0
 
     @property
@@ -148,8 +148,8 @@ class World:
             awake = self.clock.at(self.now)
             if self.now - self.checked >= 0.5:
                 self.checked = self.now
-                self.verdict = self.verdict or self.vigil.look(
-                    Signs(self.beat, PREDICT, self.work), self.now, awake, self.timeout_s
+                self.verdict = self.verdict or self.watchdog.look(
+                    Heartbeat(self.beat, PREDICT, self.work), self.now, awake, self.timeout_s
                 )
 
 

@@ -1,16 +1,12 @@
 """Mount tables: which image that cannot be found has lost its disk, and what the next run is to know."""
 
-import os
-
 import pytest
 
 from farm.core.mounts import (
     Move,
     Place,
     carried_along,
-    holds_nothing,
     is_of_place,
-    mounted,
     move_of,
     place_of,
     remembered,
@@ -67,13 +63,6 @@ def test_disks_below_a_source_are_expected_where_it_is_now():
     lost = move_of("/data/new/deep/a.jpg", carried_along(BEFORE, "/mnt/usb", "/data/new"), now)
     assert lost.before != lost.now, "the deeper one did not come along"
     assert move_of("/data/new/a.jpg", carried_along(BEFORE, "/mnt/usb", "/data/new"), now).before == lost.now
-
-
-def test_this_machine_has_a_root_that_holds_something(tmp_path):
-    assert place_of("/", mounted()).point == "/"
-    assert not holds_nothing("/")
-    (tmp_path / "lost+found").mkdir()
-    assert holds_nothing(str(tmp_path)) and holds_nothing(os.path.join(tmp_path, "none"))
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from farm.core.outages import MANY, PROBES, Outages
-from farm.core.read_errors import Patience, named
+from farm.core.outages import MANY, PROBES, Outage, RetryPolicy
+from farm.core.read_errors import named
 
-PATIENCE = Patience(whole_s=100.0, first_pause_s=1.0, longest_pause_s=8.0)
-GIVING_UP = replace(PATIENCE, ends_run=False)
+RETRY_POLICY = RetryPolicy(give_up_s=100.0, first_pause_s=1.0, longest_pause_s=8.0)
+GIVING_UP = replace(RETRY_POLICY, ends_run=False)
 
 
 @pytest.fixture
 def trouble():
-    return Outages(PATIENCE, "/images")
+    return Outage(RETRY_POLICY, "/images")
 
 
 def fail(trouble, seqs, now_s, number=errno.ESTALE):
@@ -37,11 +37,11 @@ def test_one_image_is_charged_once_it_has_failed_for_long(trouble):
     assert trouble.failed(7, errno.EIO, 99.0) is not None
     trouble.was_read()
     assert trouble.failed(7, errno.EIO, 101.0) is None
-    trouble.settled([7])
+    trouble.done_with([7])
     assert trouble.failed(7, errno.EIO, 300.0) is not None
-    trouble.settled([7])
+    trouble.done_with([7])
     trouble.was_read()
-    assert not trouble.is_known
+    assert not trouble.has_failures
 
 
 def test_many_in_a_row_stop_everything_but_probes_whose_pauses_grow(trouble):
@@ -86,7 +86,7 @@ def test_it_ends_the_run_after_patience_with_one_line(trouble):
 
 
 def test_in_a_program_images_are_charged_then_until_one_is_read():
-    trouble = Outages(GIVING_UP, "/")
+    trouble = Outage(GIVING_UP, "/")
     assert None not in fail(trouble, range(MANY), 0.0)
     assert trouble.allows(0.5) == 0
     assert (trouble.allows(101.0), trouble.verdict(101.0)) == (None, None)
@@ -113,3 +113,8 @@ def test_what_the_machine_is_short_of_is_not_the_place_s_fault(trouble):
     fail(trouble, range(MANY), 0.0, errno.EMFILE)
     assert trouble.note(5.0) == "this machine is short of what reading takes (EMFILE); waiting, 5 s so far"
     assert ": this machine is short of what reading takes; mend it" in str(trouble.verdict(101.0))
+
+
+def test_pauses_grow_up_to_a_limit():
+    retry_policy = RetryPolicy(first_pause_s=1.0, longest_pause_s=30.0)
+    assert [retry_policy.pause_s(tries) for tries in (1, 2, 3, 6, 5000)] == [1, 2, 4, 30, 30]

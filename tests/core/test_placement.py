@@ -1,14 +1,11 @@
 """Placement is planned by pure functions: machines of every kind are described here, not needed."""
 
-import os
-
-import psutil
 import pytest
 
 from farm.config.sections import WorkersConfig
-from farm.core import placement
-from farm.core.placement import Machine, Placement, inspect_machine, plan, shortfall, usable_cores
+from farm.core.placement import plan, shortfall, usable_cores
 from farm.errors import ConfigError
+from farm.machine.hardware import Machine
 
 GIB = 1 << 30
 
@@ -72,13 +69,6 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are():
         plan(machine(cuda=["A"]), WorkersConfig(devices=[0, 2]))
 
 
-def test_this_machine_respects_its_affinity_mask():
-    cpus = psutil.Process().cpu_affinity()
-    found = inspect_machine(cuda=False)
-    assert sorted(cpu for core in found.cores for cpu in core) == sorted(cpus)
-    assert found.memory_bytes > 0
-
-
 @pytest.mark.parametrize(
     ("found", "said"),
     [
@@ -95,33 +85,3 @@ def test_less_than_one_worker_needs_makes_one_and_is_said(found, said):
 
 def test_enough_for_one_worker_is_not_remarked():
     assert shortfall(machine(cores=1, memory_gib=2, quota=1.0), WorkersConfig()) is None
-
-
-def test_apply_pins_this_process():
-    process = psutil.Process()
-    before = process.cpu_affinity()
-    try:
-        placement.apply(Placement(0, (before[0], 100_000), "cpu", 1, 1, 1))
-        assert process.cpu_affinity() == [before[0]]
-        placement.apply(Placement(0, (100_000,), "cpu", 1, 1, 1))
-        assert process.cpu_affinity() == [before[0]]
-    finally:
-        process.cpu_affinity(before)
-
-
-def test_no_cuda_device_where_none_is_visible(monkeypatch):
-    monkeypatch.setitem(os.environ, "CUDA_VISIBLE_DEVICES", "")
-    assert inspect_machine().cuda_devices == ()
-
-
-def test_visible_devices_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA A'\necho '1, GPU-bbb, NVIDIA B'\n")
-    smi.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert inspect_machine().cuda_devices == ("NVIDIA A", "NVIDIA B")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-aaa")
-    assert inspect_machine().cuda_devices == ("NVIDIA B", "NVIDIA A")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-0c3c,7")
-    assert inspect_machine().cuda_devices == ("MIG-0c3c",), "a slice of a device is a device"

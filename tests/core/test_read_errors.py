@@ -2,7 +2,7 @@
 
 import errno
 
-from farm.core.read_errors import FILE, MACHINE, PLACE, Patience, named, said
+from farm.core.read_errors import FILE, MACHINE, PLACE, named, said
 
 
 def test_a_number_is_of_one_kind():
@@ -15,8 +15,3 @@ def test_what_a_place_may_be_behind_is_named():
     assert named(errno.EIO).startswith("EIO (")
     assert said(OSError(errno.ENOENT, "No such file")) == "No such file"
     assert said(OSError("odd")) == "odd"
-
-
-def test_pauses_grow_up_to_a_limit():
-    patience = Patience(first_pause_s=1.0, longest_pause_s=30.0)
-    assert [patience.pause_s(tries) for tries in (1, 2, 3, 6, 5000)] == [1, 2, 4, 30, 30]

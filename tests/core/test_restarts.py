@@ -27,21 +27,21 @@ def test_deaths_in_a_row_wait_longer_and_end_in_an_error_that_says_why():
 def test_an_image_costs_its_attempts_and_no_back_off():
     policy = RestartPolicy(max_restarts=2)
     for _ in range(100):
-        assert policy.died("worker 0", "SIGSEGV", suspects=[7]) == 0.0
+        assert policy.died("worker 0", "SIGSEGV", items=[7]) == 0.0
     assert policy.restarts == 100
 
 
 def test_a_death_that_leaves_several_suspects_is_progress():
     policy = RestartPolicy(max_restarts=1)
     for place in range(64):
-        assert policy.died(f"worker {place}", "SIGSEGV", suspects=[2 * place, 2 * place + 1]) == 0.0
+        assert policy.died(f"worker {place}", "SIGSEGV", items=[2 * place, 2 * place + 1]) == 0.0
 
 
 def test_what_taught_something_does_not_hide_what_taught_nothing():
     policy = RestartPolicy(max_restarts=2)
     for _ in range(2):
         policy.died("worker 0", "SIGKILL")
-        policy.died("worker 0", "SIGSEGV", suspects=[3])
+        policy.died("worker 0", "SIGSEGV", items=[3])
     with pytest.raises(WorkerError, match="3 processes died in a row"):
         policy.died("worker 0", "SIGKILL")
 
@@ -51,7 +51,7 @@ def guilty_until_the_end(policy):
     for seq in range(10_000):
         for _ in range(3):
             try:
-                policy.died("worker 0", "SIGSEGV", suspects=[seq])
+                policy.died("worker 0", "SIGSEGV", items=[seq])
             except WorkerError as error:
                 assert f"{seq + 1} images in a row killed their process" in str(error)
                 assert "limits.max_restarts is 20" in str(error)
@@ -79,7 +79,7 @@ def test_what_an_earlier_session_labelled_counts_and_is_asked_once():
 def test_poison_with_good_images_between_goes_on_for_ever():
     policy = RestartPolicy(1)
     for seq in range(1000):
-        policy.died("worker 0", "SIGSEGV", suspects=[seq])
+        policy.died("worker 0", "SIGSEGV", items=[seq])
         policy.labelled()
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from farm.config.loading import validate
-from farm.core.placement import Machine
 from farm.engines.backend_choice import choose_backend
 from farm.engines.preparation import prepare
 from farm.errors import RunMismatchError
+from farm.machine.hardware import Machine
 from farm.models import backends
 from farm.models.conversion import executables, job, sampling
 from farm.sources.base import Entry, Source

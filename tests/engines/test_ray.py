@@ -18,10 +18,11 @@ import farm
 from farm import engines
 from farm.config.loading import validate
 from farm.config.sections import SourceConfig
-from farm.core.placement import Machine, Placement
-from farm.core.read_errors import Patience
+from farm.core.outages import RetryPolicy
+from farm.core.placement import Placement
 from farm.engines.ray import shares
 from farm.errors import ConfigError, FarmError, SourceLostError, WorkerError
+from farm.machine.hardware import Machine
 from farm.sources import open_source
 from tests.support.engines import config, sound
 from tests.support.harness import POISON, ROOT, pictures, wait_for
@@ -53,7 +54,7 @@ def test_an_image_that_kills_and_one_that_hangs_fail_alone(both, tmp_path):
 
 def test_a_place_that_stumbles_costs_no_image_and_one_that_stays_away_ends_the_run(own_ray, tmp_path):
     source = open_source(SourceConfig(path=str(pictures(tmp_path / "images", 120))))
-    source.patience = Patience(whole_s=2.0, first_pause_s=0.05, longest_pause_s=0.2)
+    source.retry_policy = RetryPolicy(give_up_s=2.0, first_pause_s=0.05, longest_pause_s=0.2)
     flag, bad, parts = tmp_path / "flag", tmp_path / "bad", tmp_path / "run" / "parts"
     bad.write_text("00013.png")
     args = {"folder": str(source.root), "flag": str(flag), "bad": str(bad), "pixels": True, "sleep_ms": 30}
@@ -73,7 +74,7 @@ def test_a_place_that_stumbles_costs_no_image_and_one_that_stays_away_ends_the_r
     flag.unlink()
     labelled = len(sound(tmp_path / "run"))
     assert 0 < labelled < 120
-    source.patience = Patience(whole_s=60.0, first_pause_s=0.05, longest_pause_s=0.2)
+    source.retry_policy = RetryPolicy(give_up_s=60.0, first_pause_s=0.05, longest_pause_s=0.2)
     thread = threading.Thread(target=lambda: (stumble(len(list(parts.glob("*.parquet"))), 1), flag.unlink()))
     thread.start()
     summary = farm.run(values, source=source)

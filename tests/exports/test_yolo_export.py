@@ -7,9 +7,8 @@ import tracemalloc
 import pytest
 
 from farm.errors import OutputError, RunLockedError
-from farm.exports import label_tree, writing
+from farm.exports import export_lock, label_tree, writing
 from farm.exports.base import WARNINGS_SHOWN
-from farm.exports.export_lock import claimed
 from farm.exports.label_tree import LabelTree
 
 from .conftest import BOX, BOX_LINE
@@ -98,7 +97,7 @@ def test_a_crash_before_the_list_is_no_reason_to_refuse(rows, export, labels, tm
 
 def test_one_export_at_a_time(rows, export, tmp_path):
     export(rows(["x.jpg"]))
-    with claimed(tmp_path / "run"), pytest.raises(RunLockedError, match="another process"):
+    with export_lock.hold(tmp_path / "run"), pytest.raises(RunLockedError, match="another process"):
         export(rows(["x.jpg"]))
 
 

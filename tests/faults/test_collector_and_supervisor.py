@@ -58,14 +58,14 @@ def strike(name, original):
                 os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
     return wrapper
-for module, name in ((os, "fsync"), (os, "rename"), (farm.storage.part_writer.pq, "write_table")):
+for module, name in ((os, "fsync"), (os, "replace"), (farm.storage.part_writer.pq, "write_table")):
     setattr(module, name, strike(name, getattr(module, name)))
 from farm.models.fake import make
 """
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("point", ["write_table", "fsync", "rename"])
+@pytest.mark.parametrize("point", ["write_table", "fsync", "replace"])
 def test_the_collector_killed_at_every_point_of_a_commit(source, undisturbed, tmp_path, monkeypatch, point, after):
     """A module that children import replaces the call by one that kills the process, once, at the second commit."""
     mark = str(tmp_path / "struck")

@@ -125,7 +125,7 @@ folder = {str(tmp_path / "source" / "a")!r}
 for mode in ({mode}, 0o755):
     os.chmod(folder, mode)
     source = open_source(SourceConfig(path={str(source)!r}))
-    source.patience = dataclasses.replace(source.patience, whole_s=2.0)
+    source.retry_policy = dataclasses.replace(source.retry_policy, give_up_s=2.0)
     summary = farm.run({values!r}, source=source)
     print(json.dumps([summary.ok, summary.failed, summary.exit_code]))
 """

@@ -229,7 +229,7 @@ def test_what_a_start_changes_for_a_moment_is_changed_back_in_a_fork_of_another_
 import multiprocessing.util as util
 from farm.storage.scratch import own_sockets
 from farm.machine.standard_streams import forgiven
-from farm.machine.surroundings import somewhere
+from farm.machine.working_directory import in_existing_directory
 chmod, flush = os.chmod, util._flush_std_streams
 os.chdir({str(tmp_path / "gone")!r})
 os.rmdir(os.getcwd())
@@ -243,7 +243,7 @@ def child():
         print(os.chmod is chmod, util._flush_std_streams is flush, where, flush=True)
         os._exit(0)
     os.waitpid(number, 0)
-with own_sockets(), forgiven(), somewhere():
+with own_sockets(), forgiven(), in_existing_directory():
     thread = threading.Thread(target=child)
     thread.start()
     thread.join()

@@ -13,7 +13,7 @@ import farm
 from farm import Farm
 from farm.api import Hooks
 from farm.config.sections import SourceConfig
-from farm.core.read_errors import Patience
+from farm.core.outages import RetryPolicy
 from farm.errors import SourceLostError
 from farm.sources import open_source
 from farm.verify import verify
@@ -21,7 +21,7 @@ from tests.faults import stumbling
 from tests.support.harness import POISON, config, pictures, rows, start, wait_for
 
 pytestmark = pytest.mark.timeout(120)
-PATIENCE = Patience(whole_s=60.0, first_pause_s=0.05, longest_pause_s=0.4)
+RETRY_POLICY = RetryPolicy(give_up_s=60.0, first_pause_s=0.05, longest_pause_s=0.4)
 COUNT = 300
 
 
@@ -59,9 +59,9 @@ class Mount:
         args = {**files, "boxes": 2, "pixels": True, "sleep_ms": 5}
         return values | {"model": {"factory": "tests.faults.stumbling:make", "args": args}}
 
-    def run(self, patience=PATIENCE, watch=lambda snapshot, running: None, run_dir=None, **options):
+    def run(self, retry_policy=RETRY_POLICY, watch=lambda snapshot, running: None, run_dir=None, **options):
         source = open_source(SourceConfig(path=str(self.folder)))
-        source.patience = patience
+        source.retry_policy = retry_policy
         running = []
         hooks = Hooks(running.append, lambda snapshot: watch(snapshot, running[0]))
         return farm.run(self.values(run_dir or self._tmp_path / "run", **options), hooks=hooks, source=source)
@@ -98,7 +98,7 @@ def test_a_mount_that_stumbles_for_a_while_costs_no_image(mount, tmp_path, numbe
 @pytest.mark.parametrize("kind", ["process", "thread"])
 def test_a_mount_that_stays_away_ends_the_run_and_the_same_command_continues(mount, tmp_path, kind):
     with pytest.raises(SourceLostError) as ended:
-        mount.run(replace(PATIENCE, whole_s=1.0), mount.stumble(errno.ENOTCONN, 100), workers={"kind": kind})
+        mount.run(replace(RETRY_POLICY, give_up_s=1.0), mount.stumble(errno.ENOTCONN, 100), workers={"kind": kind})
     assert ended.value.exit_code == 1
     name = f"ENOTCONN ({os.strerror(errno.ENOTCONN)})"
     assert f"reading {mount.folder} fails with {name} for" in str(ended.value)
@@ -140,7 +140,7 @@ def test_many_files_on_a_bad_disk_fail_and_the_run_ends(mount, tmp_path):
 def test_what_cannot_be_read_comes_first_and_the_run_ends_nevertheless(mount):
     """Far more than probes in their order would get past before patience ends."""
     mount.damage([f"{number:05d}.png" for number in range(200)])
-    summary = mount.run(replace(PATIENCE, whole_s=6.0, first_pause_s=0.2), limits={"attempts": 1})
+    summary = mount.run(replace(RETRY_POLICY, give_up_s=6.0, first_pause_s=0.2), limits={"attempts": 1})
     assert (summary.ok, summary.failed, summary.exit_code) == (COUNT - 200, 200, 3)
 
 
@@ -195,7 +195,7 @@ def test_images_that_hang_in_preparing_are_no_lost_mount(tmp_path):
     limits = {"attempts": 2, "item_timeout_s": 1}
     values = config(folder, tmp_path / "run", limits=limits, workers={"count": 4})
     source = open_source(SourceConfig(path=str(folder)))
-    source.patience = replace(PATIENCE, whole_s=2.0)
+    source.retry_policy = replace(RETRY_POLICY, give_up_s=2.0)
     model = {"factory": "tests.faults.hanging:make", "args": {"hang_on": POISON}}
     summary = farm.run(values | {"model": model}, source=source)
     assert (summary.ok, summary.failed, summary.exit_code) == (30, 10, 3)
@@ -232,7 +232,7 @@ def test_ctrl_c_while_it_waits_ends_at_once_and_can_be_continued(mount, tmp_path
 
 def test_images_of_a_program_wait_and_fail_only_when_it_lasts(mount, monkeypatch):
     """A Farm has no run to continue: what it was given fails, and it goes on with what can be read."""
-    monkeypatch.setattr("farm.library.feed.Feed.patience", replace(PATIENCE, whole_s=1.5, ends_run=False))
+    monkeypatch.setattr("farm.library.feed.Feed.retry_policy", replace(RETRY_POLICY, give_up_s=1.5, ends_run=False))
     model = mount.values("unused")["model"]
     paths = sorted(map(str, mount.folder.iterdir()))
     with Farm(model=model, workers={"count": 2, "devices": "cpu"}) as one:

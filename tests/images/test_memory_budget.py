@@ -15,11 +15,11 @@ from tests.support.harness import config
 
 @pytest.mark.timeout(30)
 def test_no_more_than_the_limit_at_once():
-    allowance, lock, held, most = MemoryBudget(100), threading.Lock(), 0, 0
+    budget, lock, held, most = MemoryBudget(100), threading.Lock(), 0, 0
 
     def work(size):
         nonlocal held, most
-        with allowance.hold(size):
+        with budget.hold(size):
             with lock:
                 held += size
                 most = max(most, held)
@@ -35,10 +35,10 @@ def test_no_more_than_the_limit_at_once():
 
 @pytest.mark.timeout(60)
 def test_one_that_is_too_large_goes_alone():
-    allowance = MemoryBudget(10)
+    budget = MemoryBudget(10)
     entered = []
-    with allowance.hold(1000):
-        other = threading.Thread(target=lambda: allowance.hold(1).__enter__() or entered.append(1))
+    with budget.hold(1000):
+        other = threading.Thread(target=lambda: budget.hold(1).__enter__() or entered.append(1))
         other.start()
         other.join(0.1)
         assert not entered

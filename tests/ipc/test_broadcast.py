@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 
 from farm.core.schema import failed_batch, to_ipc
-from farm.ipc import broadcast, shared_memory
-from farm.ipc.broadcast import Broadcast, Follower
+from farm.ipc import broadcast_layout, shared_memory
+from farm.ipc.broadcast import Broadcast
+from farm.ipc.follower import Follower
 from tests.support.harness import wait_for
 
-SEGMENT = shared_memory.SHARED_MEMORY / f"farm-test-{os.getpid()}{broadcast.SUFFIX}"
+SEGMENT = shared_memory.SHARED_MEMORY / f"farm-test-{os.getpid()}{broadcast_layout.SUFFIX}"
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_what_has_not_wholly_arrived_is_waited_for(pair, byte):
     writer, follower = pair
     data = rows(1, filler=500)
     writer.publish(data, 1)
-    at = broadcast.HEADER_BYTES + (byte if byte >= 0 else broadcast.RECORD_BYTES + len(data) - 1)
+    at = broadcast_layout.HEADER_BYTES + (byte if byte >= 0 else broadcast_layout.RECORD_BYTES + len(data) - 1)
     change(at)
     assert follower.take() is None and follower.take() is None
     change(at)
@@ -137,7 +138,7 @@ def write_fast(name, seconds):
 
 
 def test_nothing_is_torn_under_a_writer_that_never_waits():
-    name = f"farm-test-{os.getpid()}-fast{broadcast.SUFFIX}"
+    name = f"farm-test-{os.getpid()}-fast{broadcast_layout.SUFFIX}"
     process = multiprocessing.get_context("spawn").Process(target=write_fast, args=(name, 3.0))
     process.start()
     path = shared_memory.SHARED_MEMORY / name
@@ -158,7 +159,7 @@ def test_nothing_is_torn_under_a_writer_that_never_waits():
 def test_the_memory_cannot_be_written_through_a_follower(pair):
     _, follower = pair
     with pytest.raises(TypeError):
-        follower._words[broadcast.END] = 1
+        follower._words[broadcast_layout.END] = 1
     before = shared_memory.leftovers("farm-test")
     follower.close()
     follower.close()

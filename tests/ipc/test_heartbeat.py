@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from farm.core.deadlines import BEAT_S, DECODE, PREDICT, Vigil, Work
+from farm.core.deadlines import BEAT_S, DECODE, PREDICT, CurrentWork, Watchdog
 from farm.ipc.heartbeat import IDLE, NOTHING, PREDICTING, WORK_STAGES, Heartbeats
 from farm.machine import child
 from farm.worker.heartbeat_writer import HeartbeatWriter
@@ -51,17 +51,17 @@ def test_a_writer_that_never_rests_is_never_read_half(beats):
     process = multiprocessing.get_context("spawn").Process(target=rush, args=(beats.name, 1), daemon=True)
     process.start()
     try:
-        assert wait_for(lambda: beats.signs(1).work is not None, 30)
-        vigil, seen, looks, last, began = Vigil(), 0, 0, 0.0, time.monotonic()
+        assert wait_for(lambda: beats.read(1).work is not None, 30)
+        watchdog, seen, looks, last, began = Watchdog(), 0, 0, 0.0, time.monotonic()
         while time.monotonic() < began + LOOK_S:
-            signs, now = beats.signs(1), time.monotonic()
+            signs, now = beats.read(1), time.monotonic()
             looks += 1
             if signs.work is not None:
                 seen += 1
                 assert whole(signs.work)
                 assert last <= signs.work.since_s <= now, "since belongs to another work"
                 last = signs.work.since_s
-            assert vigil.look(signs, now, now, 30.0) is None
+            assert watchdog.look(signs, now, now, 30.0) is None
         assert seen > looks / 20, "it is hardly ever seen at work"
     finally:
         process.kill()
@@ -70,25 +70,25 @@ def test_a_writer_that_never_rests_is_never_read_half(beats):
 
 def test_a_torn_row_is_not_read_and_keeps_nobody_waiting(beats):
     """As a writer leaves it that is killed between two words."""
-    beats.show_work(1, Work(7, 100.0, 1, PREDICT))
-    assert beats.signs(1).work == Work(7, 100.0, 1, PREDICT)
+    beats.show_work(1, CurrentWork(7, 100.0, 1, PREDICT))
+    assert beats.read(1).work == CurrentWork(7, 100.0, 1, PREDICT)
     for field, value in {"work_seq": 8, "work_since_s": 1.0, "work_together": 2, "work_stage": 0}.items():
         before = beats.row(1)[field].item()
         beats.row(1)[field] = value
-        assert beats.signs(1).work is None
+        assert beats.read(1).work is None
         beats.row(1)[field] = before
-    assert beats.signs(1).work is not None
+    assert beats.read(1).work is not None
     beats.show_work(1, None)
-    assert beats.signs(1).work is None
+    assert beats.read(1).work is None
     assert beats.row(1)["work_seq"] == NOTHING
-    assert beats.signs(0).work is None and beats.signs(2).work is None, "neighbours are not touched"
+    assert beats.read(0).work is None and beats.read(2).work is None, "neighbours are not touched"
 
 
 def test_a_reset_row_says_nothing_of_the_incarnation_before(beats):
-    beats.show_work(1, Work(7, 100.0, 1, PREDICT))
+    beats.show_work(1, CurrentWork(7, 100.0, 1, PREDICT))
     beats.row(1)["started"] = 9
     beats.reset(1)
-    signs = beats.signs(1)
+    signs = beats.read(1)
     assert signs.work is None and abs(time.monotonic() - signs.beat_s) < 5
     assert beats.row(1)["started"] == 0
 
@@ -97,15 +97,15 @@ def test_the_oldest_work_is_shown_and_its_time_stands_while_it_waits(beats):
     pulse = HeartbeatWriter(beats, 1)
     pulse.begin((3,), DECODE, first=True)
     pulse.begin((4, 5), PREDICT)
-    assert beats.signs(1).work.seq == 3
+    assert beats.read(1).work.seq == 3
     with pulse.standing((3,), DECODE):
-        assert (beats.signs(1).work.seq, beats.signs(1).work.together) == (4, 2)
+        assert (beats.read(1).work.seq, beats.read(1).work.together) == (4, 2)
     pulse.pause((4, 5))
-    work = beats.signs(1).work
+    work = beats.read(1).work
     assert (work.seq, work.stage) == (3, DECODE)
     assert time.monotonic() - work.since_s < 5
     pulse.pause((3,))
-    assert beats.signs(1).work is None
+    assert beats.read(1).work is None
     assert beats.row(1)["started"] == 1
 
 
@@ -117,15 +117,15 @@ def test_a_beat_that_comes_late_forgives_what_the_process_did_not_run(beats, mon
     pulse.begin((3,), DECODE)
     now[0] = 1000.5
     pulse.beat()
-    assert beats.signs(1).work.forgiven_s == 0.0
+    assert beats.read(1).work.forgiven_s == 0.0
     now[0] = 1090.5
     pulse.begin((4,), DECODE)
     pulse.beat()
-    work = beats.signs(1).work
+    work = beats.read(1).work
     assert (work.seq, work.forgiven_s) == (3, pytest.approx(89.5))
     pulse.pause((3,))
-    assert beats.signs(1).work.forgiven_s == 0.0, "it began after the pause"
-    assert beats.signs(1).beat_s == 1090.5
+    assert beats.read(1).work.forgiven_s == 0.0, "it began after the pause"
+    assert beats.read(1).beat_s == 1090.5
 
 
 def test_a_thread_that_was_given_up_writes_nothing_more(beats):
@@ -144,7 +144,7 @@ def test_a_thread_that_was_given_up_writes_nothing_more(beats):
     pulse.spent({"forward": 1.0})
     assert beats.row(1).tobytes() == before
     successor.begin((9,), DECODE)
-    assert beats.signs(1).work.seq == 9
+    assert beats.read(1).work.seq == 9
     assert beats.row(1)["state"] != IDLE
 
 
@@ -161,7 +161,7 @@ def test_a_stopped_process_is_not_charged_for_the_time(beats):
     process = multiprocessing.get_context("spawn").Process(target=stop_and_go, args=(beats.name, 1), daemon=True)
     process.start()
     try:
-        assert wait_for(lambda: beats.signs(1).work is not None, 30)
+        assert wait_for(lambda: beats.read(1).work is not None, 30)
         began = time.monotonic()
         os.kill(process.pid, signal.SIGSTOP)
         time.sleep(2.5)
@@ -169,7 +169,7 @@ def test_a_stopped_process_is_not_charged_for_the_time(beats):
         stopped = time.monotonic() - began
         lasted = []
         while time.monotonic() < began + stopped + 1.5:
-            signs = beats.signs(1)
+            signs = beats.read(1)
             lasted.append(signs.work.lasted_s(signs.beat_s, time.monotonic()))
         assert 0.0 <= max(lasted) < time.monotonic() - began - stopped + 1.0
         assert signs.work.forgiven_s > 1.5
@@ -179,4 +179,4 @@ def test_a_stopped_process_is_not_charged_for_the_time(beats):
 
 
 def test_children_beat_as_often_as_is_expected():
-    assert child.PULSE_S <= BEAT_S
+    assert child.WATCH_S <= BEAT_S

@@ -15,7 +15,7 @@ import pytest
 
 import farm
 from farm.errors import NotRunningError
-from farm.ipc import broadcast, shared_memory
+from farm.ipc import broadcast_layout, shared_memory
 from farm.ipc.broadcast import Broadcast
 from farm.ipc.shared_memory import leftovers
 from farm.storage.run_names import prefix_of
@@ -175,7 +175,7 @@ def test_there_must_be_a_farm_at_work(tmp_path):
     with pytest.raises(NotRunningError, match="no farm is at work there"):
         farm.attach(tmp_path, wait_s=0.3)
     assert time.monotonic() - began >= 0.3
-    stale = shared_memory.SHARED_MEMORY / f"{prefix_of(tmp_path)}0{broadcast.SUFFIX}"
+    stale = shared_memory.SHARED_MEMORY / f"{prefix_of(tmp_path)}0{broadcast_layout.SUFFIX}"
     try:
         for content, words in ((b"", "it is not complete"), (bytes(4096), "another version of farm")):
             stale.write_bytes(content)

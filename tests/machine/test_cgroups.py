@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from farm.machine import allotment, cgroups
+from farm.machine import available_resources, cgroups
 
 GIB = 1 << 30
 V2 = "29 23 0:26 {top} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -137,16 +137,18 @@ def test_kills_for_want_of_memory_are_counted(root):
 )
 def test_what_a_job_system_has_given(tmp_path, monkeypatch, environ, quota, gib):
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 64 * GIB}))
-    assert allotment.cpu_quota(tmp_path, environ) == quota
-    assert allotment.memory_bytes(tmp_path, environ) == gib * GIB
+    assert available_resources.cpu_quota(tmp_path, environ) == quota
+    assert available_resources.memory_bytes(tmp_path, environ) == gib * GIB
 
 
 def test_cpus_that_this_process_may_use(root, monkeypatch):
     """Neither what the affinity mask leaves out nor what a quota does not pay for."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5, 9})
-    assert allotment.usable_cpus(root(["0::/a"], [V2.format(top="/")], {"a/cpu.max": "250000 100000"}), {}) == 3
+    assert (
+        available_resources.usable_cpus(root(["0::/a"], [V2.format(top="/")], {"a/cpu.max": "250000 100000"}), {}) == 3
+    )
 
 
 def test_without_a_quota_all_that_the_mask_allows_are_usable(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5, 9})
-    assert allotment.usable_cpus(tmp_path, {}) == 4
+    assert available_resources.usable_cpus(tmp_path, {}) == 4

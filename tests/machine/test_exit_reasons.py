@@ -31,11 +31,11 @@ def test_endings_in_words(code, starved, words):
 def test_a_kill_for_want_of_memory_explains_what_dies_with_it():
     count = [7]
     kills = OomKills(lambda: count[0])
-    assert not kills.has_struck(100.0), "those before are others'"
+    assert not kills.killed_lately(100.0), "those before are others'"
     count[0] = 8
-    assert kills.has_struck(101.0)
-    assert kills.has_struck(103.0), "another worker, whose death is noticed a little later"
-    assert not kills.has_struck(200.0)
+    assert kills.killed_lately(101.0)
+    assert kills.killed_lately(103.0), "another worker, whose death is noticed a little later"
+    assert not kills.killed_lately(200.0)
 
 
 @pytest.mark.parametrize(("limited", "before", "after"), [(True, "0", "500"), (True, "800", "1000"), (False, "0", "0")])

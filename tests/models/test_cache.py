@@ -64,14 +64,14 @@ def test_a_long_name_is_shortened(tmp_path):
 
 def test_what_cannot_be_kept_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.refusal() == ""
+    assert cache.why_unwritable() == ""
     monkeypatch.setattr(fcntl, "flock", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks")))
-    assert cache.refusal().startswith(f"the cache {tmp_path}/.cache/farm cannot be written (No locks)")
+    assert cache.why_unwritable().startswith(f"the cache {tmp_path}/.cache/farm cannot be written (No locks)")
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    assert "cannot be written (Not a directory)" in cache.refusal()
+    assert "cannot be written (Not a directory)" in cache.why_unwritable()
     monkeypatch.setattr(cache, "root", lambda: None)
-    assert "no home folder" in cache.refusal()
+    assert "no home folder" in cache.why_unwritable()
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_what_was_found_out_is_believed_when_it_is_whole(entry):
 
 
 def test_who_waits_is_told_for_whom_at_once_and_again(entry, monkeypatch):
-    monkeypatch.setattr(cache, "WORD_S", 0.2)
-    monkeypatch.setattr(cache, "FIRST_WORD_S", 0.1)
+    monkeypatch.setattr(cache, "NOTE_S", 0.2)
+    monkeypatch.setattr(cache, "FIRST_NOTE_S", 0.1)
     heard = []
     waiting = entry.alone(time.monotonic() + 0.7, lambda *word: heard.append(word))
     with entry.alone(time.monotonic()), pytest.raises(TimeoutError), waiting:

@@ -98,11 +98,12 @@ def test_an_exclusive_lock_is_of_a_file_that_is_open_for_writing(tmp_path, monke
     """As NFS has it."""
     (tmp_path / "m.pt").touch()
     modes = []
-    monkeypatch.setattr(cache.fcntl, "flock", lambda file, how: modes.append(fcntl.fcntl(file, fcntl.F_GETFL) & 3))
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: modes.append((how, fcntl.fcntl(file, fcntl.F_GETFL) & 3)))
     for shared in (False, True):
         lock = cache.take_file(tmp_path / "m.pt", shared)
-        lock._file.close()
-    assert modes == [os.O_RDWR, os.O_RDONLY]
+        lock.release()
+    locked = [mode for how, mode in modes if how != fcntl.LOCK_UN]
+    assert locked == [os.O_RDWR, os.O_RDONLY]
 
 
 def test_tidy_takes_away_what_kills_have_left(tmp_path):

@@ -66,13 +66,14 @@ def test_another_build_has_its_version(site, monkeypatch, module, name):
 
 def test_a_fingerprint_has_the_versions_of_what_is_imported():
     from farm.config.loading import validate
-    from farm.core.placement import Machine, plan
+    from farm.core.placement import plan
+    from farm.machine.hardware import Machine
     from farm.models.conversion.executables import Executable
-    from farm.sources.rows import FailedRows
+    from farm.sources.failed_images import FailedImages
 
     config = validate({"source": "/a", "model": "m.pt", "output": "/o", "workers": {"devices": "cpu"}})
     places = plan(Machine(((0,),), 1 << 34, ()), config.workers)
-    prepared = Prepared(config, FailedRows("none", "/a", lambda: iter(())), places, "0")
+    prepared = Prepared(config, FailedImages("none", "/a", lambda: iter(())), places, "0")
     fingerprint = fingerprint_of(prepared, Executable("m.pt", "torch"))
     assert fingerprint["opencv-python version"] == package_version("cv2") is not None
 

@@ -20,8 +20,8 @@ from farm.core.key_set import KeySet, item_key
 from farm.core.marks import RUN_FILE
 from farm.core.schema import BOX, STATUS_FAILED, STATUS_GONE, STATUS_OK, failed_batch, part_metadata, part_schema
 from farm.sources import earlier_runs, open_source
-from farm.sources.earlier_runs import Earlier
-from farm.sources.rows import FailedRows
+from farm.sources.earlier_runs import EarlierRuns
+from farm.sources.failed_images import FailedImages
 from farm.storage.history import History
 from farm.storage.part_writer import PartWriter
 from farm.storage.run_store import RunStore
@@ -99,7 +99,7 @@ def session(run_dir, source, disk, known=None):
         )
         known = store.history.committed_keys() if known is None else known
         news = threading.Event()
-        lister = Lister(source, source.entries(), known, news.set, Earlier(store))
+        lister = Lister(source, source.entries(), known, news.set, EarlierRuns(store))
         lister.start()
         writer = PartWriter(store.parts_dir, store.session)
         made = {"labelled": 0, "vanished": 0, "messages": 0}
@@ -132,7 +132,7 @@ def run(place, run_dir, disk):
 
 def retry(run_dir, root, disk):
     failed = RunStore.view(run_dir).history.failed_paths
-    source = FailedRows("failed images", str(root), failed)
+    source = FailedImages("failed images", str(root), failed)
     return session(run_dir, source, disk, KeySet()), source
 
 
@@ -365,7 +365,7 @@ def test_what_is_gone_costs_later_runs_nothing(kind, tmp_path, disk, monkeypatch
     monkeypatch.setattr(History, "path_keys", None)
     monkeypatch.setattr(History, "_rows", None)
     source, store = source_of(images.place), RunStore.open(tmp_path / "run")
-    lister = Lister(source, source.entries(), store.history.committed_keys(), lambda: None, Earlier(store))
+    lister = Lister(source, source.entries(), store.history.committed_keys(), lambda: None, EarlierRuns(store))
     lister._list()
     store.close()
     listed = len(NAMES) - (kind == "folder")
@@ -378,7 +378,7 @@ def test_a_lister_that_was_stopped_looks_for_nothing(tmp_path):
     known.add([bytes(16)])
     asked = []
 
-    class Watched(Earlier):
+    class Watched(EarlierRuns):
         has_rows = True
 
         def __init__(self):

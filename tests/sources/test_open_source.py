@@ -16,7 +16,7 @@ from farm.sources import first_entry_or_raise, named, open_source
 from farm.sources.dataset import DatasetSource
 from farm.sources.directory import DirectorySource
 from farm.sources.globbing import GlobSource
-from farm.sources.listing import ListFileSource, StdinSource
+from farm.sources.list_file import ListFileSource, StdinSource
 from farm.sources.single import SingleFileSource
 from tests.support.checkout import ROOT
 

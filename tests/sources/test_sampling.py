@@ -10,7 +10,7 @@ from farm.config.sections import SourceConfig
 from farm.sources import open_source, sampling
 from farm.sources.directory import DirectorySource
 from farm.sources.globbing import GlobSource
-from farm.sources.listing import ListFileSource
+from farm.sources.list_file import ListFileSource
 from farm.sources.sampling import MAX_DEPTH, evenly, in_turn, spread
 
 

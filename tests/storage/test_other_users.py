@@ -19,7 +19,8 @@ from farm.core.schema import failed_batch, to_ipc
 from farm.errors import NotRunningError, OutputError
 from farm.exports.label_tree import LabelTree
 from farm.ipc import shared_memory
-from farm.ipc.broadcast import SUFFIX, Broadcast
+from farm.ipc.broadcast import Broadcast
+from farm.ipc.broadcast_layout import SUFFIX
 from farm.ipc.shared_memory import SHARED_MEMORY, leftovers
 from farm.library.spool import Spool
 from farm.machine.processes import myself

@@ -15,8 +15,9 @@ import farm.storage.part_writer
 import farm.supervisor.launcher
 from farm import Farm
 from farm.collector.collector import Collector
-from farm.core.placement import Machine, plan
+from farm.core.placement import plan
 from farm.errors import ModelError, WorkerError
+from farm.machine.hardware import Machine
 from farm.models import locked
 from farm.models.fake import FakeModel
 from tests.support.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments

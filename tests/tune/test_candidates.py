@@ -3,7 +3,7 @@
 import pytest
 
 from farm.config.loading import validate
-from farm.core.placement import Machine
+from farm.machine.hardware import Machine
 from farm.models import backends
 from farm.tune.candidates import grid, lowered
 from tests.tune.samples import FOUR, config

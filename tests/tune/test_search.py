@@ -3,9 +3,9 @@
 import pytest
 
 from farm.config.loading import validate
-from farm.core.placement import Machine
 from farm.core.summary import Summary
 from farm.errors import ConfigError, ModelError, OutOfTimeError
+from farm.machine.hardware import Machine
 from farm.models import backends
 from farm.tune import trials
 from farm.tune.search import tune

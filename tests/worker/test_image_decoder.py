@@ -56,7 +56,7 @@ def test_an_image_is_decoded_prepared_and_counted_in_the_backlog(source, beats):
 
     class Model(FakeModel):
         def prepare(self, image, shape):
-            stages.append(beats.signs(0).work.stage)
+            stages.append(beats.read(0).work.stage)
             return image
 
     made, backlog = decoder(source, beats, Model(pixels=True))
@@ -67,7 +67,7 @@ def test_an_image_is_decoded_prepared_and_counted_in_the_backlog(source, beats):
     assert stages == [DECODE]
     assert backlog._bytes == 20 * 30 * 3
     row = beats.row(0)
-    assert (int(row["started"]), beats.signs(0).work) == (1, None)
+    assert (int(row["started"]), beats.read(0).work) == (1, None)
     assert row["read_s"] > 0 and row["decode_s"] > 0 and row["prepare_s"] > 0
 
 
@@ -75,7 +75,7 @@ def test_a_file_that_is_no_image_is_to_blame_itself(source, beats):
     unread = decoder(source, beats)[0].decode(item("torn.jpg"), 1)
     assert isinstance(unread, Unread)
     assert (unread.error["stage"], unread.again, unread.place, unread.gone) == ("decode", False, None, False)
-    assert beats.signs(0).work is None
+    assert beats.read(0).work is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_only_what_was_examined_when_it_was_listed_can_be_gone(source, beats, li
 
 def test_a_place_that_gives_no_other_image_either_is_to_blame(source, beats, monkeypatch):
     def fail(path, *_):
-        assert beats.signs(0).work.stage == READ
+        assert beats.read(0).work.stage == READ
         raise image_decoder.DecodeError("read", "OSError", "ESTALE", errno.ESTALE)
 
     monkeypatch.setattr(image_decoder, "read_bytes", fail)

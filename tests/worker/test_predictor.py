@@ -81,7 +81,7 @@ def test_a_batch_becomes_rows(bench):
     made = bench()
     made.predictor.label(images(0, 1, 2))
     assert made.labelled() == [[0, 1, 2]]
-    assert made.beats.signs(0).work is None
+    assert made.beats.read(0).work is None
     assert made.beats.row(0)["images"] == 3
     assert made.given_back() == []
 
@@ -100,7 +100,7 @@ def test_an_image_that_raises_fails_alone(bench):
     (failed,) = made.given_back()
     assert isinstance(failed, AttemptFailed)
     assert (failed.seqs, failed.stage, failed.kind) == ((2,), "predict", "RuntimeError")
-    assert made.beats.signs(0).work is None
+    assert made.beats.read(0).work is None
 
 
 def test_a_batch_that_does_not_fit_is_halved(bench):
@@ -137,7 +137,7 @@ def test_a_device_that_works_by_itself_has_the_next_batch_before_the_last_is_fin
     assert (len(made.launched), made.launched.seqs) == (2, [0, 1])
     made.predictor.label(images(2, 3))
     assert made.labelled() == [[0, 1]]
-    assert made.beats.signs(0).work.seq == 2, "the device has turned to it"
+    assert made.beats.read(0).work.seq == 2, "the device has turned to it"
     assert made.predictor.is_done
     made.predictor.finish()
     assert made.labelled() == [[2, 3]]

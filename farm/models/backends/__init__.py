@@ -149,4 +149,5 @@ def installed(name: str) -> bool:
     build = next((backend for backend in BACKENDS.values() if backend.cuda_build == name), None)
     if build is not None:
         return any(CUDA_BUILD in distribution for distribution in distributions_of(build.name))
-    return all(importlib.util.find_spec(package) is not None for package in packages_of(name) or (name,))
+    packages = BACKENDS[name].packages if name in BACKENDS else (name,)
+    return all(importlib.util.find_spec(package) is not None for package in packages)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from farm.config.sections import ModelConfig
-from farm.machine.allotment import usable_cpus
+from farm.machine.available_resources import usable_cpus
 from farm.models.conversion.sample_images import readable
 from farm.models.conversion.similarity import SIMILAR, Found, similarity
 

@@ -26,7 +26,7 @@ from farm.models.cache import content_digest
 from farm.models.conversion.comparison import compare
 from farm.models.conversion.identity import EXPORTED_DET
 from farm.models.conversion.int8 import quantise
-from farm.models.weights.predict_arguments import AGNOSTIC_NMS, IMGSZ, resolve, told, untold
+from farm.models.weights.predict_arguments import AGNOSTIC_NMS, IMGSZ, given_arguments, open_arguments, resolve
 from farm.models.weights.unchanged import changed, unchanged
 from farm.models.yolo.settings import configure_ultralytics, environment
 
@@ -71,11 +71,11 @@ def convert(config: ModelConfig, task: dict[str, Any]) -> dict[str, Any]:
     configure_ultralytics(config)
     from ultralytics import YOLO
 
-    if missing := untold(config):
+    if missing := open_arguments(config):
         raise ValueError(f"a conversion needs {' and '.join(missing)}, which {config.weights} do not say; set it")
     backend, out = BACKENDS[task["backend"]], Path(task["out"])
     config = _copied(config, task, out)
-    arguments: dict[str, Any] = {"dynamic": True, **backend.export, **told(config, (IMGSZ, AGNOSTIC_NMS))}
+    arguments: dict[str, Any] = {"dynamic": True, **backend.export, **given_arguments(config, (IMGSZ, AGNOSTIC_NMS))}
     arguments["max_det"] = max(config.max_det, EXPORTED_DET)
     if backend.is_engine:
         arguments["device"] = task["device"]

@@ -20,7 +20,7 @@ from typing import Any
 from farm.errors import ModelError
 from farm.machine.child import STOP_SIGNALS
 from farm.machine.processes import myself
-from farm.machine.surroundings import somewhere
+from farm.machine.working_directory import in_existing_directory
 
 WHY_CHARS = 400  # of a converter's last words
 
@@ -33,7 +33,7 @@ def ask_converter(task: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # none strikes between its start and the `try`
     try:
-        with somewhere():
+        with in_existing_directory():
             converter = subprocess.Popen(
                 [sys.executable, "-m", "farm.models.conversion.converter"], text=True, env=environ, process_group=0,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

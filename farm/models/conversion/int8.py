@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from farm.config.sections import ModelConfig
-from farm.machine import allotment
+from farm.machine import available_resources
 from farm.models.conversion.sample_images import readable
 
 INNER = r"\.(?:one2one_)?cv[23]\.\d+\.[01]\b"  # of a detection head: before its last convolutions
@@ -63,5 +63,5 @@ def prepared_images(config: ModelConfig, sample: Sequence[str]) -> list[np.ndarr
     from farm.models.yolo.adapter import YoloModel
 
     plain = config.model_copy(update={"precision": "fp32", "backend": "torch"})
-    model = YoloModel(plain, "cpu", allotment.usable_cpus())
+    model = YoloModel(plain, "cpu", available_resources.usable_cpus())
     return [prepared for _, prepared, _ in readable(model, sample, None)]

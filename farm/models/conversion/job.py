@@ -116,7 +116,7 @@ class ConversionJob:
 
     def _say_who(self, holder: str, waited_s: float) -> None:
         weights = Path(str(self.request.config.weights)).name
-        since = f", for {waited_s / 60:.0f} min now" if waited_s >= cache.WORD_S else ""
+        since = f", for {waited_s / 60:.0f} min now" if waited_s >= cache.NOTE_S else ""
         self.note(f"waiting for {holder}, which makes or compares the {self._in_words()} of {weights}{since}")
 
     def _in_a_process(self, task: dict[str, Any]) -> dict[str, Any]:

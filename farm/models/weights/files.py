@@ -15,9 +15,10 @@ from pathlib import Path
 from farm.errors import ModelError
 from farm.machine.locations import is_url
 from farm.machine.misnamed import did_you_mean
-from farm.machine.surroundings import in_working_directory
-from farm.models.cache import WEIGHTS, content_digest, fsync, root
+from farm.machine.working_directory import in_working_directory
+from farm.models.cache import WEIGHTS, content_digest, root
 from farm.models.weights.foreign import read_checkpoint
+from farm.storage.filesystem import fsync_path
 
 DOWNLOAD_TIMEOUT_S = 1800
 DOWNLOAD_SUFFIXES = (".pt",)
@@ -129,8 +130,8 @@ def _download(name: str, cache: Path, shown: str) -> str:
         timeout=DOWNLOAD_TIMEOUT_S, check=False,
     )  # fmt: skip
     if target.exists():
-        fsync(target)
-        fsync(cache)
+        fsync_path(target)
+        fsync_path(cache)
         return str(target)
     reason = (done.stderr.strip().splitlines() or ["no such model is published"])[-1]
     raise ModelError(

@@ -30,8 +30,8 @@ AGNOSTIC_CLASS = "YOLOE"  # how the names of classes begin whose predict has a d
 AGNOSTIC_YAML = "yoloe"  # in the name of a model YAML
 IMGSZ, AGNOSTIC_NMS, CLASSES = "imgsz", "agnostic_nms", "classes"
 PREDICT = (IMGSZ, "conf", "iou", "max_det", CLASSES, AGNOSTIC_NMS, "retina_masks")
-UNTOLD = "left to Ultralytics, since the weights do not say it"
-BY_NAME = "fastsam"  # in a name: predicted in a way of its own, which nothing but the name tells
+LEFT_OPEN = "left to Ultralytics, since the weights do not say it"
+FASTSAM = "fastsam"  # in a name: predicted in a way of its own, which nothing but the name tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ def resolve(model: ModelConfig) -> Resolved:
     return _with_classes(_of_export(model, path), None if model.classes is None else exported.class_names(path))
 
 
-def told(model: ModelConfig, names: Iterable[str] = PREDICT) -> dict[str, Any]:
+def given_arguments(model: ModelConfig, names: Iterable[str] = PREDICT) -> dict[str, Any]:
     """Arguments of predict that the config has a value for; Ultralytics decides over the others."""
     return {name: value for name in names if (value := getattr(model, name)) is not None}
 
 
-def untold(model: ModelConfig) -> list[str]:
+def open_arguments(model: ModelConfig) -> list[str]:
     """Arguments that Ultralytics alone knows, as keys of the config."""
     return [f"model.{name}" for name in (IMGSZ, AGNOSTIC_NMS) if getattr(model, name) is None]
 
@@ -134,11 +134,11 @@ def _filled(model: ModelConfig, size: Any, origin: str, agnostic: bool | None) -
     origins = {}
     if model.imgsz is None:
         changes[IMGSZ] = size
-        origins[IMGSZ] = UNTOLD if size is None else origin
+        origins[IMGSZ] = LEFT_OPEN if size is None else origin
     if model.agnostic_nms is None:
         changes[AGNOSTIC_NMS] = agnostic
         if agnostic is not False:
-            origins[AGNOSTIC_NMS] = UNTOLD if agnostic is None else "as predict has it for YOLOE"
+            origins[AGNOSTIC_NMS] = LEFT_OPEN if agnostic is None else "as predict has it for YOLOE"
     return Resolved(model.model_copy(update=changes), origins)
 
 
@@ -161,9 +161,9 @@ def _with_classes(resolved: Resolved, kept: Any) -> Resolved:
 
 
 def _with_torch(resolved: Resolved) -> Resolved:
-    """What is predicted by its name runs with torch: a conversion has another."""
+    """FastSAM runs with torch: what is converted has another name, by which Ultralytics would not know it."""
     model = resolved.model
-    if BY_NAME not in Path(str(model.weights)).stem.lower() or model.backend == "torch":
+    if FASTSAM not in Path(str(model.weights)).stem.lower() or model.backend == "torch":
         return resolved
     if model.backend != "auto" or model.precision not in ("fp32", "fp16"):
         raise ModelError(

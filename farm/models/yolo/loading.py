@@ -18,7 +18,7 @@ from farm.config.sections import ModelConfig
 from farm.core.schema import TASKS
 from farm.errors import ModelError
 from farm.models.base import is_out_of_memory
-from farm.models.weights.predict_arguments import BY_NAME, plain_size, told
+from farm.models.weights.predict_arguments import FASTSAM, given_arguments, plain_size
 from farm.models.yolo import shared_weights
 from farm.models.yolo.load_errors import explained
 
@@ -81,7 +81,7 @@ def _named(weights: str) -> Any:
     name = Path(weights).stem.lower()
     if "rtdetr" in name and not weights.endswith(".pt"):
         return RTDETR(weights)  # exports before Ultralytics 8.3 do not say what they are
-    if BY_NAME in name:
+    if FASTSAM in name:
         found = FastSAM(weights)
         return found if found.task == "segment" else None
     return None
@@ -110,7 +110,7 @@ def _set_prompts(yolo: Any, config: ModelConfig) -> None:
 
 def _predict_nothing(yolo: Any, config: ModelConfig, device: str) -> None:
     """One call on an empty image, after which the predictor is set up, fused and warm."""
-    arguments: dict[str, Any] = {"device": device, **told(config)}
+    arguments: dict[str, Any] = {"device": device, **given_arguments(config)}
     if config.precision == "fp16":
         arguments |= {"quantize": 16, "channels_last": True}
     channels = int((getattr(yolo.model, "yaml", None) or {}).get("channels", 3))  # an export does not say

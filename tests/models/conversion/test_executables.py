@@ -127,7 +127,7 @@ def test_the_process_that_compares_uses_the_processors_it_may(monkeypatch):
         raise Asked(threads)
 
     monkeypatch.setattr("farm.models.yolo.adapter.YoloModel", model)
-    monkeypatch.setattr("farm.machine.allotment.usable_cpus", lambda: 3)
+    monkeypatch.setattr("farm.machine.available_resources.usable_cpus", lambda: 3)
     with pytest.raises(Asked, match="3"):
         int8.prepared_images(ModelConfig(weights="a.pt"), [])
 
@@ -137,8 +137,11 @@ def test_a_comparison_that_fails_ends_no_run(tmp_path, monkeypatch):
         raise ModelError("no room")
 
     monkeypatch.setattr(job, "ask_converter", fail)
-    notes = []
-    made = make(Request(model(precision="fp16"), "digest", "torch", "cuda:0", ("a.jpg",)), notes.append, tmp_path)
+    weights, notes = tmp_path / "yolo.pt", []
+    weights.write_bytes(b"weights")
+    config = ModelConfig(weights=str(weights), precision="fp16")
+    request = Request(config, weights_digest(str(weights)), "torch", "cuda:0", ("a.jpg",))
+    made = make(request, notes.append, tmp_path / "cache")
     assert made.agreement is None
     assert notes[-1] == "torch fp16 could not be compared with torch fp32: no room"
 

@@ -10,7 +10,7 @@ from farm import Farm
 from farm.cli.main import main
 from farm.config.sections import SourceConfig
 from farm.errors import ConfigError, ModelError
-from farm.machine.surroundings import in_working_directory, somewhere
+from farm.machine.working_directory import in_existing_directory, in_working_directory
 from farm.sources import open_source
 from tests.support.harness import Saboteur, config, pictures
 
@@ -38,7 +38,7 @@ def test_a_relative_path_has_nothing_to_belong_to(folder, capsys):
 
 def test_children_find_one(folder):
     folder.rmdir()
-    with somewhere():
+    with in_existing_directory():
         assert os.getcwd() == "/"
     with pytest.raises(FileNotFoundError):
         os.getcwd()

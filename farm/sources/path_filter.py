@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from farm.errors import SourceError
 from farm.machine.filenames import here
-from farm.sources.own_work import made_by_farm
+from farm.sources.made_by_farm import made_by_farm
 
 NO_EXTENSION, OTHER = "without extension", "of other kinds"
 EXCLUDED, MADE = "excluded", "made by farm"
@@ -59,7 +59,7 @@ def in_words(counts: dict[str, int]) -> str:
     return ", ".join(words)
 
 
-class Choice:
+class PathFilter:
     """Which files and folders are wanted. Paths are relative to the folder that is listed, which lies at `prefix` below
     the source's root (with a slash at its end)."""
 
@@ -69,12 +69,12 @@ class Choice:
         self._prefix = prefix
         self._unwanted = re.compile("|".join(map(_regex, patterns)), re.DOTALL) if patterns else None
 
-    def below(self, prefix: str) -> Choice:
-        """The same choice, for a folder below."""
-        return Choice(self._patterns, self._prefix + prefix) if self._patterns else self
+    def below(self, prefix: str) -> PathFilter:
+        """The same filter, for a folder below."""
+        return PathFilter(self._patterns, self._prefix + prefix) if self._patterns else self
 
     @property
-    def is_open(self) -> bool:
+    def takes_all(self) -> bool:
         """Is every file wanted?"""
         return self._unwanted is None
 
@@ -82,8 +82,8 @@ class Choice:
         """A file."""
         return self._unwanted is None or not self._unwanted.fullmatch(self._prefix + path)
 
-    def folders(self, folder: str, prefix: str, names: Sequence[str], told: LeftOut | None = None) -> Sequence[str]:
-        """Those of the folders in `folder` that are wanted; `told` hears of the others."""
+    def folders(self, folder: str, prefix: str, names: Sequence[str], left_out: LeftOut | None = None) -> Sequence[str]:
+        """Those of the folders in `folder` that are wanted; the others are counted in `left_out`."""
         made = made_by_farm(folder, names)
         if not made and self._unwanted is None:
             return names
@@ -93,10 +93,10 @@ class Choice:
                 continue
             if self.wants(f"{prefix}{name}/"):
                 wanted.append(name)
-            elif told is not None:
-                told.excluded()
-        if told is not None:
-            told.made(len(made))
+            elif left_out is not None:
+                left_out.excluded()
+        if left_out is not None:
+            left_out.made(len(made))
         return wanted
 
 

@@ -1,11 +1,11 @@
 """A list of paths, in a file or from standard input; runs in the supervisor's process.
 
-One path per line (`\\n` or `\\r\\n`); what a line stands for is said in lines.py. In a `.csv` each cell is one, without
-a first row that says `source`, as Ultralytics reads it. Or paths are separated by NUL, as `find -print0` writes them,
-and names may hold line breaks. The first read that brings a line break or a NUL settles the separator: NUL if one has
-come by its end, else the line break. A path may arrive in several pieces. One limit: if a NUL-separated list arrives in
-pieces, its first name must not hold a line break, since it would be cut there before the first NUL has come. Of a file
-the first 64 KiB at least are looked at.
+One path per line (`\\n` or `\\r\\n`); what a line stands for is said in list_lines.py. In a `.csv` each cell is one,
+without a first row that says `source`, as Ultralytics reads it. Or paths are separated by NUL, as `find -print0` writes
+them, and names may hold line breaks. The first read that brings a line break or a NUL settles the separator: NUL if
+one has come by its end, else the line break. A path may arrive in several pieces. One limit: if a NUL-separated list
+arrives in pieces, its first name must not hold a line break, since it would be cut there before the first NUL has come.
+Of a file the first 64 KiB at least are looked at.
 
 Blank lines are skipped and a UTF-8 byte-order mark is dropped. Bytes that are not UTF-8 stay as they are.
 
@@ -25,9 +25,9 @@ from typing import BinaryIO
 
 from farm.errors import SourceError
 from farm.machine.filenames import from_bytes, to_bytes
-from farm.machine.surroundings import working_directory, working_directory_if_any
+from farm.machine.working_directory import working_directory, working_directory_if_any
 from farm.sources.base import CHUNK_ITEMS, Entry, Source
-from farm.sources.lines import Lines
+from farm.sources.list_lines import ListLines
 from farm.sources.sampling import lines_all_over, spread
 
 CSV = ".csv"
@@ -46,7 +46,7 @@ class ListFileSource(Source):
         self._cwd = working_directory_if_any()
         self._is_csv = path.lower().endswith(CSV)
         self._has_lines = False
-        self._lines = Lines(self, recursive, self._cwd)
+        self._lines = ListLines(self, recursive, self._cwd)
         self._open().close()
 
     @property
@@ -61,7 +61,7 @@ class ListFileSource(Source):
 
     def count(self) -> int | None:
         """Of lines. Where one of them is a folder or a pattern, only listing tells, and so where some are excluded."""
-        if not self.choice.is_open or not os.path.isfile(self._path):  # a pipe: what is read of it is gone
+        if not self.filter.takes_all or not os.path.isfile(self._path):  # a pipe: what is read of it is gone
             return None
         number = 0
         with self._open() as file:
@@ -105,7 +105,7 @@ class StdinSource(Source):
     def __init__(self, stream: BinaryIO, recursive: bool = True) -> None:
         super().__init__("standard input", working_directory(), may_repeat=True)
         self._stream = stream
-        self._lines = Lines(self, recursive)
+        self._lines = ListLines(self, recursive)
         if getattr(stream, "isatty", lambda: False)():
             self.notice = "reading paths from standard input, one a line; Ctrl-D ends"
         self._given = 0  # entries that `entries` has handed on, whoever holds them

@@ -15,7 +15,7 @@ from farm.config.loading import load
 from farm.config.sections import SourceConfig
 from farm.errors import SourceError
 from farm.sources import Source, first_entry_or_raise, open_source
-from farm.sources.choice import MAX_KINDS, OTHER, Choice, LeftOut, in_words
+from farm.sources.path_filter import MAX_KINDS, OTHER, LeftOut, PathFilter, in_words
 
 TREE = (
     "a.jpg", "a_mask.jpg", "thumbs.jpg", "x[1].jpg", "thumbs/a.jpg", "2019/a.jpg", "2019/thumbs/a.jpg", "2019/07/a_mask.jpg",
@@ -90,7 +90,7 @@ def test_what_is_no_pattern(tree, pattern):
 )
 def test_any_pattern(pattern, path):
     try:
-        Choice([pattern]).wants(path)
+        PathFilter([pattern]).wants(path)
     except SourceError:
         return
 

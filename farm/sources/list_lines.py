@@ -23,7 +23,7 @@ from farm.sources.directory import DirectorySource
 from farm.sources.globbing import GlobSource
 
 
-class Lines:
+class ListLines:
     """The entries of one list's lines. Folders and patterns are listed as sources of their own would be."""
 
     def __init__(self, listed: Source, recursive: bool, folder: str | None = None) -> None:
@@ -89,7 +89,7 @@ class Lines:
         source.report_to(self._listed)
         prefix = _plain(f"{named}/")
         below = self._normal(prefix)
-        source.choose(self._listed.choice.below("" if below == os.curdir else f"{below}/"))
+        source.set_filter(self._listed.filter.below("" if below == os.curdir else f"{below}/"))
         empty = True
         for entry in source.entries():
             empty = False
@@ -128,7 +128,7 @@ class Lines:
         return path.removeprefix(self._root.rstrip("/") + "/")
 
     def _wanted(self, path: str) -> bool:
-        return self._listed.choice.is_open or self._listed.wants(self._normal(path))
+        return self._listed.filter.takes_all or self._listed.wants(self._normal(path))
 
 
 def _plain(path: str) -> str:

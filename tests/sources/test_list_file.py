@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from farm.errors import SourceError
 from farm.sources.base import CHUNK_ITEMS, first_entry_or_raise
-from farm.sources.listing import CHUNK_BYTES, MAX_PATH_BYTES, ListFileSource, StdinSource, split_paths
+from farm.sources.list_file import CHUNK_BYTES, MAX_PATH_BYTES, ListFileSource, StdinSource, split_paths
 
 
 def read(data: bytes, step: int = CHUNK_BYTES) -> list[bytes]:

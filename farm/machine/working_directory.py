@@ -1,4 +1,4 @@
-"""What a process is started in and may have lost since. Used by every process; imports only errors."""
+"""The working directory, which may have been removed under the process. Used by every process; imports only errors."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def in_working_directory(path: str) -> str:
 
 
 @contextlib.contextmanager
-def somewhere() -> Iterator[None]:
-    """Processes that are started meanwhile find a working directory, also where this one's was removed under it.
+def in_existing_directory() -> Iterator[None]:
+    """Processes that are started meanwhile have a working directory, also where this one's was removed under it.
 
     Importing torch, Ultralytics or multiprocessing's own start fail without one, though all paths are absolute.
     """

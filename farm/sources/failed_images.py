@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from farm.sources.base import Entry, Source, examine
 
 
-class FailedRows(Source):
+class FailedImages(Source):
     """`failed_paths` gives the paths of a run's failed images, each once, relative to `root` where they can be."""
 
     is_part = True

@@ -1,13 +1,12 @@
-"""What of the machine this process may use: CPUs and memory. Used by whoever plans, and by converters.
+"""What of the machine this process may use: CPUs and memory. Used by whoever plans workers, and by converters.
 
-The tightest of what is said by the affinity mask (cpusets and `taskset` show in it), the control groups, and a job
-system in its variables: SLURM kills a job that takes more memory than it was given, and where it does not pin its jobs
-nothing else says how many CPUs are meant.
+It is the tightest of what is said by the affinity mask (cpusets and `taskset` show in it), the control groups, and a
+job system in its variables: SLURM kills a job that takes more memory than it was given, and where it does not pin its
+jobs nothing else says how many CPUs are meant.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import psutil
 
 from farm.machine import cgroups
 from farm.machine.cgroups import ROOT
+from farm.machine.hardware import whole_cpus
 
 SLURM_CPUS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # the first that is set; the second holds for all tasks
 SLURM_MEMORY, SLURM_MEMORY_PER_CPU = "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU"  # MiB
@@ -44,11 +44,6 @@ def memory_bytes(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
 def usable_cpus(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> int:
     """How many threads this process can keep busy: what `os.cpu_count` would say of a machine of just that size."""
     return whole_cpus(len(allowed_cpus()), cpu_quota(root, environ))
-
-
-def whole_cpus(count: int, quota: float | None) -> int:
-    """Of so many CPUs, or cores, those that a quota keeps busy; at least one."""
-    return max(1, count if quota is None else min(count, math.floor(quota + 0.5)))
 
 
 def _of_job(environ: Mapping[str, str]) -> int | None:
