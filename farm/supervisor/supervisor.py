@@ -42,6 +42,7 @@ from farm.ipc import shared_memory
 from farm.ipc.event_loop import TURN_S, EventLoop
 from farm.ipc.messages import Committed, Drained, Published, Ready, unpack_seqs
 from farm.machine import interrupts, shortage
+from farm.machine.forks import no_fork
 from farm.sources.base import Entry, Source
 from farm.sources.earlier_runs import EarlierRuns
 from farm.storage.run_names import prefix_of
@@ -183,7 +184,8 @@ class Supervisor:
             self._link.start()
         for index in range(workers):
             self._group.start(index)
-        counters.warm_up()
+        with no_fork():  # what is half imported stays so in a fork
+            counters.warm_up()
 
     def _turn(self) -> None:
         self._loop.turn(TURN_S)
