@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from benchmarks.overhead import Numbers
 from benchmarks.record import parser, report
 from benchmarks.resume import make
-from farm.cluster.block_executor import Receipt
-from farm.cluster.blocks import Blocks, Todo, follow, unpack
+from farm.cluster.block_result import BlockResult
+from farm.cluster.blocks import Blocks, OpenBlocks, follow, unpack
 from farm.cluster.driver import Driver
 from farm.config.loading import validate
 from farm.core.key_set import KeySet
@@ -51,10 +51,10 @@ class Costs:
 class Instant:
     """A pipeline that answers at once."""
 
-    def receipts(self, blocks: Blocks, todo: Todo) -> Iterator[Receipt]:
-        for number, data in follow(blocks.folder, todo):
+    def results(self, blocks: Blocks, open_blocks: OpenBlocks) -> Iterator[BlockResult]:
+        for number, data in follow(blocks.folder, open_blocks):
             count = len(unpack(data))
-            yield Receipt(number, items=count, ok=count, detections=count, task="detect", names={0: "thing"})
+            yield BlockResult(number, items=count, ok=count, detections=count, task="detect", names={0: "thing"})
 
     def abandon(self) -> None:
         """Nothing to stop."""

@@ -1,10 +1,14 @@
-"""The labeller: what an actor of the Ray engine does with a block. Labels it, commits its part, gives a receipt.
+"""The block executor: what an actor does with a block. It labels it, commits its part, and says what became of it.
 
-Knows nothing of Ray. A block that has its part already (the task was run before, and its actor died between the
-commit and the receipt) is not labelled again. Errors of farm's own travel in receipts, as data.
+    owns      a worker host, and with it a worker
+    receives  blocks              from the cluster, which calls `label`
+    sends     BlockResult         to the driver, by the cluster; parts go to the run directory
 
-A labeller whose worker cannot start takes no block (`join` does not return); one whose worker cannot go on refuses
-those it gets, at leisure, so that others get to them first.
+Knows nothing of Ray. A block that has its part already is not labelled again: the task was run before, and its actor
+died between the commit and the result. Errors of farm's own travel in results, as data.
+
+An executor whose worker cannot start takes no block: `join` does not return. One whose worker cannot go on refuses the
+blocks it gets, but keeps each for a while, so that others get most of them.
 """
 
 from __future__ import annotations
@@ -12,22 +16,21 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from farm.cluster import blocks
-from farm.cluster.crash_journal import Hand
+from farm.cluster.block_result import COUNTED, BlockResult, counted
+from farm.cluster.crash_journal import CrashJournal
+from farm.cluster.shared_lock import SharedLock
 from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.core.counters import any_ok
 from farm.core.marks import PARTS
-from farm.core.schema import STATUS_OK, failed_batch, part_metadata, to_ipc
-from farm.core.summary import WorkerStart
+from farm.core.schema import failed_batch, part_metadata
 from farm.errors import FarmError, ModelError, OutputError, SourceLostError, TornPartError
 from farm.models.weights.files import weights_digest
 from farm.storage import folders
@@ -41,42 +44,17 @@ from farm.storage.session import blocks_dir
 HOLD_S, HOLD_LIMIT_S = 1.0, 300.0
 HOLD_AT_END_S = 5.0  # where nothing else is left to do
 POLL_S = 0.1
-COUNTED = ["status", "boxes", "error", "path"]  # what a tally reads
 
 
 @dataclass(frozen=True, slots=True)
 class BlockExecutorSpec:
-    """What every actor is told; `keeper.worker` is set by the actor. `digest` is of the weights on the driver."""
+    """What every actor is told; `host.index` is set by the actor. `digest` is of the weights on the driver."""
 
-    keeper: WorkerHostSpec
+    host: WorkerHostSpec
     run_dir: str
     session: int
     weights: str | None
     digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of a block. `failed`: rows that are not ok as an Arrow stream (columns COUNTED), empty for none.
-
-    `items` is 0 where the block was left alone because the run is being stopped, or `error` says why it was.
-    """
-
-    number: int
-    items: int = 0
-    ok: int = 0
-    detections: int = 0
-    failed: bytes = b""
-    task: str = ""
-    names: dict[int, str] | None = None
-    kpt_shape: tuple[int, int] | None = None
-    took_s: float = 0.0
-    worker: int = 0
-    host: str = ""
-    restarts: int = 0
-    stage_s: dict[str, float] | None = None
-    starts: tuple[WorkerStart, ...] = ()
-    error: FarmError | None = None
 
 
 class BlockExecutor:
@@ -87,10 +65,10 @@ class BlockExecutor:
         self._run_dir = folders.folder_of(spec.run_dir)
         self._folder = blocks_dir(self._run_dir, spec.session)
         self._error: FarmError | None = None
-        self._keeper: WorkerHost | None = None
-        self._host = socket.gethostname()
-        self._worker = 0
-        self._together = _Together()
+        self._worker_host: WorkerHost | None = None
+        self._hostname = socket.gethostname()
+        self._index = 0
+        self._lock = SharedLock()
         self._commit_s = 0.0
         self._refused = 0
         try:
@@ -99,7 +77,7 @@ class BlockExecutor:
             self._error = error
         except OSError as error:
             self._error = OutputError(
-                f"{spec.run_dir} cannot be used on {self._host} ({error.strerror or error}); "
+                f"{spec.run_dir} cannot be used on {self._hostname} ({error.strerror or error}); "
                 f"output.dir must be a folder that every node has, under the same path"
             )
 
@@ -108,19 +86,19 @@ class BlockExecutor:
 
         Where that cannot be told, or the run is being stopped, it returns: the next block is refused.
         """
-        if self._error is None and self._keeper is not None:
+        if self._error is None and self._worker_host is not None:
             try:
-                self._keeper.wait_ready(lambda: blocks.is_stopped(self._folder))
+                self._worker_host.wait_ready(lambda: blocks.is_stopped(self._folder))
             except FarmError as error:
                 self._error = error
         if self._error is None or blocks.is_stopped(self._folder):
             return
         with contextlib.suppress(FarmError, OSError):
-            told = blocks.give_up(self._folder, self._worker, self._host, self._error)
+            told = blocks.give_up(self._folder, self._index, self._hostname, self._error)
             while folders.is_there(told) and not blocks.is_stopped(self._folder):
                 time.sleep(POLL_S if not folders.is_remote(told) else HOLD_AT_END_S)
 
-    def label(self, number: int, items: bytes) -> Receipt:
+    def label(self, number: int, items: bytes) -> BlockResult:
         """Label a block (packed items) and commit its part."""
         if self._error is not None:
             self._hold()
@@ -138,7 +116,7 @@ class BlockExecutor:
                     f"results cannot be written to {self._spec.run_dir}: {error.strerror or error}; "
                     f"make room or mend it, then run the same command to continue"
                 )
-        return Receipt(number, worker=self._worker, host=self._host, error=self._error)
+        return BlockResult(number, index=self._index, host=self._hostname, error=self._error)
 
     def _hold(self) -> None:
         """Keep a block that is going to be refused: whoever refuses at once would be given all of them."""
@@ -151,18 +129,18 @@ class BlockExecutor:
             time.sleep(POLL_S)
 
     def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.close()
+        if self._worker_host is not None:
+            self._worker_host.close()
 
     def _open(self) -> None:
-        self._worker = blocks.claim_number(self._folder)
+        self._index = blocks.take_index(self._folder)
         self._check_weights()
         prefix = prefix_of(self._run_dir)
-        spec = replace(self._spec.keeper, worker=self._worker, prefix=prefix)
-        self._keeper = WorkerHost(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
+        spec = replace(self._spec.host, index=self._index, prefix=prefix)
+        self._worker_host = WorkerHost(spec, lambda: blocks.is_stopped(self._folder), self._has_labelled)
 
     def _has_labelled(self) -> bool:
-        """Called in the keeper's thread: has any actor, in any session of the run?"""
+        """Called in the worker host's thread: has any actor, in any session of the run?"""
         return any_ok(RunStore.view(self._run_dir).history.batches(["status"]))
 
     def _check_weights(self) -> None:
@@ -170,88 +148,68 @@ class BlockExecutor:
         weights = self._spec.weights
         if weights is not None and os.sep in weights:
             if not os.path.exists(weights):
-                raise ModelError(f"model.weights {weights} do not exist on {self._host}; every node needs them there")
+                raise ModelError(
+                    f"model.weights {weights} do not exist on {self._hostname}; every node needs them there"
+                )
             if weights_digest(weights) != self._spec.digest:
-                raise ModelError(f"model.weights {weights} on {self._host} are not those of the driver")
+                raise ModelError(f"model.weights {weights} on {self._hostname} are not those of the driver")
 
-    def _label(self, number: int, items: Sequence[tuple[bytes, str]]) -> Receipt:
-        keeper = self._keeper
-        assert keeper is not None
+    def _label(self, number: int, items: Sequence[tuple[bytes, str]]) -> BlockResult:
+        host = self._worker_host
+        assert host is not None
         part = self._run_dir / PARTS / part_name(self._spec.session, number)
         rows = _committed_rows(part)
         if rows is None:
-            keeper.wait_ready()
+            host.wait_ready()
         began = time.monotonic()
         if rows is None:
             rows = self._rows(number, items)
             writer = PartWriter(part.parent, self._spec.session, number, temporary_dir=self._folder)
             labelled = time.monotonic()
-            writer.commit(rows, part_metadata(keeper.task, keeper.names, self._spec.digest))
+            writer.commit(rows, part_metadata(host.task, host.names, self._spec.digest))
             self._commit_s += time.monotonic() - labelled
-        starts, keeper.starts = tuple(keeper.starts), []
-        receipt = Receipt(
+        starts = host.take_starts()
+        result = BlockResult(
             number,
             items=len(items),
-            task=keeper.task,
-            names=keeper.names,
-            kpt_shape=keeper.kpt_shape,
+            task=host.task,
+            names=host.names,
+            kpt_shape=host.kpt_shape,
             took_s=time.monotonic() - began,
-            worker=self._worker,
-            host=self._host,
-            restarts=keeper.restarts,
-            stage_s={**keeper.stage_s, "commit": self._commit_s},
+            index=self._index,
+            host=self._hostname,
+            restarts=host.restarts,
+            stage_s={**host.stage_s, "commit": self._commit_s},
             starts=starts,
         )
-        return _counted(receipt, rows)
+        return counted(result, rows)
 
     def _rows(self, number: int, items: Sequence[tuple[bytes, str]]) -> list[pa.RecordBatch]:
         """Rows of all items; one by one where actors before this one died of the block."""
-        keeper = self._keeper
-        assert keeper is not None
-        hand = Hand(self._folder, number)
-        hand.begin()
-        if not hand.suspected:
-            with self._together:
-                return keeper.label(items)
+        host = self._worker_host
+        assert host is not None
+        journal = CrashJournal(self._folder, number)
+        journal.begin()
+        if not journal.must_go_alone:
+            with self._lock.together():
+                return host.label(items)
         rows: list[pa.RecordBatch] = []
-        with self._together.alone():
-            for place, item in enumerate(items):
-                if hand.charges(place) >= self._spec.keeper.limits.attempts:
-                    rows.append(self._given_up(item, hand.charges(place)))
+        with self._lock.alone():
+            for position, item in enumerate(items):
+                deaths = journal.deaths_with(position)
+                if deaths >= self._spec.host.limits.attempts:
+                    rows.append(self._given_up(item, deaths))
                 else:
-                    hand.take(place)
-                    rows += keeper.label([item])
+                    journal.try_alone(position)
+                    rows += host.label([item])
         return rows
 
     def _given_up(self, item: tuple[bytes, str], deaths: int) -> pa.RecordBatch:
-        assert self._keeper is not None
+        assert self._worker_host is not None
         message = f"{deaths} actors died with this image alone in hand, probably out of memory"
         error = {"stage": "predict", "type": "ActorDied", "message": message}
         key, path = item
-        return failed_batch(self._keeper.task, [key], [path], [error], attempts=deaths, worker=self._worker)
-
-
-class _Together:
-    """Blocks that are labelled together, as a context; `alone` waits for all of them, and keeps new ones waiting."""
-
-    def __init__(self) -> None:
-        self._free = threading.Condition()
-        self._count = 0
-
-    def __enter__(self) -> None:
-        with self._free:
-            self._count += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._free:
-            self._count -= 1
-            self._free.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._free:
-            self._free.wait_for(lambda: self._count == 0)
-            yield
+        return failed_batch(self._worker_host.task, [key], [path], [error], attempts=deaths, worker=self._index)
 
 
 def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
@@ -262,15 +220,3 @@ def _committed_rows(part: Path) -> list[pa.RecordBatch] | None:
         return list(part_batches(part, COUNTED, open_part(part)))
     except TornPartError:
         return None
-
-
-def _counted(receipt: Receipt, rows: Sequence[pa.RecordBatch]) -> Receipt:
-    """The receipt with counts of these rows."""
-    table = pa.Table.from_batches(rows).select(COUNTED)
-    failed = table.filter(pc.not_equal(table["status"], STATUS_OK)).combine_chunks()
-    return replace(
-        receipt,
-        ok=pc.sum(pc.equal(table["status"], STATUS_OK)).as_py() or 0,
-        detections=pc.sum(pc.list_value_length(table["boxes"])).as_py() or 0,
-        failed=to_ipc(failed.to_batches()[0]).to_pybytes() if failed.num_rows else b"",
-    )

@@ -2,14 +2,14 @@
 
     driver     Blocks: put, given_up, stop, close
     read task  follow: every block as it comes, the same ones in the same order however often it is run
-    actors     claim_number, is_stopped, give_up; their parts are written here before they are renamed into parts/
+    actors     take_index, is_stopped, give_up; their parts are written here before they are renamed into parts/
 
 Where the run directory is remote, the blocks themselves lie on the driver's disk, where the read task runs too, and
 only what actors see and write is in the run directory.
 
-A block is what one task labels, and becomes one part of the same number. Which items it holds is settled when its
-file is written, so that a task may be run again, by another actor, even while the first still lives: the part it
-writes has the same name and the same rows. Ten million paths are on this disk, and never in a process.
+A block is what one task labels. It becomes one part of the same number. Its items are fixed when its file is written.
+So a task may be run again, by another actor, even while the first still lives: the part it writes has the same name
+and the same rows. Ten million paths are on this disk, and never in a process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from farm.storage.scratch import Scratch
 
 SUFFIX = ".arrow"
 END, STOP = "end", "stop"
-GIVEN_UP = "given-up-"  # and the number of the actor
+GIVEN_UP = "given-up-"  # and the index of the actor's worker
 POLL_S = 0.02
 FIRST_ITEMS = 16  # in the first blocks; what a block takes then decides
 SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("path", pa.binary())])
@@ -66,7 +66,7 @@ class Blocks:
         return self.count
 
     def given_up(self) -> dict[int, tuple[str, FarmError]]:
-        """Actors whose worker cannot start, by number: their host, and why."""
+        """Actors whose worker cannot start, by its index: their host, and why."""
         found = {}
         for name in folders.names_in(self._shared):
             if name.startswith(GIVEN_UP):
@@ -100,17 +100,17 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Todo:
-    """Blocks from number `first` on, without those in `done`."""
+class OpenBlocks:
+    """Which blocks are still to be labelled: from number `first` on, without those in `done`."""
 
     first: int = 1
     done: frozenset[int] = frozenset()
 
 
-def follow(folder: Path, todo: Todo) -> Iterator[tuple[int, bytes]]:
+def follow(folder: Path, open_blocks: OpenBlocks) -> Iterator[tuple[int, bytes]]:
     """Number and packed items of every block to do, until the last; waits for those that are not there yet."""
-    for number in itertools.count(todo.first):
-        while number not in todo.done:
+    for number in itertools.count(open_blocks.first):
+        while number not in open_blocks.done:
             if is_stopped(folder):
                 return
             ended = (folder / END).exists()  # asked first: what was put before it is there
@@ -128,12 +128,12 @@ def is_stopped(folder: Path) -> bool:
     return folders.is_there(folder / STOP) or not (folders.is_remote(folder) or folder.exists())
 
 
-def claim_number(folder: Path) -> int:
-    """The lowest number that no other actor of the run has."""
-    for number in itertools.count():
+def take_index(folder: Path) -> int:
+    """The lowest index that no other actor of the run has. From now on it is the caller's."""
+    for index in itertools.count():
         with contextlib.suppress(FileExistsError):
-            folders.create(folder / f"worker-{number}")
-            return number
+            folders.create(folder / f"worker-{index}")
+            return index
     raise AssertionError("itertools.count does not end")
 
 
@@ -142,9 +142,9 @@ def is_ended(folder: Path) -> bool:
     return is_stopped(folder) or (not folders.is_remote(folder) and (folder / END).exists())
 
 
-def give_up(folder: Path, number: int, host: str, error: FarmError) -> Path:
+def give_up(folder: Path, index: int, host: str, error: FarmError) -> Path:
     """An actor says that its worker cannot start. Returns the file, which is there as long as the run goes on."""
-    path = folder / f"{GIVEN_UP}{number}"
+    path = folder / f"{GIVEN_UP}{index}"
     said = {"host": host, "type": type(error).__name__, "message": str(error)}
     folders.write_whole(path, json.dumps(said).encode())
     return path

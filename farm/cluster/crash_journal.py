@@ -1,9 +1,10 @@
-"""Suspects: what an actor that died had in hand, as it wrote it down beside the block.
+"""The crash journal of a block: what actors that died of it had in hand, written down beside the block.
 
-A worker that an image kills is its keeper's business. This is about the actor itself, which a machine short of memory
-kills for what its worker does; the cluster then gives the block to another, and would for ever. So every try at a
-block leaves a line, and after DEATHS_IN_GROUP of them the items are labelled one by one, each named by a line before:
-the last line of a try that came to no end names the guilty. Runs in actors; blocks that end well cost one line.
+An image that kills a worker is the worker host's business. This is about the actor itself. A machine that is short of
+memory kills it for what its worker does. The cluster then gives the block to another actor, and would for ever. So
+every try at a block leaves a line. After DEATHS_IN_GROUP of them the items are labelled one by one, and a line names
+each of them before: the last line of a try that came to no end names the guilty one. Runs in actors; a block that ends
+well costs one line.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ DEATHS_IN_GROUP = 2  # an operator, or a node that goes away, kills an actor onc
 TRY = b"try"
 
 
-class Hand:
-    """The notes on one block."""
+class CrashJournal:
+    """The journal of one block. Items are named by their position in it."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        self._path = folder / f"{number:06d}.hand"
+        self._path = folder / f"{number:06d}.journal"
         self._deaths = 0
-        self._charges: Counter[int] = Counter()
+        self._deaths_with: Counter[int] = Counter()
 
     def begin(self) -> None:
         """A try begins. Whatever began before has not come to its end."""
@@ -32,21 +33,21 @@ class Hand:
         except FileNotFoundError:
             tries = []
         self._deaths = len(tries)
-        self._charges = Counter(int(items.split()[-1]) for items in tries if items.strip())
+        self._deaths_with = Counter(int(items.split()[-1]) for items in tries if items.strip())
         self._note(TRY)
 
     @property
-    def suspected(self) -> bool:
+    def must_go_alone(self) -> bool:
         """Whether each item must be tried alone."""
         return self._deaths >= DEATHS_IN_GROUP
 
-    def charges(self, place: int) -> int:
-        """How many actors died with the item at this place of the block alone in hand."""
-        return self._charges[place]
+    def deaths_with(self, position: int) -> int:
+        """How many actors died with this item alone in hand."""
+        return self._deaths_with[position]
 
-    def take(self, place: int) -> None:
+    def try_alone(self, position: int) -> None:
         """This item is tried alone now."""
-        self._note(b"%d" % place)
+        self._note(b"%d" % position)
 
     def _note(self, line: bytes) -> None:
         folders.append(self._path, line + b"\n")

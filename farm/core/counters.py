@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from farm.core.schema import PROBS, STAGE_LIST, STAGE_READ, STATUS_FAILED, STATUS_GONE, STATUS_OK, TIMEOUT, failed_batch
 from farm.core.summary import Failure
+from farm.errors import TooManyFailures
 
 SHARE_NEEDS = 100  # images, before a share of them means anything
 KINDS_KEPT = 50  # different kinds of failure told apart; the rest counts as one
@@ -88,6 +89,11 @@ class Counters:
         """Kinds of failure, the most frequent first."""
         found = [Failure(stage, kind, *rest) for (stage, kind, _), rest in self._kinds.items()]
         return tuple(sorted(found, key=lambda failure: -failure.count))
+
+    def too_many(self, limit: int | float | None) -> TooManyFailures | None:
+        """The error that ends a run with this `limits.max_failed`, where so many images failed."""
+        reason = too_many(self.failed, self.ok, limit)
+        return TooManyFailures(f"{reason}; {self.commonest()}") if reason else None
 
     def commonest(self) -> str:
         """The most frequent failure in words."""

@@ -197,11 +197,11 @@ def example_of(history: History) -> str | None:
 
 def _backwards(parts: Sequence[Path]) -> Iterator[Path]:
     """From the newest: ONE_BY_ONE parts, then in steps that double, then the oldest."""
-    place, step = len(parts) - 1, 1
-    while place > 0:
-        yield parts[place]
-        step *= 1 if len(parts) - place < ONE_BY_ONE else 2
-        place -= step
+    at, step = len(parts) - 1, 1
+    while at > 0:
+        yield parts[at]
+        step *= 1 if len(parts) - at < ONE_BY_ONE else 2
+        at -= step
     yield from parts[:1]
 
 

@@ -63,8 +63,8 @@ def open_part(path: Path) -> pq.ParquetFile:
     Raises TornPartError where it is damaged, UnreadablePartError where it cannot be had, PartError where it is not of
     this version of farm.
     """
-    with _meaning(path, "torn"):
-        file = pq.ParquetFile(_place(path), page_checksum_verification=True)
+    with _errors_in_words(path, "torn"):
+        file = pq.ParquetFile(_openable(path), page_checksum_verification=True)
     version = (file.schema_arrow.metadata or {}).get(b"farm.schema_version")
     if version is None:
         raise PartError(f"part {path.name} was not written by farm; move it out of {path.parent}")
@@ -80,13 +80,13 @@ def open_part(path: Path) -> pq.ParquetFile:
 def read_part(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile | None = None) -> pa.Table:
     """Columns of a part, all without `columns`. Raises as `open_part`."""
     file = file or open_part(part)
-    with _meaning(part, "damaged"):
+    with _errors_in_words(part, "damaged"):
         return file.read(columns=None if columns is None else list(columns))
 
 
 def part_batches(part: Path, columns: Sequence[str] | None, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
     """Columns of an opened part in batches, all without `columns`. Raises as `open_part`."""
-    with _meaning(part, "damaged"):
+    with _errors_in_words(part, "damaged"):
         yield from file.iter_batches(batch_size=READ_ROWS, columns=list(columns) if columns else None)
 
 
@@ -98,7 +98,8 @@ def has_status(file: pq.ParquetFile, status: str) -> bool:
     return any(s is None or not s.has_min_max or s.min <= status <= s.max for s in found)
 
 
-def _place(path: Path) -> Path | pa.BufferReader | pa.OSFile:
+def _openable(path: Path) -> Path | pa.BufferReader | pa.OSFile:
+    """The part as pyarrow can open it."""
     if folders.is_remote(path):
         try:
             return pa.BufferReader(folders.read(path))
@@ -112,7 +113,7 @@ def _place(path: Path) -> Path | pa.BufferReader | pa.OSFile:
 
 
 @contextlib.contextmanager
-def _meaning(part: Path, harm: str) -> Iterator[None]:
+def _errors_in_words(part: Path, harm: str) -> Iterator[None]:
     """Errors of the disk, of memory and of pyarrow as what they mean for the part."""
     try:
         yield

@@ -2,9 +2,9 @@
 
     library  the folder that names a `Farm`, with images in it that are no files      library.farm
     tune     the run directory of a trial                                             farm tune
-    models   a conversion, where no cache can be written                              models.converted_weights
+    models   a conversion, where no cache can be written                              models.conversion
     sockets  where multiprocessing's fork server listens                              supervisor.launcher
-    ray      what a Ray that farm starts keeps; its sockets, too                      engines.ray
+    ray      what a Ray that farm starts keeps; its sockets, too                      cluster.ray_connection
     blocks   items on their way, where the run directory is remote                    cluster.blocks
 
 The folder itself is locked by its owner, who also says in it who it is. The next folder that the same user makes takes

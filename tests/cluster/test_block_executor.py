@@ -1,4 +1,4 @@
-"""What an actor does with a block, without Ray: a part and a receipt, however often it is asked."""
+"""What an actor does with a block, without Ray: a part and a result, however often it is asked."""
 
 import threading
 import time
@@ -17,6 +17,7 @@ from farm.core.schema import from_ipc
 from farm.errors import ModelError, OutputError
 from farm.storage.run_store import RunStore
 from farm.storage.session import blocks_dir
+from farm.supervisor.worker_template import WorkerTemplate
 from tests.support.harness import POISON, pictures, rows, wait_for
 
 pytestmark = pytest.mark.timeout(60)
@@ -24,29 +25,34 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def run(tmp_path):
-    """A run directory with its folder of blocks, images of which number 3 is bad, and labellers of it."""
+    """A run directory with its folder of blocks, images of which number 3 is bad, and executors of it."""
     source = pictures(tmp_path / "images", 10, poisoned=(3,))
     store = RunStore.open(tmp_path / "run")
     folder = Blocks(blocks_dir(store.path, store.session))
     made = []
 
-    def labeller(weights=None):
-        keeper = WorkerHostSpec(
-            worker=0,
+    def executor(weights=None):
+        host = WorkerHostSpec(
+            index=0,
             placement=Placement(0, (), "cpu", 1, 1, 1),
-            model=ModelConfig(factory="farm.models.fake:make", args={"boxes": 2, "pixels": True, "raise_on": POISON}),
+            template=WorkerTemplate(
+                model=ModelConfig(
+                    factory="farm.models.fake:make", args={"boxes": 2, "pixels": True, "raise_on": POISON}
+                ),
+                root=str(source),
+                max_pixels=LimitsConfig().max_pixels,
+                environment={},
+                host_silence_s=60.0,
+            ),
             limits=LimitsConfig(attempts=1),
             recycle_after=None,
-            root=str(source),
-            environment={},
             method="forkserver",
             prefix="",
-            silence_s=60.0,
         )
-        made.append(BlockExecutor(BlockExecutorSpec(keeper, str(store.path), store.session, weights, "digest")))
+        made.append(BlockExecutor(BlockExecutorSpec(host, str(store.path), store.session, weights, "digest")))
         return made[-1]
 
-    yield store, folder, labeller
+    yield store, folder, executor
     for one in made:
         one.close()
     folder.close()
@@ -56,41 +62,41 @@ def run(tmp_path):
 ITEMS = pack([Item(n, b"%016d" % n, f"{n:05d}.png") for n in range(10)])
 
 
-def test_a_block_becomes_a_part_of_its_number_and_a_receipt(run):
-    store, _, labeller = run
-    receipt = labeller().label(7, ITEMS)
-    assert (receipt.error, receipt.number, receipt.items, receipt.ok, receipt.detections) == (None, 7, 10, 9, 18)
-    assert from_ipc(receipt.failed)["path"].to_pylist() == ["00003.png"]
-    assert (receipt.task, receipt.names) == ("detect", {0: "thing", 1: "other"})
+def test_a_block_becomes_a_part_of_its_number_and_a_result(run):
+    store, _, executor = run
+    result = executor().label(7, ITEMS)
+    assert (result.error, result.number, result.items, result.ok, result.detections) == (None, 7, 10, 9, 18)
+    assert from_ipc(result.failed)["path"].to_pylist() == ["00003.png"]
+    assert (result.task, result.names) == ("detect", {0: "thing", 1: "other"})
     assert [part.name for part in store.parts()] == ["0001-000007.parquet"]
     assert pq.read_schema(store.parts()[0]).metadata[b"farm.weights_digest"] == b"digest"
 
 
 def test_a_block_that_has_its_part_is_not_labelled_again(run):
-    store, _, labeller = run
-    first = labeller().label(1, ITEMS)
+    store, _, executor = run
+    first = executor().label(1, ITEMS)
     written = store.parts()[0].stat().st_mtime_ns
-    again = labeller().label(1, ITEMS)
+    again = executor().label(1, ITEMS)
     assert (again.items, again.ok, again.detections) == (10, 9, 18)
     assert from_ipc(again.failed).to_pylist() == from_ipc(first.failed).to_pylist()
-    assert again.worker == 1
+    assert again.index == 1
     assert store.parts()[0].stat().st_mtime_ns == written
     assert len(rows(store.path)) == 10
 
 
 def test_a_stopped_run_leaves_blocks_alone(run):
-    store, folder, labeller = run
-    one = labeller()
+    store, folder, executor = run
+    one = executor()
     folder.stop()
-    receipt = one.label(1, ITEMS)
-    assert (receipt.items, receipt.error) == (0, None)
+    result = one.label(1, ITEMS)
+    assert (result.items, result.error) == (0, None)
     assert not store.parts()
 
 
 def test_an_actor_of_a_dead_driver_cannot_commit_any_more(run, monkeypatch):
     """The next session takes the folder away; a part that is on its way then never arrives."""
-    store, _, labeller = run
-    one = labeller()
+    store, _, executor = run
+    one = executor()
     assert one.label(1, ITEMS).error is None
     monkeypatch.setattr(blocks, "is_stopped", lambda folder: False)  # it had looked just before
     store.close()
@@ -103,8 +109,8 @@ def test_an_actor_of_a_dead_driver_cannot_commit_any_more(run, monkeypatch):
 
 
 def test_an_actor_whose_worker_cannot_start_says_so_and_takes_no_block(run, tmp_path):
-    _, folder, labeller = run
-    one = labeller(str(tmp_path / "none.pt"))
+    _, folder, executor = run
+    one = executor(str(tmp_path / "none.pt"))
     waiting = threading.Thread(target=one.join, daemon=True)
     waiting.start()
     assert wait_for(lambda: folder.given_up(), 30)
@@ -112,7 +118,7 @@ def test_an_actor_whose_worker_cannot_start_says_so_and_takes_no_block(run, tmp_
     assert (number, type(error)) == (0, ModelError)
     assert "none.pt do not exist on" in str(error)
     assert waiting.is_alive(), "no block comes before join returns"
-    labeller().join()
+    executor().join()
     assert len(folder.given_up()) == 1, "one that can labels"
     folder.stop()
     waiting.join(10)
@@ -121,9 +127,9 @@ def test_an_actor_whose_worker_cannot_start_says_so_and_takes_no_block(run, tmp_
 
 def test_blocks_are_refused_at_leisure(run, tmp_path, monkeypatch):
     """Whoever answers at once that it cannot label is given every block."""
-    _, folder, labeller = run
+    _, folder, executor = run
     held = []
-    one = labeller(str(tmp_path / "none.pt"))
+    one = executor(str(tmp_path / "none.pt"))
     monkeypatch.setattr(time, "sleep", held.append)
     monkeypatch.setattr(time, "monotonic", lambda: sum(held))
     assert isinstance(one.label(1, ITEMS).error, ModelError)
@@ -137,12 +143,12 @@ def test_blocks_are_refused_at_leisure(run, tmp_path, monkeypatch):
 
 
 def test_every_node_must_have_the_weights_of_the_driver(run, tmp_path):
-    _, _, labeller = run
+    _, _, executor = run
     (tmp_path / "other.pt").write_bytes(b"other")
     for weights, says in (
         (tmp_path / "none.pt", "do not exist on"),
         (tmp_path / "other.pt", "not those of the driver"),
     ):
-        error = labeller(str(weights)).label(1, ITEMS).error
+        error = executor(str(weights)).label(1, ITEMS).error
         assert isinstance(error, ModelError)
         assert says in str(error)

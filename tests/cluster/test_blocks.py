@@ -3,7 +3,7 @@
 import threading
 import time
 
-from farm.cluster.blocks import Blocks, Todo, block_items, claim_number, follow, is_stopped, pack, unpack
+from farm.cluster.blocks import Blocks, OpenBlocks, block_items, follow, is_stopped, pack, take_index, unpack
 from farm.core.items import Item
 
 ITEMS = [Item(0, b"k" * 16, "a.jpg"), Item(1, b"l" * 16, "not-utf8-\udcff.jpg")]
@@ -17,16 +17,16 @@ def test_a_follower_sees_every_block_in_order_however_late_and_often(tmp_path):
     blocks = Blocks(tmp_path / "blocks")
     assert blocks.put(ITEMS[:1]) == 1
     seen = []
-    follower = threading.Thread(target=lambda: seen.extend(follow(blocks.folder, Todo())))
+    follower = threading.Thread(target=lambda: seen.extend(follow(blocks.folder, OpenBlocks())))
     follower.start()
     time.sleep(0.1)
     assert blocks.put(ITEMS[1:]) == 2
     blocks.end()
     follower.join(5)
     assert seen == [(1, pack(ITEMS[:1])), (2, pack(ITEMS[1:]))]
-    assert list(follow(blocks.folder, Todo())) == seen
-    assert list(follow(blocks.folder, Todo(1, frozenset({1})))) == seen[1:]
-    assert list(follow(blocks.folder, Todo(2))) == seen[1:]
+    assert list(follow(blocks.folder, OpenBlocks())) == seen
+    assert list(follow(blocks.folder, OpenBlocks(1, frozenset({1})))) == seen[1:]
+    assert list(follow(blocks.folder, OpenBlocks(2))) == seen[1:]
 
 
 def test_a_folder_that_is_gone_is_an_end(tmp_path):
@@ -34,18 +34,18 @@ def test_a_folder_that_is_gone_is_an_end(tmp_path):
     assert not is_stopped(blocks.folder)
     blocks.close()
     assert is_stopped(blocks.folder)
-    assert list(follow(blocks.folder, Todo())) == []
+    assert list(follow(blocks.folder, OpenBlocks())) == []
 
 
 def test_stopping_is_seen_by_actors_and_ends_the_list(tmp_path):
     blocks = Blocks(tmp_path / "blocks")
     blocks.stop()
     assert is_stopped(blocks.folder)
-    assert list(follow(blocks.folder, Todo())) == []
+    assert list(follow(blocks.folder, OpenBlocks())) == []
 
 
 def test_every_actor_gets_another_number(tmp_path):
-    assert [claim_number(tmp_path) for _ in range(3)] == [0, 1, 2]
+    assert [take_index(tmp_path) for _ in range(3)] == [0, 1, 2]
 
 
 def test_blocks_grow_and_shrink_towards_their_time():

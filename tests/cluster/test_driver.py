@@ -5,7 +5,7 @@ import signal
 import pyarrow as pa
 import pytest
 
-from farm.cluster.block_executor import Receipt
+from farm.cluster.block_result import BlockResult
 from farm.cluster.blocks import follow, give_up, unpack
 from farm.cluster.driver import Driver
 from farm.config.loading import validate
@@ -28,21 +28,21 @@ pytestmark = pytest.mark.timeout(60)
 class FakePipeline:
     """Answers blocks in its own thread as told, without labelling anything; `faults` are raised first, one a call."""
 
-    def __init__(self, faults=(), receipt=None):
+    def __init__(self, faults=(), result=None):
         self.faults = list(faults)
         self.calls = []
         self.done = []
-        self.receipt = receipt or (
-            lambda number, items: Receipt(number, items=len(items), ok=len(items), task="detect")
+        self.result = result or (
+            lambda number, items: BlockResult(number, items=len(items), ok=len(items), task="detect")
         )
 
-    def receipts(self, blocks, todo):
-        self.calls.append(todo)
-        for number, data in follow(blocks.folder, todo):
+    def results(self, blocks, open_blocks):
+        self.calls.append(open_blocks)
+        for number, data in follow(blocks.folder, open_blocks):
             if self.faults and len(self.done) >= len(self.calls):
                 raise self.faults.pop(0)
             self.done.append(number)
-            yield self.receipt(number, unpack(data))
+            yield self.result(number, unpack(data))
 
     def abandon(self):
         pass
@@ -94,7 +94,7 @@ def test_a_pipeline_that_breaks_is_started_again_with_what_is_left(drive):
 
 def test_a_pipeline_that_only_breaks_ends_the_run(drive):
     pipeline = FakePipeline()
-    pipeline.receipts = lambda blocks, todo: _broken()
+    pipeline.results = lambda blocks, open_blocks: _broken()
     with pytest.raises(WorkerError, match="RuntimeError: no cluster"):
         drive(pipeline).run()
 
@@ -104,10 +104,10 @@ def _broken():
     yield
 
 
-def test_an_error_in_a_receipt_is_the_run_s_own(drive):
+def test_an_error_in_a_result_is_the_run_s_own(drive):
     with pytest.raises(ModelError, match="not those of the driver"):
         drive(
-            FakePipeline(receipt=lambda number, items: Receipt(number, error=ModelError("not those of the driver")))
+            FakePipeline(result=lambda number, items: BlockResult(number, error=ModelError("not those of the driver")))
         ).run()
 
 
@@ -116,8 +116,8 @@ def answers(broken, error="the device is gone"):
 
     def answer(number, items):
         if (worker := number % 2) in broken:
-            return Receipt(number, worker=worker, host="that one", error=ModelError(error))
-        return Receipt(number, worker=worker, items=len(items), ok=len(items), task="detect")
+            return BlockResult(number, index=worker, host="that one", error=ModelError(error))
+        return BlockResult(number, index=worker, items=len(items), ok=len(items), task="detect")
 
     return answer
 
@@ -125,9 +125,12 @@ def answers(broken, error="the device is gone"):
 def test_an_actor_that_cannot_label_is_gone_on_without(drive):
     """What it refused is given to the others, and the user is told once."""
     broken, notes = {1}, []
-    pipeline = FakePipeline(receipt=answers(broken))
-    follow_on = pipeline.receipts
-    pipeline.receipts = lambda blocks, todo: (broken.clear() if pipeline.calls else None, follow_on(blocks, todo))[1]
+    pipeline = FakePipeline(result=answers(broken))
+    follow_on = pipeline.results
+    pipeline.results = lambda blocks, open_blocks: (
+        broken.clear() if pipeline.calls else None,
+        follow_on(blocks, open_blocks),
+    )[1]
     outcome = drive(pipeline, notes=notes).run()
     assert (outcome.committed, outcome.remaining) == (100, 0)
     assert len(pipeline.calls) == 2
@@ -135,7 +138,7 @@ def test_an_actor_that_cannot_label_is_gone_on_without(drive):
 
 
 def test_actors_that_all_fail_end_the_run_with_their_error(drive):
-    pipeline = FakePipeline(receipt=answers({0, 1}))
+    pipeline = FakePipeline(result=answers({0, 1}))
     with pytest.raises(ModelError, match="the device is gone"):
         drive(pipeline).run()
     assert len(pipeline.calls) == 1, "no second try where nobody is left"
@@ -176,10 +179,10 @@ def test_too_many_failures_end_the_run(drive):
             "detect", [key for key, _ in items], [path for _, path in items], [error] * len(items), attempts=1, worker=0
         )
         columns = pa.Table.from_batches([rows]).select(["status", "boxes", "error", "path"]).to_batches()[0]
-        return Receipt(number, items=len(items), task="detect", failed=to_ipc(columns).to_pybytes())
+        return BlockResult(number, items=len(items), task="detect", failed=to_ipc(columns).to_pybytes())
 
     with pytest.raises(TooManyFailures, match="most often Bad at decode"):
-        drive(FakePipeline(receipt=failing), limits={"max_failed": 5}).run()
+        drive(FakePipeline(result=failing), limits={"max_failed": 5}).run()
 
 
 def test_an_interrupt_says_what_is_left(drive):

@@ -219,6 +219,7 @@ class Farm(RuleBasedStateMachine):
         self.listed = 0
         self.next_worker = 0
         self.held: dict[int, list[int]] = {}
+        self.granted: dict[int, int] = {}
         self.collector: list[int] = []
         self.committed: list[int] = []
         self.verdict_attempts: dict[int, int] = {}
@@ -239,7 +240,7 @@ class Farm(RuleBasedStateMachine):
     def worker_starts(self):
         worker, self.next_worker = self.next_worker, self.next_worker + 1
         self.book.add_worker(worker)
-        self.held[worker] = []
+        self.held[worker], self.granted[worker] = [], 0
         return worker
 
     @rule(worker=workers, count=st.integers(1, 10), scattered=st.booleans())
@@ -253,6 +254,7 @@ class Farm(RuleBasedStateMachine):
                 assert not held, "a retry must be alone"
                 assert len(lease.seqs) == 1
             self.held[worker] += lease.seqs
+            self.granted[worker] += len(lease.seqs)
             assert all(self.due_s.pop(seq, 0.0) <= self.now_s for seq in lease.seqs), "leased before its time"
 
     @rule(worker=workers, wait_s=st.floats(0, 10), data=st.data())
@@ -295,7 +297,7 @@ class Farm(RuleBasedStateMachine):
     @rule(worker=consumes(workers), data=st.data())
     def worker_dies(self, worker, data):
         mine = self.held.pop(worker)
-        granted = self.book._leased[worker].granted
+        granted = self.granted[worker]
         started = data.draw(st.integers(granted - len(mine), granted))
         blamed = data.draw(st.sampled_from([*mine, None])) if mine else None
         due_s = data.draw(st.one_of(st.none(), st.floats(0, 10).map(lambda wait_s: self.now_s + wait_s)))

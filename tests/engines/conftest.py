@@ -10,7 +10,7 @@ from tests.support.engines import config
 def own_ray():
     """Ray as farm starts it, but once: a run in a program that has a Ray uses that."""
     pytest.importorskip("ray", reason='Ray is not installed; pip install "yolo-farm[ray]"')
-    from farm.engines.ray import connected
+    from farm.cluster.ray_connection import connected
 
     with connected(validate(config("x", "y")), ()):
         yield

@@ -19,10 +19,7 @@ from farm import engines
 from farm.config.loading import validate
 from farm.config.sections import SourceConfig
 from farm.core.outages import RetryPolicy
-from farm.core.placement import Placement
-from farm.engines.ray import shares
 from farm.errors import ConfigError, FarmError, SourceLostError, WorkerError
-from farm.machine.hardware import Machine
 from farm.sources import open_source
 from tests.support.engines import config, sound
 from tests.support.harness import POISON, ROOT, pictures, wait_for
@@ -132,7 +129,7 @@ def test_actors_killed_in_the_middle_lose_and_double_nothing(own_ray, tmp_path):
 
 def test_an_actor_that_is_frozen_is_replaced(own_ray, tmp_path, monkeypatch):
     """Its worker, which it keeps, sees it stand still and kills it; Ray starts another, and gives it its blocks."""
-    monkeypatch.setattr("farm.engines.ray.FROZEN_S", 3.0)
+    monkeypatch.setattr("farm.cluster.ray_pipeline.FROZEN_S", 3.0)
     source = pictures(tmp_path / "images", 120)
     parts = tmp_path / "run" / "parts"
     frozen = []
@@ -163,26 +160,6 @@ def test_workers_that_no_node_could_have_are_refused(own_ray, tmp_path, workers,
     source = pictures(tmp_path / "images", 1)
     with pytest.raises(ConfigError, match=match):
         farm.run(config(source, tmp_path / "run", workers={"devices": "cpu", **workers}))
-
-
-NODE = Machine(tuple((cpu,) for cpu in range(16)), 64 << 30, ())
-GPU_NODE = Machine(NODE.cores, 64 << 30, ("A", "A"))
-
-
-@pytest.mark.parametrize(
-    ("place", "count", "nodes", "expected"),
-    [
-        (Placement(0, (), "cpu", 1, 1, 1), 32, [NODE, NODE], (1, 0)),
-        (Placement(0, (), "cpu", 1, 1, 1), 64, [NODE, NODE], (0.5, 0)),
-        (Placement(0, (), "cpu", 20, 1, 1), 1, [NODE, NODE], (16, 0)),
-        (Placement(0, (), "cuda:0", 1, 32, 8), 2, [GPU_NODE], (8, 1)),
-        (Placement(0, (), "cuda:0", 1, 32, 4), 3, [GPU_NODE], (4, 0.5)),
-        (Placement(0, (), "cuda:0", 1, 32, 4), 4, [GPU_NODE], (4, 0.5)),
-        (Placement(0, (), "cuda:0", 1, 32, 2), 5, [GPU_NODE], (2, 0.3333)),
-    ],
-)
-def test_what_ray_sets_aside_fits_on_its_nodes(place, count, nodes, expected):
-    assert shares(place, count, nodes) == expected
 
 
 def test_a_model_that_only_dies_or_never_starts_ends_the_run_with_its_own_error(own_ray, tmp_path):

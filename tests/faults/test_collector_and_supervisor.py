@@ -11,7 +11,8 @@ import pytest
 import farm
 from farm.errors import CollectorError
 from farm.machine.exit_reasons import OomKills
-from farm.supervisor.launcher import ChildProcess, CollectorProcess
+from farm.supervisor.child_process import ChildProcess
+from farm.supervisor.collector_process import CollectorProcess
 from tests.support.harness import Saboteur, config, group_members, pictures, rows, segments, start, wait_for
 
 IMAGES = 250

@@ -16,7 +16,7 @@ from farm.core.schema import SCHEMA_VERSION
 from farm.errors import OutputError, SourceError
 from farm.sources import earlier_runs
 from farm.storage.run_store import RunStore
-from farm.supervisor import supervisor
+from farm.supervisor.failed_rows import Quarantine
 from farm.verify import verify
 from tests.support.harness import ROOT, config, pictures
 
@@ -68,17 +68,17 @@ def test_listed_images_that_are_away_for_a_run_are_healed_by_the_same_command(li
 
 def test_many_vanished_images_become_rows_in_portions(tmp_path, monkeypatch):
     source, portions = pictures(tmp_path / "source", IMAGES), []
-    quarantine = supervisor.Supervisor._quarantine
+    add = Quarantine.add
 
     def counted(self, verdicts, *about):
         portions.append(len(verdicts))
-        quarantine(self, verdicts, *about)
+        add(self, verdicts, *about)
 
     label(source, tmp_path)
     for number in range(1, IMAGES):
         (source / f"{number:05d}.png").unlink()
     monkeypatch.setattr(earlier_runs, "VANISHED_AT_ONCE", 3)
-    monkeypatch.setattr(supervisor.Supervisor, "_quarantine", counted)
+    monkeypatch.setattr(Quarantine, "add", counted)
     assert label(source, tmp_path) == (1, 0, IMAGES - 1, 0)
     assert portions == [3, 3, 3, 2]
 

@@ -64,7 +64,7 @@ def test_waiting_for_memory_is_not_being_late(tmp_path, monkeypatch):
     """Eight decoders, and memory for one image at a time."""
     side = 100
     monkeypatch.setattr(image_decoder, "MemoryBudget", lambda: MemoryBudget(side * side * USUAL_BYTES))
-    monkeypatch.setattr("farm.supervisor.threads.load_model", lambda *arguments: Slow(boxes=1, pixels=True))
+    monkeypatch.setattr("farm.supervisor.thread_children.load_model", lambda *arguments: Slow(boxes=1, pixels=True))
     folder = tmp_path / "source"
     folder.mkdir()
     for number in range(8):
@@ -93,7 +93,7 @@ class Queueing(FakeModel):
 def test_waiting_for_the_device_is_not_being_late(tmp_path, monkeypatch):
     """Each takes less than it may. The second is launched while the device is at the first."""
     monkeypatch.setattr(
-        "farm.supervisor.threads.load_model", lambda *arguments: Queueing(boxes=1, pixels=True, overlaps=True)
+        "farm.supervisor.thread_children.load_model", lambda *arguments: Queueing(boxes=1, pixels=True, overlaps=True)
     )
     source = pictures(tmp_path / "source", 3)
     workers = {"kind": "thread", "count": 1, "batch": 1, "decoders": 1}

@@ -68,7 +68,7 @@ def test_many_vanished_images_beside_large_batches(tmp_path):
 
 
 def test_a_stopped_collector_is_replaced(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("farm.supervisor.supervisor.COLLECTOR_SILENCE_S", 1.0)
+    monkeypatch.setattr("farm.supervisor.collector_link.COLLECTOR_SILENCE_S", 1.0)
     farm.run(config(source, tmp_path / "undisturbed", {"sleep_ms": 5}))
 
     def stop(saboteur, snapshot):

@@ -15,6 +15,8 @@ from farm.cluster.worker_host import WorkerHost, WorkerHostSpec
 from farm.config.sections import LimitsConfig, ModelConfig
 from farm.core.placement import Placement
 from farm.storage.run_names import prefix_of
+from farm.supervisor.child_process import ChildProcess
+from farm.supervisor.worker_template import WorkerTemplate
 from tests.support.harness import POISON, ROOT, Saboteur, config, fake, pictures, rows, segments, wait_for
 
 IMAGES = 60
@@ -66,39 +68,42 @@ def test_an_image_that_kills_a_worker_with_a_fork_fails_alone(forks, tmp_path):
 
 
 @pytest.fixture
-def keep(tmp_path):
+def start_host(tmp_path):
     kept = []
 
     def start(method="forkserver", item_timeout_s=30.0, **model):
         spec = WorkerHostSpec(
-            worker=0,
+            index=0,
             placement=Placement(0, (), "cpu", 1, 1, 1),
-            model=ModelConfig(**model),
+            template=WorkerTemplate(
+                model=ModelConfig(**model),
+                root=str(tmp_path / "source"),
+                max_pixels=LimitsConfig().max_pixels,
+                environment={},
+                host_silence_s=60.0,
+            ),
             limits=LimitsConfig(attempts=2, item_timeout_s=item_timeout_s),
             recycle_after=None,
-            root=str(tmp_path / "source"),
-            environment={},
             method=method,
             prefix=prefix_of(tmp_path),
-            silence_s=60.0,
         )
         kept.append(WorkerHost(spec))
         return kept[-1]
 
     yield start
-    for keeper in kept:
-        keeper.close()
+    for host in kept:
+        host.close()
     assert wait_for(lambda: not segments(tmp_path), 30)
 
 
-def label(keeper, folder, count, poisoned=()):
+def label(host, folder, count, poisoned=()):
     names = sorted(os.listdir(pictures(folder, count, poisoned)))
-    found = keeper.label([(name.encode().ljust(16), name) for name in names])
+    found = host.label([(name.encode().ljust(16), name) for name in names])
     return {row["path"]: row["status"] for batch in found for row in batch.to_pylist()}
 
 
-def test_a_keeper_is_not_held_up_by_a_fork_either(keep, forks, tmp_path):
-    found = label(keep("spawn", **forking(forks, kill_on=POISON)), tmp_path / "source", 8, poisoned=(3,))
+def test_a_worker_host_is_not_held_up_by_a_fork_either(start_host, forks, tmp_path):
+    found = label(start_host("spawn", **forking(forks, kill_on=POISON)), tmp_path / "source", 8, poisoned=(3,))
     assert [path for path, status in found.items() if status == "failed"] == ["00003.png"]
     assert len(found) == 8
 
@@ -107,8 +112,8 @@ def test_a_keeper_is_not_held_up_by_a_fork_either(keep, forks, tmp_path):
 def undying(monkeypatch):
     """SIGKILL does nothing, as to a process that hangs in the system. Those that are left are killed in the end."""
     spared = set()
-    kill = farm.supervisor.launcher.kill
-    monkeypatch.setattr("farm.supervisor.launcher.kill", lambda process: spared.add(process))
+    kill = ChildProcess.kill
+    monkeypatch.setattr(ChildProcess, "kill", lambda process: spared.add(process))
     monkeypatch.setattr("farm.core.deadlines.SILENCE_S", 3.0)
     monkeypatch.setattr("farm.supervisor.lifecycle.GIVE_UP_S", 1.0)
     yield spared
@@ -131,9 +136,9 @@ def test_a_worker_that_does_not_die_is_given_up(source, undisturbed, undying, tm
     assert any(process.exitcode is None for process in undying), "it was dead, and proves nothing"
 
 
-def test_an_image_that_hangs_a_worker_for_good_fails_and_the_keeper_goes_on(keep, undying, tmp_path):
+def test_an_image_that_hangs_a_worker_for_good_fails_and_the_worker_host_goes_on(start_host, undying, tmp_path):
     model = fake(pixels=True, hang_on=POISON)
-    found = label(keep(item_timeout_s=1.0, **model), tmp_path / "source", 8, poisoned=(3,))
+    found = label(start_host(item_timeout_s=1.0, **model), tmp_path / "source", 8, poisoned=(3,))
     assert [path for path, status in found.items() if status == "failed"] == ["00003.png"]
     assert len(found) == 8
 

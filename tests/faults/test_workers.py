@@ -176,7 +176,7 @@ def test_one_refused_batch_makes_no_other_smaller(tmp_path, monkeypatch):
     widths = [8] * 8 + [40] * 2 + [2] * 48
     for number, width in enumerate(widths):
         cv2.imwrite(str(source / f"{number:03d}.png"), np.zeros((4, width, 3), np.uint8))
-    monkeypatch.setattr("farm.supervisor.threads.load_model", lambda *arguments: Short(boxes=1, pixels=True))
+    monkeypatch.setattr("farm.supervisor.thread_children.load_model", lambda *arguments: Short(boxes=1, pixels=True))
     workers = {"kind": "thread", "count": 1, "batch": 8}
     Short.seen.clear()
     summary = farm.run(config(source, tmp_path / "run", workers=workers, limits={"attempts": 1}))

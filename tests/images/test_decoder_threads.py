@@ -30,7 +30,7 @@ class Hangs:
     def restore_threads(self):
         pass
 
-farm.supervisor.threads.load_model = lambda *arguments: Hangs()
+farm.supervisor.thread_children.load_model = lambda *arguments: Hangs()
 summary = farm.run({
     "source": sys.argv[1],
     "output": {"dir": sys.argv[2], "exports": []},
@@ -64,7 +64,13 @@ def test_threads_end_with_the_block():
 @pytest.mark.timeout(90)
 def test_a_program_ends_although_a_decoder_hangs_in_one_of_its_threads(tmp_path):
     source = pictures(tmp_path / "source", 8, poisoned=(3,))
-    command = [sys.executable, "-c", "import farm.supervisor.threads" + HANGS, str(source), str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-c",
+        "import farm.supervisor.thread_children" + HANGS,
+        str(source),
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["7", "1"]

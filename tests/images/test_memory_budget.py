@@ -103,7 +103,7 @@ def test_what_a_worker_reads_ahead_is_bounded_by_bytes(tmp_path, monkeypatch):
     model = Whole()
     image_bytes = 300 * 400 * 3
     monkeypatch.setattr(read_ahead, "READY_BYTES", 5 * image_bytes)
-    monkeypatch.setattr("farm.supervisor.threads.load_model", lambda *arguments: model)
+    monkeypatch.setattr("farm.supervisor.thread_children.load_model", lambda *arguments: model)
     folder = tmp_path / "source"
     folder.mkdir()
     for number in range(80):

@@ -73,7 +73,7 @@ def test_paths_in_a_config_file_are_its_bytes(held_as, tmp_path):
 
 def test_a_source_that_has_not_moved_is_not_looked_for(held_as, monkeypatch):
     """That reads the parts of the run."""
-    monkeypatch.setattr(continuing, "look", lambda store, root: pytest.fail("it is where it was"))
+    monkeypatch.setattr(continuing, "look_for_images", lambda store, root: pytest.fail("it is where it was"))
     root = b"/d\xc3\xbc".decode(held_as, "surrogateescape")
     prepared = SimpleNamespace(config=SimpleNamespace(accept=[]), source=SimpleNamespace(root=root))
     assert continuing.allowed_differences(prepared, None, {"source root": "/d\xfc"}) == (frozenset(), "")

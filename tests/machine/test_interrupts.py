@@ -102,7 +102,7 @@ from farm.ipc import ring, shared_memory
 from farm.ipc.shared_memory import leftovers
 from farm.library import spool
 from farm.storage.run_names import prefix_of
-from farm.supervisor import launcher, supervisor
+from farm.supervisor import launcher, supervisor, worker_process
 from tests.machine.test_interrupts import press
 
 FAKE = {"factory": "farm.models.fake:make", "args": {"pixels": True, "sleep_ms": 5}}
@@ -147,7 +147,8 @@ def always(made):
 
 for work, owner, name, first, when in [
     # the first where a loop is, the second while what was made is put away
-    (run, launcher.WorkerProcess, "kill", press, always), (run, launcher.WorkerProcess, "reap", press, always),
+    (run, worker_process.WorkerProcess, "kill", press, always),
+    (run, worker_process.WorkerProcess, "reap", press, always),
     (run, ring.Ring, "close", press, always),
     (program, spool.Spool, "close", press, always), (program, supervisor.Supervisor, "interrupt", press, always),
     # the only one, between what was made and the name it gets

@@ -3,9 +3,9 @@
     yolo predict model=W source=S save_txt=True [save_conf=True] device=cpu project=P name=N
     farm run model=W source=S output=O [output.save_conf=true]
 
-Nothing else is set, unless a test sets the same for both. Each program has a process of its own, in which its command lines run one after the other
-(commands.py, which also says how threads are kept equal); the two work at the same time. Another test that wants a
-reference takes the fixture `both` of conftest.py, or a CommandLine of its own.
+Nothing else is set, unless a test sets the same for both. Each program has a process of its own, in which its command
+lines run one after the other; the two work at the same time. commands.py says how threads are kept equal. Another test
+that wants a reference takes the fixture `both` of conftest.py, or a CommandLine of its own.
 """
 
 from __future__ import annotations

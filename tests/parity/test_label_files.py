@@ -1,11 +1,8 @@
-"""The labels are Ultralytics' labels: byte-identical at batch 1 for any number of workers, within 0.1 pixel at batch 4.
+"""Label files of real COCO weights: byte-identical at batch 1 for any number of workers, within 0.1 pixel at batch 4.
 
-Real images, real COCO weights, and Ultralytics itself in a process of its own. All tasks, families, kinds of weights
-and exports are compared in tests/parity, through both command lines.
+And the run directory is a dataset that Ultralytics opens.
 """
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +12,8 @@ import pytest
 
 import farm
 from farm.storage.run_store import RunStore
+
+from .harness import differences, label_files
 
 BOXES = 662  # of yolo11n-coco.pt on the 128 images at the default confidence, batch 1
 VAL = """
@@ -32,17 +31,6 @@ def python(*args):
     return done.stdout
 
 
-def reference(weights, source, output, **arguments):
-    """Ultralytics' label files by name; and how many results it found."""
-    script = Path(__file__).with_name("support") / "reference.py"
-    found = int(python(script, weights, source, output, json.dumps(arguments)).split()[-1])
-    return files(Path(output) / "labels"), found
-
-
-def files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*.txt")}
-
-
 def label(weights, source, output, save_conf=True, workers=2, batch=1, **model):
     return farm.run(
         {
@@ -55,9 +43,10 @@ def label(weights, source, output, save_conf=True, workers=2, batch=1, **model):
 
 
 @pytest.fixture(scope="module")
-def detected(coco_images, coco_weights, tmp_path_factory):
-    labels, found = reference(coco_weights, coco_images, tmp_path_factory.mktemp("reference") / "out", save_conf=True)
-    assert found == BOXES
+def detected(both, coco_images, coco_weights):
+    """Label files of `yolo predict`, by name."""
+    labels = both.predict(coco_weights, coco_images, "save_conf=True")()
+    assert sum(len(text.splitlines()) for text in labels.values()) == BOXES
     return labels
 
 
@@ -65,16 +54,14 @@ def detected(coco_images, coco_weights, tmp_path_factory):
 def test_label_files_are_byte_identical(coco_images, coco_weights, detected, tmp_path, workers):
     summary = label(coco_weights, coco_images, tmp_path / "run", workers=workers)
     assert (summary.ok, summary.failed, summary.detections) == (128, 0, BOXES)
-    ours = files(tmp_path / "run" / "labels")
-    assert set(ours) == set(detected)
-    different = [name for name in ours if ours[name] != detected[name]]
-    assert not different
+    ours = label_files(tmp_path / "run" / "labels")
+    assert not differences(ours, detected)
 
 
 def test_a_batch_changes_nothing_but_last_digits(coco_images, coco_weights, detected, tmp_path):
     summary = label(coco_weights, coco_images, tmp_path / "run", batch=4)
     assert summary.detections == BOXES
-    ours = files(tmp_path / "run" / "labels")
+    ours = label_files(tmp_path / "run" / "labels")
     assert set(ours) == set(detected)
     shapes = {Path(row["path"]).stem: (row["width"], row["height"]) for row in _rows(tmp_path / "run")}
     for name, text in ours.items():
@@ -110,44 +97,3 @@ def test_the_run_directory_opens_as_a_dataset(coco_images, coco_weights, tmp_pat
     assert int(boxes) == summary.detections > 20
     assert float(map50) > 0.9
     assert not list(source.rglob("*.cache")), "Ultralytics wrote into the source"
-
-
-def test_weights_that_do_not_load_say_so(coco_images, tmp_path):
-    for name, content in (
-        ("page.pt", b"<html>not found</html>"),
-        ("empty.pt", b""),
-        ("torn.pt", b"PK\x03\x04" + b"x" * 500),
-    ):
-        weights = tmp_path / name
-        weights.write_bytes(content)
-        with pytest.raises(farm.FarmError, match=name) as raised:
-            label(weights, coco_images, tmp_path / f"run-{name}")
-        assert raised.value.exit_code == 2
-        assert "\n" not in str(raised.value)
-
-
-def test_weights_that_hold_code_are_refused_and_the_code_does_not_run(coco_images, tmp_path):
-    mark = tmp_path / "executed"
-    build = f"""
-import os, torch
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch {mark}",)
-torch.save({{"model": Evil(), "train_args": {{}}}}, {str(tmp_path / "evil.pt")!r})
-"""
-    python("-c", build)
-    with pytest.raises(farm.FarmError, match="safe_load"):
-        label(tmp_path / "evil.pt", coco_images, tmp_path / "run")
-    assert not mark.exists()
-
-
-def test_a_model_yaml_that_holds_code_is_refused(coco_images, tmp_path):
-    mark = tmp_path / "executed"
-    code = f"__import__('os').system('touch {mark}')"
-    (tmp_path / "evil.yaml").write_text(
-        f'nc: 2\nactivation: "{code}"\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [[0], 1, Detect, [nc]]\n'
-    )
-    with pytest.raises(farm.FarmError):
-        label(tmp_path / "evil.yaml", coco_images, tmp_path / "run")
-    assert not mark.exists()
-    assert os.path.exists(tmp_path / "evil.yaml")

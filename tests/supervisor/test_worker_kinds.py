@@ -12,7 +12,7 @@ import pytest
 
 import farm
 import farm.storage.part_writer
-import farm.supervisor.launcher
+import farm.supervisor.collector_process
 from farm import Farm
 from farm.collector.collector import Collector
 from farm.core.placement import plan
@@ -136,7 +136,7 @@ def test_a_collector_thread_that_was_given_up_makes_no_part(source, tmp_path, mo
             saboteur.supervisor.interrupt(signal.SIGTERM)
 
     monkeypatch.setattr(farm.storage.part_writer, "_write_table", hang)
-    monkeypatch.setattr(farm.supervisor.launcher, "JOIN_S", 0.1)
+    monkeypatch.setattr(farm.supervisor.collector_process, "JOIN_S", 0.1)
     values = config(source, tmp_path / "thread", workers={"kind": "thread"})
     assert Saboteur(stop).run(values).interrupted == "SIGTERM"
     farm.run(values)

@@ -1,7 +1,7 @@
 """A machine and a config that the tests of tuning share."""
 
 from farm.config.loading import validate
-from farm.core.placement import Machine
+from farm.machine.hardware import Machine
 from tests.support.harness import fake
 
 FOUR = Machine(cores=((0,), (1,), (2,), (3,)), memory_bytes=64 << 30, cuda_devices=())

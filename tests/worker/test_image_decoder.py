@@ -22,6 +22,8 @@ from farm.worker.heartbeat_writer import HeartbeatWriter
 from farm.worker.image_decoder import ImageDecoder
 from farm.worker.spec import WorkerSpec
 
+BACKLOG_BYTES = 20 * 30 * 3  # full with one image
+
 
 @pytest.fixture
 def beats():
@@ -40,7 +42,7 @@ def source(tmp_path):
 
 def decoder(source, beats, model=None, **spec):
     """(decoder, its backlog)"""
-    backlog = Backlog(1 << 20)
+    backlog = Backlog(BACKLOG_BYTES)
     config = ModelConfig(factory="farm.models.fake:make")
     placement = Placement(0, (), "cpu", 1, 1, 1)
     made = WorkerSpec(0, 0, 1, placement, config, str(source), 10_000, beats.name, {}, **spec)
@@ -65,7 +67,7 @@ def test_an_image_is_decoded_prepared_and_counted_in_the_backlog(source, beats):
     assert (decoded.attempt, decoded.shape, decoded.prepared.shape) == (2, (20, 30), (20, 30, 3))
     assert decoded.decode_ms > 0
     assert stages == [DECODE]
-    assert backlog._bytes == 20 * 30 * 3
+    assert backlog.is_full
     row = beats.row(0)
     assert (int(row["started"]), beats.read(0).work) == (1, None)
     assert row["read_s"] > 0 and row["decode_s"] > 0 and row["prepare_s"] > 0
@@ -108,4 +110,5 @@ def test_a_model_that_raises_may_be_asked_again(source, beats):
     assert unread.error["stage"] == "prepare"
     assert re.fullmatch(r"no such size \(test_image_decoder.py:\d+\)", unread.error["message"])
     assert (unread.again, unread.place) == (True, None)
-    assert not backlog.is_full and backlog._bytes == 0
+    backlog.add(BACKLOG_BYTES - 1)
+    assert not backlog.is_full, "nothing was counted"

@@ -11,9 +11,8 @@ openvino         OpenVINO: threads, precision, shapes        processor        wh
 tensorrt         engines for the GPUs of one machine
 
 A new backend is a module here with its `Backend`, a name in BACKENDS below, and the same name in `model.backend`
-(farm.config.sections). Ultralytics must be able to export to it and to run it: conversion, comparison, the thread
-budget, `farm tune` and `farm check` go by what its `Backend` says. Before a checkpoint is converted for it unasked, it
-also needs a place in FASTEST_FIRST.
+(farm.config.sections). Ultralytics must be able to export to it and to run it. Conversion, comparison and the thread
+budget go by what its `Backend` says. `auto` takes only what stands in FASTEST_FIRST.
 """
 
 from __future__ import annotations

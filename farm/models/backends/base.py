@@ -21,7 +21,7 @@ class Backend:
     where the usual one does not. `export`: arguments of Ultralytics' export of a .pt, with dynamic shapes, and
     `exported`: the name that what it makes has in the cache. `is_engine`: an export is built for the GPUs of this
     machine, one image size and a largest batch. `limited(threads, precision)`: networks that this process loads
-    meanwhile compute like that; for runtimes that Ultralytics does not tell.
+    meanwhile compute like that. It is for runtimes that Ultralytics starts with settings of its own.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """The adapter of Ultralytics' YOLO(): loading, predicting, encoding. Runs in workers, and in the converter.
 
-adapter        YoloModel, what a worker drives           loading         weights → a warm predictor
-preprocessing  images → what the network takes           load_errors     why weights do not load, in words
-cuda_streams   copying, network, results side by side    settings        how Ultralytics is imported and told
-postprocessing results off the device in one copy        shared_weights  weights once for all workers of a machine
-encode         Results → Arrow columns                   preload         what the fork server imports
-device_memory  how many images fit on a device
+adapter         YoloModel, what a worker drives             loading         weights → a warm predictor
+preprocessing   images → what the network takes             load_errors     why weights do not load, in words
+cuda_streams    copying, network and results side by side   settings        what Ultralytics is told
+postprocessing  results leave the device in one copy        shared_weights  weights once for all workers of a machine
+encode          Results → Arrow columns                     preload         what the fork server imports
+device_memory   how many images fit on a device
 """

@@ -1,9 +1,9 @@
 """Workers and the collector as threads of the supervisor's process: the kinds `thread` and `locked`.
 
-`ThreadWorker` and `ThreadCollector` stand where a process stands for the kind `process`; the code of the roles is the
-same, and no process is started for them. A thread cannot be killed: one that is given up is cut off from the farm, so
-that nothing it does later counts, and ends when it notices. What ends a process here ends the farm; for crashes and
-memory limits there are processes.
+`ThreadWorker` and `ThreadCollector` stand where a process stands for the kind `process`. The code of the roles is the
+same, and no process is started for them. A thread cannot be killed: `kill` gives it up and cuts it off from the farm.
+Nothing that it does later counts, and it ends when it notices. What ends a process here ends the farm; against crashes
+and memory limits only processes help.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ModelLoader:
     """Loads models one at a time. `shared`: one for all threads of a device."""
 
     def __init__(self, shared: bool) -> None:
-        self._shared = shared
+        self.shared = shared
         self._models: dict[str, LockedModel] = {}
 
     def forget(self) -> None:
@@ -82,7 +82,7 @@ class ModelLoader:
             if config.weights is not None:
                 with no_fork():
                     import_module("farm.models.yolo.adapter")  # seconds, and what is half imported stays so in a fork
-            if not self._shared:
+            if not self.shared:
                 return load_model(config, device, threads, digest)
             if device not in self._models:
                 self._models[device] = LockedModel(load_model(config, device, threads, digest))
@@ -92,7 +92,7 @@ class ModelLoader:
 class RoleThread:
     """A role in a thread, with a process's `sentinel`, `exitcode` and `join`.
 
-    Subclasses define `_serve`, `give_up` and `_let_go`.
+    Subclasses define `_serve`, `kill` and `_let_go`.
     """
 
     def __init__(self, name: str) -> None:
@@ -129,7 +129,7 @@ class RoleThread:
         if sentinel != CLOSED:
             os.close(sentinel)
 
-    def give_up(self) -> None:
+    def kill(self) -> None:
         """Cut the thread off."""
         raise NotImplementedError
 
@@ -172,7 +172,7 @@ class ThreadCollector(RoleThread):
         self._control = control
         self._abandoned = threading.Event()
 
-    def give_up(self) -> None:
+    def kill(self) -> None:
         """From now on it makes no part; it ends when it looks at its channel. Whoever joins it waits for that."""
         self._abandoned.set()
         with self._lock, contextlib.suppress(OSError):  # closed: it has ended
@@ -201,20 +201,20 @@ class ThreadWorker(RoleThread):
         self._leases = leases
         self._heartbeat: HeartbeatWriter | None = None
 
-    def give_up(self) -> None:
+    def kill(self) -> None:
         """Its death is noticed at once, its later results are nobody's."""
         self._leases.close()
         self._end(-signal.SIGKILL)
 
     def _serve(self) -> None:
         try:
-            pulse = self._begin_pulse(self._spec)
+            heartbeat = self._begin_beating(self._spec)
         except RuntimeError as error:  # no more threads may be started
             raise init_failed(self._spec, Writer(self._sockets[0]), error) from None
-        if pulse is not None:
-            serve(self._spec, pulse, self._leases, *self._sockets, self._load)
+        if heartbeat is not None:
+            serve(self._spec, heartbeat, self._leases, *self._sockets, self._load)
 
-    def _begin_pulse(self, spec: WorkerSpec) -> HeartbeatWriter | None:
+    def _begin_beating(self, spec: WorkerSpec) -> HeartbeatWriter | None:
         """None where the thread was given up already: the row of the heartbeats may be another's."""
         beats = Heartbeats.attach(spec.heartbeats, spec.rows)
         with self._lock:
@@ -226,9 +226,9 @@ class ThreadWorker(RoleThread):
         ).start()
         return self._heartbeat
 
-    def _tick(self, pulse: HeartbeatWriter) -> None:
+    def _tick(self, heartbeat: HeartbeatWriter) -> None:
         while self.exitcode is None:
-            pulse.beat()
+            heartbeat.beat()
             self._thread.join(BEAT_S)
 
     def _let_go(self) -> None:

@@ -1,0 +1,105 @@
+"""What is decoded ahead: so much and no more, and given out in the order of the leases."""
+
+import secrets
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from farm.config.sections import ModelConfig
+from farm.core.items import Item
+from farm.core.lease_size import READ_AHEAD_BATCHES
+from farm.core.placement import Placement
+from farm.core.rows import Unread
+from farm.images.decoder_threads import DecoderThreads
+from farm.ipc.heartbeat import Heartbeats
+from farm.models.fake import FakeModel
+from farm.worker import read_ahead
+from farm.worker.heartbeat_writer import HeartbeatWriter
+from farm.worker.read_ahead import ReadAhead
+from farm.worker.spec import WorkerSpec
+
+SIDE = 10
+
+
+@pytest.fixture
+def source(tmp_path):
+    for number in range(10):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((SIDE, SIDE, 3), number, np.uint8))
+    return tmp_path
+
+
+class Whole(FakeModel):
+    """Keeps images as they are. The first one is prepared last."""
+
+    def prepare(self, image, shape):
+        if image[0, 0, 0] == 0:
+            self.others.wait(5)
+        return image
+
+
+@pytest.fixture
+def ready_bytes():
+    return 1 << 20
+
+
+@pytest.fixture
+def ahead(source, ready_bytes, monkeypatch):
+    """Of a worker with two decoding threads that gathers one image."""
+    monkeypatch.setattr(read_ahead, "READY_BYTES", ready_bytes)
+    beats = Heartbeats.create(f"farm-test-{secrets.token_hex(4)}", 1)
+    beats.reset(0)
+    Whole.others = threading.Event()
+    placement = Placement(0, (), "cpu", 1, 1, 2)
+    config = ModelConfig(factory="farm.models.fake:make")
+    spec = WorkerSpec(0, 0, 1, placement, config, str(source), 10_000, beats.name, {})
+    with DecoderThreads(2).start() as decoders:
+        yield ReadAhead(spec, Whole(pixels=True), HeartbeatWriter(beats, 0), decoders, gathered=1)
+        Whole.others.set()
+    beats.close()
+
+
+def items(*numbers, attempt=1):
+    return [(Item(number, bytes(16), f"{number}.png"), attempt) for number in numbers]
+
+
+def test_images_come_in_the_order_of_the_leases_whichever_is_decoded_first(ahead):
+    ahead.add(items(0, 1, 2))
+    ahead.start(ready=0)
+    assert ahead.coming is not None and not ahead.coming.done()
+    Whole.others.set()
+    assert [ahead.take().item.seq for _ in range(3)] == [0, 1, 2]
+    assert ahead.coming is None and len(ahead) == 0
+
+
+def test_no_more_are_decoded_than_batches_need(ahead):
+    ahead.add(items(*range(1, 10)))
+    ahead.start(ready=READ_AHEAD_BATCHES)
+    taken = [ahead.take().item.seq for _ in range(2)]
+    assert taken == [1, 2], "as many as there are threads, since enough are ready"
+    assert ahead.coming is None and len(ahead) == 7
+    assert ahead.is_exhausted(ready=READ_AHEAD_BATCHES) and not ahead.is_exhausted(ready=1)
+
+
+@pytest.mark.parametrize("ready_bytes", [SIDE * SIDE * 3])
+def test_an_image_takes_room_until_it_is_predicted(ahead):
+    """There is room for one; the next is decoded all the same when the worker waits for it."""
+    ahead.add(items(1, 2))
+    ahead.start(ready=0)
+    first = ahead.take()
+    assert ahead.is_full and ahead.is_exhausted(ready=0)
+    second = ahead.take()
+    ahead.predicted([first])
+    assert ahead.is_full
+    ahead.predicted([second])
+    assert not ahead.is_full
+
+
+def test_an_image_that_cannot_be_read_comes_in_its_turn(ahead):
+    ahead.add([*items(1), (Item(7, bytes(16), "none.png"), 3), *items(2)])
+    ahead.start(ready=0)
+    assert ahead.take().item.seq == 1
+    unread = ahead.take()
+    assert isinstance(unread, Unread) and (unread.item.seq, unread.attempt) == (7, 3)
+    assert ahead.take().item.seq == 2
