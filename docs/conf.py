@@ -62,6 +62,12 @@ def fill_in(app: Any, page: str, source: list[str]) -> None:
     source[0] = GENERATED.sub(lambda found: generated.PARTS[found[1]](*found[2].split()), source[0])
 
 
+def made_from_code(app: Any, environment: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
+    """Pages that are made anew each time, since Sphinx does not see that the code has changed."""
+    pages = environment.found_docs - removed
+    return [page for page in pages if "<!-- generated: " in environment.doc2path(page).read_text(encoding="utf-8")]
+
+
 def mark_code(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Indented lines of a docstring are code; reStructuredText would take them for a quotation."""
     marked: list[str] = []
@@ -79,4 +85,5 @@ def mark_code(app: Any, what: str, name: str, thing: Any, options: Any, lines: l
 
 def setup(app: Any) -> None:
     app.connect("source-read", fill_in)
+    app.connect("env-get-outdated", made_from_code)
     app.connect("autodoc-process-docstring", mark_code)

@@ -92,9 +92,9 @@ def in_words(field: Mapping[str, Any]) -> str:
 
 def _kind(kind: str, field: Mapping[str, Any]) -> str:
     if kind == "array":
-        inner = in_words(field.get("items", {})).removeprefix("a ")
+        each = in_words(field.get("items", {}))
         count = field.get("minItems") if field.get("minItems") == field.get("maxItems") else None
-        return f"a list of {f'{count} times ' if count else ''}{inner}"
+        return f"a list of {count}, each {each}" if count else f"a list of {each.removeprefix('a ')}"
     if kind in ("integer", "number"):
         return _number("whole number" if kind == "integer" else "number", field)
     return {"string": "text", "boolean": "`true` or `false`", "null": "`null`", "object": "a mapping"}.get(kind, kind)

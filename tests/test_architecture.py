@@ -1,4 +1,4 @@
-"""What docs/ names of the tree is there: files and folders, and the modules of commands."""
+"""What the documents name of the tree is there: files and folders, and the modules of commands."""
 
 import re
 import tomllib
@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.harness import ROOT
 
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+ROOT_PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *ROOT_PAGES]
 PATH = re.compile(r"(?<![\w/.~-])(?:farm|tests|benchmarks|configs)/[\w./-]*[\w/]")
 MODULE = re.compile(r"python -m ((?:farm|tests|benchmarks)[\w.]*)")
 FOLDERS_OF_FARM = {path.name for path in (ROOT / "farm").iterdir() if path.is_dir() and (path / "__init__.py").exists()}
