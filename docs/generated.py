@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import cli
+from farm.cli.parser import make_parser
 from farm.config.json_schema import json_schema
 from farm.core.schema import TASK_COLUMNS, TASKS, part_schema
 
@@ -122,7 +122,7 @@ def _list_of(words: Iterable[str]) -> str:
 
 def command_reference() -> str:
     """Every command with its arguments, in the order of `farm --help`."""
-    (commands,) = (action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (commands,) = (action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction))
     return "\n\n".join("\n\n".join(_command(parser)) for parser in commands.choices.values())
 
 
@@ -162,11 +162,6 @@ def _escaped(text: str) -> str:
     return text.replace("*", "\\*").replace("<", "\\<").replace("[", "\\[")
 
 
-def exit_codes() -> str:
-    """As `farm --help` prints them."""
-    return f"```text\n{cli.EXIT_CODES.strip()}\n```"
-
-
 # What a part holds: from the schema
 
 
@@ -198,6 +193,5 @@ def _arrow(kind: pa.DataType) -> str:
 PARTS: dict[str, Callable[..., str]] = {
     "config": config_reference,
     "commands": command_reference,
-    "exit_codes": exit_codes,
     "part_types": part_types,
 }

@@ -21,9 +21,10 @@ for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 
 LONGEST = (  # minutes each: begun first, so that none of them is waited for alone at the end
-    "test_guides.py", "engines/test_ray.py", "models/backends/test_backends.py", "parity/test_label_files.py",
-    "parity/test_checkpoints.py", "test_readme.py", "parity/test_exports.py", "library/test_farm.py",
-    "engines/test_contract.py", "storage/test_remote.py",
+    "engines/test_ray.py", "models/backends/test_backends.py", "parity/test_label_files.py",
+    "parity/test_checkpoints.py", "guides/test_folder.py", "guides/test_programs.py", "guides/test_elsewhere.py",
+    "test_readme.py", "parity/test_exports.py", "library/test_farm.py", "engines/test_contract.py",
+    "storage/test_remote_runs.py",
 )  # fmt: skip
 
 

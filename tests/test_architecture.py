@@ -1,6 +1,7 @@
 """What docs/ names of the tree is there: files and folders, and the modules of commands."""
 
 import re
+import tomllib
 
 import pytest
 
@@ -25,6 +26,15 @@ def test_what_is_named_is_there(page):
 def test_modules_of_commands_are_there(page):
     files = {module: ROOT / module.replace(".", "/") for module in named(page, MODULE)}
     assert {m for m, path in files.items() if not (path.with_suffix(".py").exists() or path.is_dir())} == set()
+
+
+def test_folders_stand_in_the_order_of_their_imports():
+    """As import-linter's contract has it, whose layers are the lines of the table."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## The folders")[2]
+    lines = [re.findall(r"`farm/(\w+)", row.split("|")[1]) for row in page.splitlines() if row.startswith("| `farm/")]
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    layers = [re.findall(r"\w+", layer) for layer in contract["layers"] if layer != "__main__"]
+    assert [sorted(line) for line in lines] == [sorted(layer) for layer in layers]
 
 
 def test_no_wing_is_forgotten():

@@ -1,27 +1,21 @@
 """The site of documentation: it builds without a warning, its links lead somewhere, and it loads nothing from the
-network. What CONTRIBUTING shows as code runs, and what it would replace is there."""
+network."""
 
-import importlib
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import farm
-from farm import api, cli, exports
+from farm.cli.parser import COMMANDS, EXIT_CODES
 from farm.config.sections import FarmConfig
 from farm.core.schema import TASKS, part_schema
-from farm.storage.run_store import RunStore
-from tests.support.harness import ROOT, config, pictures
+from tests.support.harness import ROOT
 
 DOCS = ROOT / "docs"
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 LOADED = {"img": "src", "script": "src", "iframe": "src", "source": "src", "link": "href", "use": "href"}
 NOT_LOADED = {"search", "index", "next", "prev", "up", "canonical", "author", "copyright"}  # `rel` of a link
 
@@ -104,71 +98,19 @@ def test_everything_that_can_be_set_or_typed_is_there(site, pages):
         keys = [f"{name}.{key}" for key in getattr(field.annotation, "model_fields", {})] or [name]
         assert {f"confval-{key}" for key in keys} <= anchors["reference/config.html"]
     commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
-    assert [name for name in cli.COMMANDS if f">farm {name}<" not in commands] == []
+    assert [name for name in COMMANDS if f">farm {name}<" not in commands] == []
     public = {f"farm.{name}" for name in farm.__all__ if name != "__version__"}
     documented = (site / "reference" / "library.html").read_text(encoding="utf-8")
     assert {name for name in public if name not in documented} == set()
+
+
+def test_every_exit_code_is_explained():
+    page = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    explained = [code for row in re.findall(r"^\| (\d[\d, ]*) \|", page, re.MULTILINE) for code in row.split(", ")]
+    assert explained == re.findall(r"\d+", EXIT_CODES)
 
 
 def test_every_column_and_field_is_explained():
     page = (DOCS / "reference" / "run_directory.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"`(\w+)`", page.partition("## Columns of a part")[2].partition("Their types")[0]))
     assert {name for task in TASKS for name in part_schema(task).names} <= explained
-
-
-# Contributing
-
-
-def code(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", CONTRIBUTING, re.DOTALL | re.MULTILINE)
-
-
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-    """Imports the block of CONTRIBUTING that holds a word, as a module of that name."""
-
-    def made(word, name):
-        (block,) = [block for block in code("python") if word in block]
-        (tmp_path / f"{name}.py").write_text(block, encoding="utf-8")
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return importlib.import_module(name)
-
-    return made
-
-
-def test_the_source_and_the_export_work_as_printed(module, tmp_path, monkeypatch):
-    images = pictures(tmp_path / "images", 4)
-    names = [path.name for path in sorted(images.iterdir())]
-    pq.write_table(pa.table({"path": [*names[:3], names[0], "gone.png"]}), images / "list.parquet")
-    source = module("class TableSource", "printed_source").TableSource(str(images / "list.parquet"))
-    assert source.count() == 5
-    run = tmp_path / "run"
-    summary = farm.run(config(images, run), source=source)
-    assert (summary.ok, summary.failed) == (3, 1)
-    assert [failure.example for failure in summary.failures] == ["gone.png"]
-    assert any("listed more than once" in warning for warning in summary.warnings)
-
-    module("def export", "printed_export")
-    monkeypatch.setitem(exports.EXPORTS, "csv", "printed_export")
-    report = api.export(RunStore.view(run), "csv")
-    assert (report.files, report.images) == (1, 3)
-    lines = Path(report.path).read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "path,class,confidence,x1,y1,x2,y2"
-    assert {line.partition(",")[0] for line in lines[1:]} == set(names[:3])
-    assert len(lines) == 1 + 3 * 2, "two boxes an image"
-    assert not [path for path in run.iterdir() if path.suffix == ".csv" and path.name != "boxes.csv"]
-
-
-def test_the_backend_is_all_that_farm_must_know(module):
-    from farm.models.backends import BACKENDS
-
-    printed = module("TORCHSCRIPT", "printed_backend").TORCHSCRIPT
-    assert printed.export["format"] == printed.name and printed.name not in BACKENDS
-
-
-@pytest.mark.parametrize("block", code("diff"), ids=lambda block: block.partition("\n")[0].removeprefix("# "))
-def test_what_would_be_replaced_is_there(block):
-    head, *lines = block.splitlines()
-    text = (ROOT / head.removeprefix("# ")).read_text(encoding="utf-8").splitlines()
-    assert [line[1:] for line in lines if not line.startswith("+") and line[1:] not in text] == []

@@ -1,5 +1,5 @@
 """What README prints runs as it is printed, and its numbers are those that were measured. The guides and the quick start:
-tests/test_guides.py."""
+tests/guides/."""
 
 import os
 import re

@@ -38,12 +38,17 @@ def run(
     source: Source | None = None,
     convert_timeout_s: float = CONVERT_TIMEOUT_S,
 ) -> Summary:
-    """Label every image of the source that the run directory does not hold yet; export; say how it went.
+    """Label every image of the source that the run directory does not hold yet, export, and return a summary.
 
-    `config` is a YAML file's path, a mapping of the same shape, or a FarmConfig; `overrides` are `section.key=value`.
-    `stdin` is read where `source.path` is `-`; a `source` object lists items of your own instead of `source.path`.
-    A model that is to be converted first has `convert_timeout_s`. Returns when everything is committed, or when `hooks`
-    stopped it. Raises FarmError where it cannot go on: what was committed by then stays, and the same call continues.
+    - `config`: the path of a YAML file, a mapping of the same shape, or a FarmConfig
+    - `overrides`: texts such as `workers.count=4`, which replace keys of the config
+    - `hooks`: functions of yours that are called while the run goes on
+    - `stdin`: the binary stream that is read where `source.path` is `-`
+    - `source`: an object that lists images, in place of `source.path`
+    - `convert_timeout_s`: how long the conversion of a model may take
+
+    Returns when everything is committed, or when `hooks` have stopped the run. Raises FarmError if it cannot go on.
+    What was committed by then stays, and the same call continues.
     """
     began_s = time.monotonic()
     config = as_config(config, overrides)

@@ -43,9 +43,9 @@ class Running(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller wants to hear, and how it stops the run: from `on_start` to `on_end` a supervisor is at work.
+    """Functions of the caller's that are called while a run goes on, in the process and thread that called it.
 
-    What `on_batch` gets lies in shared memory and is valid during the call only.
+    What `on_batch` gets lies in shared memory, and is valid during the call only.
     """
 
     on_start: Callable[[Running], None] = lambda running: None

@@ -43,10 +43,9 @@ ALIVE_S = 0.25  # between looks at whether the owner lives
 
 
 class Follower:
-    """Batches of a running farm, as they come: iterate, or `take` what is there. Made by `attach`.
+    """Batches of a running farm, as they come. `attach` makes one. Iterate over it, or `take` what is there.
 
-    `missed` batches, with `missed_images` rows, were published and not given: before it attached, because it was too
-    slow, or because they were larger than 4 MiB. Closing it, or killing its process, is nothing to the farm.
+    The farm does not notice it when a follower is closed, or its process is killed.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -76,10 +75,12 @@ class Follower:
 
     @property
     def missed(self) -> int:
+        """Batches that it did not get: from before it attached, too late, or larger than 4 MiB."""
         return self._passed - self._given
 
     @property
     def missed_images(self) -> int:
+        """How many images these batches had."""
         return self._passed_images - self._given_images
 
     @property
@@ -88,7 +89,7 @@ class Follower:
         return not self.closed and self._words[STATE] == RUNNING and self._is_owner_alive()
 
     def take(self) -> pa.RecordBatch | None:
-        """The next batch, in memory of its own; None where none is there now."""
+        """The next batch, a copy; None if there is none now."""
         while not self.closed and self._at < self._words[END]:
             left = self._capacity - self._at % self._capacity
             if left < RECORD_BYTES:
@@ -114,7 +115,7 @@ class Follower:
         return None
 
     def close(self) -> None:
-        """Let go of the memory. May be called twice; iterating ends."""
+        """Release the memory. May be called twice. Iterating ends."""
         self.closed = True
         if self._descriptor >= 0:
             self._words.release()

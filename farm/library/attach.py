@@ -16,14 +16,14 @@ from farm.storage.run_names import prefix_of
 
 
 def attach(run: str | Path, wait_s: float = 0.0) -> Follower:
-    """Follow a farm that is at work on this machine, from another process, without being any trouble to it.
+    """Follow a farm that is at work on this machine, from another process. The farm does not wait for it.
 
         for batch in farm.attach("runs/mine"):
             print(batch.num_rows)
 
-    `run` is a run directory, or the `name` of a `Farm`. Gives pyarrow.RecordBatches in the part schema, beginning with
-    the oldest of the last 8 MiB, until the farm ends. The farm waits for no follower: see `Follower.missed`. Waits up
-    to `wait_s` seconds for a farm to begin. Raises NotRunningError where none is at work under that name.
+    `run` is a run directory, or the `name` of a `Farm`. The follower gives pyarrow.RecordBatches in the part schema,
+    until the farm ends. It begins with the oldest of the last 8 MiB. `Follower.missed` says what it was too slow for.
+    `wait_s`: seconds to wait for a farm to begin. Raises NotRunningError if none is at work under that name.
     """
     deadline_s = time.monotonic() + wait_s
     while True:

@@ -53,21 +53,23 @@ _log = logging.getLogger("farm")
 
 
 class Farm:
-    """Workers that label what they are given, for as long as the block lasts.
+    """Workers in the background that label what you give them, until the `with` block ends.
 
         with Farm(model="yolo26n.pt", workers=4) as farm:
             for result in farm.map(paths):
                 print(result.path, result.boxes.xyxy)
 
-    Takes the sections of the config file: `model` as a name, a path or a mapping, `workers` as a number or a mapping,
-    `limits` as a mapping. Outside a `with` block, call `close`: workers live until then, or until the program ends.
+    It takes sections of the config: `model` as a name, a path or a mapping, `workers` as a number or a mapping,
+    `limits` as a mapping. Without a `with` block, call `close`.
 
-    An item is a path, encoded `bytes`, a BGR array (H, W, 3) uint8, a PIL image, or a pair
-    `(key, item)` whose key comes back in the result: without one that is the path, or the number of an image that is no
-    file. What is no image is a failed result. Threads may share a farm. Workers start with the first item.
+    An item is a path, encoded `bytes`, a BGR array (H, W, 3) uint8, a PIL image, or a pair `(key, item)`. The key comes
+    back in the result. Without a pair it is the path; for an image that is no file it is the item's number. An item
+    that is no image gives a failed result.
 
-    `name` is unique on the machine; another process gives it to `farm.attach`, and follows the results from the first
-    item on. `path` is absolute there, and the key of images that are no files.
+    Workers start with the first item. Several threads may share a farm.
+
+    `name` is unique on the machine. Another process gives it to `farm.attach`, and follows the results. In these,
+    `path` is absolute; for images that are no files it is the key.
     """
 
     def __init__(self, model: str | Path | Mapping[str, Any], workers: Any = "auto", **sections: Any) -> None:
@@ -115,9 +117,9 @@ class Farm:
         self.close()
 
     def close(self) -> None:
-        """Stop the processes and remove the segments. What is not labelled yet is cancelled. May be called twice.
+        """Stop the processes, and remove the shared memory. Items that are not labelled yet are cancelled.
 
-        In a forked child it does nothing: the farm is its parent's.
+        It may be called twice. In a forked child it does nothing: the farm is its parent's.
         """
         if os.getpid() != self._pid:
             return
@@ -139,21 +141,21 @@ class Farm:
     # Work
 
     def submit(self, item: Any) -> Future[ImageResult]:
-        """Label one item. The future may be cancelled until the item is leased. A failed image is a result too.
+        """Label one item. The future may be cancelled until a worker has the item. A failed image is a result too.
 
-        Does not wait: who submits without end must bound it, or take `map`. Images that are no files take memory until
-        they are labelled, and then room in the temporary folder; OutputError where that is full as well.
+        It does not wait for results. So limit how much you submit, or use `map`. Images that are no files take memory
+        until they are labelled, or room in the temporary folder. Raises OutputError if that is full as well.
         """
         future: Future[ImageResult] = Future()
         self._put(item, set_results, future, future)
         return future
 
     def map(self, items: Iterable[Any], order: Order = "input", on_error: OnError = "return") -> Iterator[ImageResult]:
-        """Results of all items in their order, or as they come ("completed"). Lazy on both sides.
+        """Results of all items, lazily: in the order of the items, or as they are done (`order="completed"`).
 
-        No more items are taken than keep the workers busy for half a second (six batches a worker where that is more),
-        and none while nobody asks for results. In their order results wait for the slowest before them: with
-        "completed" nobody does. What is no image is a failed result; with `on_error="raise"` one raises ImageError.
+        It takes items for half a second of work, or six batches for each worker where that is more. It takes none while
+        nobody asks for results. In the order of the items, a result waits for the slowest item before it.
+        A failed image is a result; with `on_error="raise"` it raises ImageError.
         """
         check_stream(items, order, on_error)
         batches = streams.results(self._put, self._prefetch.has_room, items, order)
@@ -162,17 +164,17 @@ class Farm:
     def amap(
         self, items: Iterable[Any] | AsyncIterable[Any], order: Order = "input", on_error: OnError = "return"
     ) -> AsyncIterator[ImageResult]:
-        """As `map`, for `async for`; `items` may be asynchronous too. Leaving it early cancels what is on its way."""
+        """As `map`, for `async for`. `items` may be asynchronous, too. Leaving it early cancels what is not done."""
         check_stream(items, order, on_error)
         return async_streams.results(self.submit, self._prefetch.has_room, items, order, on_error)
 
     def batches(
         self, items: Iterable[Any], order: Order = "input", on_error: OnError = "return"
     ) -> Iterator[pa.RecordBatch]:
-        """The same results as Arrow batches in the part schema, for polars, pandas and DuckDB. All have one schema.
+        """As `map`, in Arrow batches with the columns of a part, for polars, pandas and DuckDB. All have one schema.
 
-        `path` is the item's path as it was given, or its key: that of a pair, the number of an image that is no file.
-        A batch holds what was there when it was asked for; rows of other callers of the same farm are left out.
+        The column `path` is the path as you gave it, the key of a pair, or the number of an image that is no file.
+        A batch holds the results that are done when you ask for it, and only your own.
         """
         check_stream(items, order, on_error)
         return self._batches(items, order, on_error)

@@ -30,7 +30,13 @@ class ImageError(FarmError):
 
 @dataclass(frozen=True, slots=True)
 class BoxArrays:
-    """Detections of one image. `xyxy` (n, 4), `conf` (n,) float32; `cls` (n,) int32; `shape` (height, width)."""
+    """Boxes of one image.
+
+    - `xyxy`: (n, 4) float32, corners in pixels of the original image
+    - `conf`: (n,) float32, confidences
+    - `cls`: (n,) int32, numbers of classes
+    - `shape`: (height, width) of the original image
+    """
 
     xyxy: np.ndarray
     conf: np.ndarray
@@ -51,7 +57,12 @@ class BoxArrays:
 
 @dataclass(frozen=True, slots=True)
 class ObbArrays:
-    """Oriented boxes. `xywhr` (n, 5) float32: centre, size, angle in radians; `conf` (n,), `cls` (n,)."""
+    """Oriented boxes of one image.
+
+    - `xywhr`: (n, 5) float32, centre, size, and angle in radians
+    - `conf`: (n,) float32, confidences
+    - `cls`: (n,) int32, numbers of classes
+    """
 
     xywhr: np.ndarray
     conf: np.ndarray
@@ -59,9 +70,11 @@ class ObbArrays:
 
 
 class ImageResult:
-    """A row of a batch. `key` is the caller's own, where one was given, and the path or number of the item elsewhere.
+    """What was found in one image. Arrays are valid as long as you keep them.
 
-    `path` is as it was given; of an image that is no file it is the key, as text.
+    `path` is the path as you gave it. For an image that is no file it is the key, as text.
+    `key` is the key that you gave. Without one it is the path, or the item's number.
+    `names` are the model's classes: number → name.
     """
 
     def __init__(self, batch: pa.RecordBatch, row: int, key: Any, path: str, names: Mapping[int, str]) -> None:
@@ -82,12 +95,12 @@ class ImageResult:
 
     @property
     def error(self) -> dict[str, str] | None:
-        """Stage, type and message of what failed."""
+        """Stage, type and message of a failed image; None of a labelled one."""
         return self._value("error")  # type: ignore[no-any-return]
 
     @property
     def task(self) -> str:
-        """detect, segment, pose, obb or classify."""
+        """`detect`, `segment`, `pose`, `obb` or `classify`."""
         return self._value("task")  # type: ignore[no-any-return]
 
     @property
@@ -114,7 +127,7 @@ class ImageResult:
 
     @cached_property
     def masks(self) -> list[np.ndarray] | None:
-        """A polygon (k, 2) an object, as Ultralytics' `masks.xy`; None for other tasks."""
+        """A polygon (k, 2) for each object, as Ultralytics' `masks.xy`; None for other tasks."""
         polygons = self._list("polygons")
         if polygons is None:
             return None
@@ -141,7 +154,7 @@ class ImageResult:
         return None if values is None else values.to_numpy()
 
     def copy(self) -> ImageResult:
-        """A result that holds its own row only, and not the batch it came in."""
+        """The same result, which does not keep the memory of the batch that it came in."""
         table = pa.Table.from_batches([self._batch.slice(self._row, 1)])
         (alone,) = table.take([0]).to_batches()
         return ImageResult(alone, 0, self.key, self.path, self.names)
