@@ -65,6 +65,11 @@ STOP_TIMEOUT_S = 30.0
 KILL_NOW = 2  # signals
 
 
+def labelling_s(ready_s: float, last_commit_s: float) -> float:
+    """Seconds from the first worker's readiness to the last commit; 0 where no worker was ready before it."""
+    return max(0.0, last_commit_s - ready_s) if ready_s else 0.0
+
+
 class Supervisor:
     """The loop. `run` returns when every listed item is committed, or when it was interrupted.
 
@@ -298,8 +303,7 @@ class Supervisor:
         self._group.dismiss()
 
     def _outcome(self, interrupted: int | None) -> Outcome:
-        ready_s, last_commit_s = self._group.ready_s, self._link.last_commit_s
-        labelling_s = max(0.0, last_commit_s - ready_s) if ready_s else 0.0
+        labelled_s = labelling_s(self._group.ready_s, self._link.last_commit_s)
         listed = self._leasing.listed
         self._stop_children()
         return Outcome(
@@ -308,7 +312,7 @@ class Supervisor:
             restarts=self._policy.restarts,
             repeated=self._leasing.repeated,
             remaining=self._book.queued + self._book.leased_count + self._book.received_count if listed else None,
-            labelling_s=labelling_s,
+            labelling_s=labelled_s,
             starts=self._group.take_starts(),
             stage_s={
                 "list": self._lister.listing_s,

@@ -1,7 +1,6 @@
 """Images that failed in earlier runs, as a later run and `farm retry --list` tell of them."""
 
 import os
-from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +8,7 @@ from farm.cli.main import main
 from farm.core.schema import failed_batch, part_metadata
 from farm.storage.part_writer import PartWriter
 from farm.storage.run_store import RunStore
-from farm.supervisor.supervisor import Supervisor
+from farm.supervisor.supervisor import labelling_s
 from tests.storage.rows import committed, labelled, rows
 from tests.support.harness import Saboteur, config, pictures
 
@@ -53,12 +52,9 @@ def test_a_run_that_goes_on_tells_of_them(tmp_path):
 
 def test_a_run_that_committed_before_a_worker_was_ready_has_no_negative_rate():
     """As one in which only what has vanished was recorded, or whose last commit was of a run before."""
-    stopped = SimpleNamespace(
-        _last_commit_s=5.0, _ready_s=9.0, _listed=True, _stop_children=lambda: None, _signals=[], _starts=(), _repeated=0,
-        _book=SimpleNamespace(committed_count=1, queued=0, in_hand=0, received_count=0), _policy=SimpleNamespace(restarts=0),
-        _lister=SimpleNamespace(listing_s=0.0), _stage_s={},
-    )  # fmt: skip
-    assert Supervisor._outcome(stopped, None).labelling_s == 0.0
+    assert labelling_s(ready_s=9.0, last_commit_s=5.0) == 0.0
+    assert labelling_s(ready_s=0.0, last_commit_s=5.0) == 0.0
+    assert labelling_s(ready_s=5.0, last_commit_s=9.0) == 4.0
 
 
 def test_a_list_of_them_can_be_sorted_and_cut(tmp_path, capsys):
