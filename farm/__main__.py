@@ -1,6 +1,6 @@
 """`python -m farm`: the same as the console script `farm`."""
 
-from farm.cli.main import main
+from farm.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -14,6 +14,7 @@ from farm.core.continuation import MODEL
 from farm.core.placement import plan, shortfall
 from farm.engines.base import LOCAL, Prepared
 from farm.engines.fingerprint import FACTORY_DIGEST
+from farm.engines.known_backend import backend_of
 from farm.errors import ModelError
 from farm.machine import standard_streams
 from farm.machine.hardware import Machine
@@ -42,6 +43,7 @@ def prepare(
     source = source or open_source(config.source, stdin)
     machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
     placements = plan(machine, config.workers)
+    backend_of(config.model, placements[0].device, many=False)  # raises where this machine cannot run it
     implied = frozenset(f"{MODEL}{name}" for name in resolved.implied)
     notes = (*resolved.notes, *filter(None, [untrained(config.model), shortfall(machine, config.workers)]))
     return Prepared(config, source, placements, digest, resolved.origins, implied, notes)

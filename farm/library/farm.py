@@ -210,14 +210,22 @@ class Farm:
         shown = path if spooled is None else str(key)
         entry = Entry(in_working_directory(path), number, 0)
         try:
-            if not self._supervision.started:
-                self._supervision.start(self._make_supervisor)
             self._pending.add(item_key(*entry), Pending(deliver, token, key, shown, path, spooled, future))
+            if not self._supervision.started:
+                self._start(item_key(*entry))
         except BaseException:
             if spooled is not None:
                 self._spool.remove(path, spooled)
             raise
         self._feed.put(entry)
+
+    def _start(self, first: bytes) -> None:
+        """The supervisor, which may fail at once. So the first item is in the table already, and is told of that."""
+        try:
+            self._supervision.start(self._make_supervisor)
+        except BaseException:
+            self._pending.remove(first)
+            raise
 
     # In the supervisor's thread
 

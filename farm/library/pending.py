@@ -64,6 +64,11 @@ class PendingTable:
             self._items[key] = pending
             self._has_futures = self._has_futures or pending.future is not None
 
+    def remove(self, key: bytes) -> None:
+        """Its caller is told otherwise. It may have its result meanwhile."""
+        with self._lock:
+            self._items.pop(key, None)
+
     def end(self, failure: BaseException | None = None) -> None:
         """Take no more items, and deliver the failure for those that wait; without one, that the farm is closed."""
         with self._lock:

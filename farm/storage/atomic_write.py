@@ -29,27 +29,41 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(
-    path: Path, temporary_dir: Path | None = None, check: Callable[[], None] = lambda: None
+    path: Path,
+    temporary_dir: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+    may_be_swept: bool = True,
 ) -> Iterator[BinaryIO]:
     """A new file to write to, which replaces `path` at the end of the block, durably. Raises OSError.
 
     `temporary_dir`: where it is written, on the same file system; beside `path` by default. `check` is called when all
     is written, just before the rename: if it raises, as if the block does, nothing of the new file stays.
+    `may_be_swept`: another process may look for temporary files in that folder meanwhile. Then the file is locked, and
+    open until it has its name. Otherwise it is closed first, since some file systems say only then that the disk is
+    full.
     """
     temporary = (temporary_dir or path.parent) / temporary_name(path.name)
-    with open(temporary, "xb") as file:
-        with contextlib.suppress(OSError):
-            try_lock(file.fileno())  # until it has its name: `sweep_temporaries` leaves it alone
-        try:
+
+    def give_name() -> None:
+        check()
+        filesystem.replace(temporary, path)
+
+    try:
+        with open(temporary, "xb") as file:
+            if may_be_swept:
+                with contextlib.suppress(OSError):
+                    try_lock(file.fileno())  # `sweep_temporaries` leaves it alone
             yield file
             file.flush()
             filesystem.fsync(file.fileno())
-            check()
-            filesystem.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+            if may_be_swept:
+                give_name()
+        if not may_be_swept:
+            give_name()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     filesystem.fsync_dir(path.parent)
 
 

@@ -51,7 +51,7 @@ class PartWriter:
         return name
 
     def _write(self, name: str, table: pa.Table) -> None:
-        with replacing(self._dir / name, self._temporary_dir, self._check) as file:
+        with replacing(self._dir / name, self._temporary_dir, self._check, may_be_swept=False) as file:
             _write_table(table, file)
 
     def _check(self) -> None:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from farm.cli import main
 from farm.cli.cache import KINDS, table
-from farm.cli.main import main
 from farm.models import cache_eviction
 from farm.models.cache import Entry
 

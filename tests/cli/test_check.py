@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.models import backends, cache
 
 
@@ -47,7 +47,7 @@ def test_check_prints_what_auto_becomes(tmp_path, capsys, monkeypatch, words, he
 def test_check_says_that_nothing_can_be_kept(tmp_path, capsys, monkeypatch):
     (tmp_path / "images").mkdir()
     (tmp_path / "m.pt").write_bytes(b"weights")
-    monkeypatch.setattr(cache, "refusal", lambda: "there is no cache")
+    monkeypatch.setattr(cache, "why_unwritable", lambda: "there is no cache")
     args = [f"source={tmp_path / 'images'}", f"model={tmp_path / 'm.pt'}", f"output={tmp_path / 'run'}"]
     assert main(["check", *args, "workers.devices=cpu"]) == 0
     assert "note             there is no cache\n" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 import farm
-from farm.cli.main import main
+from farm.cli import main
 
 
 def test_export_writes_again_and_differently(tmp_path, capsys):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.cli.parser import COMMANDS
 from tests.support.harness import ROOT
 

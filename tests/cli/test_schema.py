@@ -2,7 +2,7 @@
 
 import json
 
-from farm.cli.main import main
+from farm.cli import main
 
 
 def test_schema_prints_json(capsys):

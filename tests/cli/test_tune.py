@@ -4,7 +4,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.cli.tune import _table
 from farm.tune.meter import SLOW_TO_START
 from farm.tune.trials import Trial

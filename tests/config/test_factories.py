@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.config import factories
 from farm.config.loading import load, validate
 from farm.engines.fingerprint import FACTORY_DIGEST, fingerprint_of
@@ -138,7 +138,7 @@ def test_the_command_finds_it_in_its_workers_and_so_does_retry(tmp_path, monkeyp
         sys.executable,
         "-P",
         "-c",
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from farm.cli.main import main; sys.exit(main())",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from farm.cli import main; sys.exit(main())",
     ]
 
     def farm(*words):

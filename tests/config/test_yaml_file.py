@@ -2,7 +2,7 @@
 
 import pytest
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.config.loading import load
 from farm.config.yaml_file import parse, read
 from farm.errors import ConfigError

@@ -216,7 +216,7 @@ def test_a_source_that_is_another_is_refused_until_it_is_accepted(tmp_path, kind
 
 
 def test_check_says_what_a_run_would_refuse(tmp_path, versions, capsys):
-    from farm.cli.main import main
+    from farm.cli import main
 
     pictures(tmp_path / "source", 2)
     run(tmp_path)
@@ -232,7 +232,7 @@ def test_check_says_what_a_run_would_refuse(tmp_path, versions, capsys):
 
 
 def test_check_shows_names_as_they_are(tmp_path, capsys):
-    from farm.cli.main import main
+    from farm.cli import main
 
     source = pictures(tmp_path / ":smile: [red]", 1)
     values = config(source, tmp_path / ":x: run")
@@ -244,7 +244,7 @@ def test_check_shows_names_as_they_are(tmp_path, capsys):
 
 
 def test_check_says_that_nothing_can_be_written_or_started(tmp_path, capsys, monkeypatch):
-    from farm.cli.main import main
+    from farm.cli import main
 
     pictures(tmp_path / "source", 2)
     (tmp_path / "file").write_text("in the way")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.core.run_file import damaged, parse
 from farm.errors import DamagedRunError
 from farm.storage.run_store import RunStore

@@ -8,7 +8,7 @@ import pytest
 
 import farm
 from farm.api import retry
-from farm.cli.main import main
+from farm.cli import main
 from farm.errors import RunMismatchError
 from farm.storage.run_store import RUN_FILE, RunStore
 from tests.support.harness import pictures

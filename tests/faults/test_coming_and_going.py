@@ -11,7 +11,7 @@ import pytest
 
 import farm
 from farm.api import export, retry
-from farm.cli.main import main
+from farm.cli import main
 from farm.core.schema import SCHEMA_VERSION
 from farm.errors import OutputError, SourceError
 from farm.sources import earlier_runs

@@ -16,7 +16,7 @@ import pytest
 
 import farm
 from farm.api import retry
-from farm.cli.main import main
+from farm.cli import main
 from farm.errors import OutputError, RunLockedError, SharedMemoryError, SourceError, WorkerError
 from farm.verify import verify
 from tests.support.harness import POISON, ROOT, Saboteur, config, pictures, rows, segments, start, wait_for

@@ -17,9 +17,9 @@ PIDS = Path("/sys/fs/cgroup/pids")
 STRANGER = "23456"  # no user of this machine: a limit on its processes is nobody else's
 CAPABILITIES = "+dac_override,+dac_read_search"  # it may read what root has installed
 UNCHECKED = """
-import sys, farm.cli.main, farm.machine.shortage
+import sys, farm.cli.entry, farm.machine.shortage
 farm.machine.shortage.check_processes = farm.machine.shortage.check_command = lambda *_: None
-sys.exit(farm.cli.main.main(["run", sys.argv[1]]))
+sys.exit(farm.cli.entry.main(["run", sys.argv[1]]))
 """
 pytestmark = pytest.mark.timeout(120)
 

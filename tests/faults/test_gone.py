@@ -11,7 +11,7 @@ import pytest
 
 import farm
 from farm.api import Hooks, retry
-from farm.cli.main import main
+from farm.cli import main
 from farm.core.key_set import ABSENT, item_key
 from farm.errors import SourceError
 from farm.storage.run_store import RunStore

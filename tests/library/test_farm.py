@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from farm import Farm, FarmError
-from farm.errors import ModelError, WorkerError
+from farm.errors import ModelError, OutputError, WorkerError
 from farm.ipc.shared_memory import leftovers
+from farm.storage.run_store import RunStore
 from tests.support.harness import FAKE, POISON, ROOT, fake, group_members, paths, pictures, wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -46,6 +47,18 @@ def test_a_model_that_cannot_be_made_reaches_everybody():
             future.result(30)
         with pytest.raises(WorkerError):
             farm.submit("b.jpg")
+
+
+def test_a_farm_that_cannot_begin_tells_the_first_image_of_it(monkeypatch):
+    """Also where its thread has failed before `submit` returns."""
+
+    def refuse(path):
+        raise OutputError("no room")
+
+    monkeypatch.setattr(RunStore, "open", refuse)
+    for _ in range(20):
+        with Farm(model=fake(), workers=1) as farm, pytest.raises(OutputError, match="no room"):
+            farm.submit("a.jpg").result(30)
 
 
 def test_factories_that_are_not_there():

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.cli.signals import passed_to
 from farm.machine import standard_streams as streams
 from farm.machine.standard_streams import PLAIN, Unfailing

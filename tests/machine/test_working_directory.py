@@ -7,7 +7,7 @@ import yaml
 
 import farm
 from farm import Farm
-from farm.cli.main import main
+from farm.cli import main
 from farm.config.sections import SourceConfig
 from farm.errors import ConfigError, ModelError
 from farm.machine.working_directory import in_existing_directory, in_working_directory

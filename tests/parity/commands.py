@@ -1,7 +1,7 @@
 """A process in which command lines of one program run one after another: `python -m tests.parity.commands PROGRAM`.
 
     yolo   ultralytics.cfg.entrypoint(), which is what the `yolo` executable calls
-    farm   farm.cli.main.main(), which is what `python -m farm` calls
+    farm   farm.cli.entry.main(), which is what `python -m farm` calls
 
 A line of standard input is one command, a JSON list of its words; a line of standard output is its exit code. What the
 commands print goes to standard error. Importing torch costs seconds; here it is paid once for all commands.
@@ -33,7 +33,7 @@ def yolo(words: Sequence[str]) -> int:
 
 
 def farm(words: Sequence[str]) -> int:
-    from farm.cli.main import main
+    from farm.cli import main
 
     sys.argv[:] = ["farm", *words]
     return main(words)

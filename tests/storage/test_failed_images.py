@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.core.schema import failed_batch, part_metadata
 from farm.storage.part_writer import PartWriter
 from farm.storage.run_store import RunStore

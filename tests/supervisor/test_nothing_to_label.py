@@ -12,7 +12,7 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from farm.cli.main import main
+from farm.cli import main
 from farm.errors import SourceError
 from farm.report.closing import print_summary
 from tests.support.harness import config, pictures

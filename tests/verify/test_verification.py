@@ -11,7 +11,7 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from farm.cli.main import main
+from farm.cli import main
 from farm.cli.verify import in_words
 from farm.core.schema import part_metadata
 from farm.errors import OutputError

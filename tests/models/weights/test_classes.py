@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import yaml
 
-from farm.cli.main import main
+from farm.cli import main
 from farm.config.loading import validate
 from farm.config.sections import ModelConfig
 from farm.engines.fingerprint import fingerprint_of
