@@ -24,6 +24,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -148,7 +149,7 @@ class Supervisor:
             with interrupts.held():
                 self._open()
             try:
-                return self._label()
+                outcome = self._label()
             except FarmError:
                 with contextlib.suppress(Exception):  # of a hook: it is the run's own error that counts
                     self._show(time.monotonic())
@@ -157,6 +158,7 @@ class Supervisor:
             if os.getpid() == self._pid:  # and no fork that a caller's function made and did not end
                 with interrupts.held() as interrupted:
                     self._close(lambda: interrupted() or self._must_stop)
+        return self._with_last_commit(outcome)
 
     def _label(self) -> Outcome:
         """From the first turn to the last snapshot, which shows how the run ended, however short it was."""
@@ -311,7 +313,7 @@ class Supervisor:
             committed=self._book.committed_count,
             restarts=self._policy.restarts,
             repeated=self._leasing.repeated,
-            remaining=self._book.queued + self._book.leased_count + self._book.received_count if listed else None,
+            remaining=self._uncommitted if listed else None,
             labelling_s=labelled_s,
             starts=self._group.take_starts(),
             stage_s={
@@ -321,6 +323,15 @@ class Supervisor:
                 **self._group.stage_s,
             },
         )
+
+    @property
+    def _uncommitted(self) -> int:
+        return self._book.queued + self._book.leased_count + self._book.received_count
+
+    def _with_last_commit(self, outcome: Outcome) -> Outcome:
+        """The collector commits once more before it leaves, also where the run was interrupted."""
+        remaining = None if outcome.remaining is None else self._uncommitted
+        return replace(outcome, committed=self._book.committed_count, remaining=remaining)
 
     def _stop_children(self) -> None:
         """Let workers leave, then the collector; whoever does not is killed by `_close`."""

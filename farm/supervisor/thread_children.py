@@ -8,12 +8,15 @@ and memory limits only processes help.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import queue
 import signal
 import socket
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -37,6 +40,7 @@ from farm.worker.loop import serve
 from farm.worker.spec import WorkerSpec
 
 CLOSED = -1  # in place of a descriptor
+LAST_S = 20.0  # for threads that were given up: more than a model takes to load, or a batch to be predicted
 
 
 class LeaseQueue:
@@ -87,6 +91,20 @@ class ModelLoader:
             if device not in self._models:
                 self._models[device] = LockedModel(load_model(config, device, threads, digest))
             return self._models[device]
+
+
+_given_up: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+@atexit.register
+def _wait_for_those_given_up() -> None:
+    """A thread that comes back from C++ code while the interpreter ends takes the process with it (SIGABRT).
+
+    One that hangs is not waited for longer than LAST_S.
+    """
+    deadline = time.monotonic() + LAST_S
+    for thread in list(_given_up):
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class RoleThread:
@@ -157,6 +175,8 @@ class RoleThread:
             if self.exitcode is not None:
                 return
             self.exitcode = code
+            if code < 0:
+                _given_up.add(self._thread)
             self._let_go()
             with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
                 os.write(self._ended, b"!")  # a fork of the program may hold it open

@@ -217,3 +217,14 @@ def test_a_locked_model_has_all_cores():
         {"source": "x", "model": "y", "output": "z", "workers": {"kind": "locked"}}
     ).workers
     assert [(place.threads, place.cpus) for place in plan(machine, workers)] == [(8, ()), (8, ())]
+
+
+def test_a_thread_that_is_still_loading_does_not_abort_the_process_at_its_end(tmp_path, coco_images, coco_weights):
+    """The last worker loads torch's code while the run ends: coming back from it then would end all by SIGABRT."""
+    (tmp_path / "images").mkdir()
+    first = min(coco_images.iterdir())
+    (tmp_path / "images" / first.name).write_bytes(first.read_bytes())
+    words = [f"source={tmp_path / 'images'}", f"model={coco_weights}", f"output={tmp_path / 'run'}"]
+    command = [sys.executable, "-m", "farm", "run", *words, "workers.kind=thread", "workers.count=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr

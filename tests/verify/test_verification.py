@@ -43,6 +43,21 @@ def test_words(found, words):
     assert in_words(found) == words
 
 
+def test_what_is_committed_as_a_run_ends_is_not_still_to_do(tmp_path):
+    """Nothing is committed before the run is stopped at once; the collector may commit what it has."""
+    source = pictures(tmp_path / "source", 60)
+    values = config(source, tmp_path / "run", {"sleep_ms": 20}, workers={"count": 1}, commit={"seconds": 60})
+    started, sent = [], []
+
+    def look(snapshot):
+        if snapshot.ok and len(sent) < 2:
+            sent.append(signal.SIGTERM)
+            started[0].interrupt(signal.SIGTERM)
+
+    summary = farm.run(values, hooks=Hooks(on_start=started.append, on_snapshot=look))
+    assert summary.remaining == 60 - summary.ok
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_an_interrupted_run_is_unfinished_and_nothing_is_broken(tmp_path, capsys, signals):
     source = pictures(tmp_path / "source", 60)
