@@ -329,9 +329,13 @@ class Supervisor:
         return self._book.queued + self._book.leased_count + self._book.received_count
 
     def _with_last_commit(self, outcome: Outcome) -> Outcome:
-        """The collector commits once more before it leaves, also where the run was interrupted."""
-        remaining = None if outcome.remaining is None else self._uncommitted
-        return replace(outcome, committed=self._book.committed_count, remaining=remaining)
+        """With what the collector committed as it left. Where it was not waited for, it could not say so."""
+        unheard = 0
+        if self._must_stop:
+            with contextlib.suppress(FarmError, OSError):
+                unheard = len(self._link.new_keys())
+        remaining = None if outcome.remaining is None else max(0, self._uncommitted - unheard)
+        return replace(outcome, committed=self._book.committed_count + unheard, remaining=remaining)
 
     def _stop_children(self) -> None:
         """Let workers leave, then the collector; whoever does not is killed by `_close`."""

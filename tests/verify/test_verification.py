@@ -21,7 +21,7 @@ from farm.verify import Verification, verify
 from farm.verify.verification import SHOWN
 from tests.exports.conftest import make_rows
 from tests.faults.test_coming_and_going import WITHOUT_ROOTS_PRIVILEGE
-from tests.support.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, config, pictures, wait_for
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,18 @@ def test_words(found, words):
 
 
 def test_what_is_committed_as_a_run_ends_is_not_still_to_do(tmp_path):
-    """Nothing is committed before the run is stopped at once; the collector may commit what it has."""
+    """The collector commits while the run is stopped at once, and is not heard any more."""
     source = pictures(tmp_path / "source", 60)
-    values = config(source, tmp_path / "run", {"sleep_ms": 20}, workers={"count": 1}, commit={"seconds": 60})
+    values = config(source, tmp_path / "run", {"sleep_ms": 20}, workers={"count": 1}, commit={"images": 4})
     started, sent = [], []
 
     def look(snapshot):
-        if snapshot.ok and len(sent) < 2:
-            sent.append(signal.SIGTERM)
-            started[0].interrupt(signal.SIGTERM)
+        if snapshot.committed and not sent:
+            for _ in range(2):
+                sent.append(signal.SIGTERM)
+                started[0].interrupt(signal.SIGTERM)
+            committed = len(list((tmp_path / "run" / "parts").iterdir()))
+            assert wait_for(lambda: len(list((tmp_path / "run" / "parts").iterdir())) > committed, 30)
 
     summary = farm.run(values, hooks=Hooks(on_start=started.append, on_snapshot=look))
     assert summary.remaining == 60 - summary.ok
