@@ -1,5 +1,6 @@
 """The examples do what they say, on real images."""
 
+import shutil
 import time
 
 import cv2
@@ -43,6 +44,17 @@ def test_queries(labelled):
     assert found == sorted(found, key=lambda row: (-row[1], row[0]))
     frame = queries.emptiest(run_dir, 3)
     assert frame["boxes"].to_list() == sorted(frame["boxes"].to_list())
+
+
+def test_queries_ask_the_newest_row_of_an_image(labelled, tmp_path):
+    """An image that was labelled again has an older row too."""
+    run_dir, _ = labelled
+    before = queries.boxes_per_class(run_dir), queries.emptiest(run_dir).to_dicts()
+    twice = tmp_path / "twice"
+    shutil.copytree(run_dir / "parts", twice / "parts")
+    for part in sorted((run_dir / "parts").iterdir()):
+        shutil.copy(part, twice / "parts" / part.name.replace("0001-", "0009-"))
+    assert (queries.boxes_per_class(twice), queries.emptiest(twice).to_dicts()) == before
 
 
 def test_codes(tmp_path):
