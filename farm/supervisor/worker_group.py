@@ -131,8 +131,8 @@ class WorkerGroup:
         spec = self._spec_of(index)
         with interrupts.held():  # a process that was started is one that is known
             worker, results = self._launcher.launch(spec)
-            self._results.attach(worker.uid, results)
             self._workers[worker.uid] = worker
+            self._results.attach(worker.uid, results)
         self._loop.add(worker.control, functools.partial(self._on_control, worker))
         self._loop.add(worker.process.sentinel, functools.partial(self._on_death, worker))
 
