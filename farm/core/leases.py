@@ -89,11 +89,6 @@ class LeaseBook:
         """Items that the collector has and has not committed."""
         return self._received.keys()
 
-    @property
-    def empty(self) -> bool:
-        """Nothing is left to label or to commit."""
-        return not (self.queued or self._received or any(leased.items for leased in self._leased.values()))
-
     def held_by(self, worker: int) -> int:
         """Items that the worker holds."""
         leased = self._leased.get(worker)

@@ -20,7 +20,7 @@ def ends():
     reader, writing = channel()
     writer = Writer(writing)
     yield ResultBatcher(writer), reader
-    writer.close()
+    writing.close()
     reader.close()
 
 
