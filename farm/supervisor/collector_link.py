@@ -135,11 +135,11 @@ class CollectorLink:
         assert self._collector is not None
         self._collector.tell(message, end)
 
-    def attach(self, uid: int, results: Reader) -> None:
+    def add_worker(self, uid: int, results: Reader) -> None:
         """A worker was started: these are its results."""
         self.tell(AddWorker(uid), results)
 
-    def detach(self, uid: int) -> None:
+    def remove_worker(self, uid: int) -> None:
         """A worker is dead. When its results are read to their end, the collector says so (Drained)."""
         self.tell(RemoveWorker(uid))
 
@@ -211,7 +211,7 @@ class CollectorLink:
         self._context.loop.drop(collector.process.sentinel)
         self._context.loop.drop(collector.control)
         try:
-            cause = collector.bury(self._hear)
+            cause = collector.reap(self._hear)
         finally:
             self._collector = None
         self._on_death(self._trouble or cause)

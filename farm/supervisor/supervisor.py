@@ -149,7 +149,7 @@ class Supervisor:
             with interrupts.held():
                 self._open()
             try:
-                outcome = self._label()
+                outcome = self._run_to_end()
             except FarmError:
                 with contextlib.suppress(Exception):  # of a hook: it is the run's own error that counts
                     self._show(time.monotonic())
@@ -160,7 +160,7 @@ class Supervisor:
                     self._close(lambda: interrupted() or self._must_stop)
         return self._with_last_commit(outcome)
 
-    def _label(self) -> Outcome:
+    def _run_to_end(self) -> Outcome:
         """From the first turn to the last snapshot, which shows how the run ended, however short it was."""
         while not self._done():
             self._turn()
@@ -346,7 +346,7 @@ class Supervisor:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self._group.count and time.monotonic() < deadline and not self._must_stop:
             self._loop.turn(TURN_S)
-            self._group.bury_ended()
+            self._group.reap_ended()
 
     def _close(self, hurry: Callable[[], bool]) -> None:
         """Nothing is left behind: no process, no segment. `hurry`: wait no longer for what the collector still has."""

@@ -88,7 +88,7 @@ def test_a_blamed_item_is_guilty_and_the_others_are_not():
     assert book.grant(1, 3).seqs == (0, 2)
 
 
-def test_a_suspect_is_leased_alone_and_nothing_beside_it():
+def test_a_possible_cause_is_leased_alone_and_nothing_beside_it():
     book = book_with(4)
     book.add_worker(0)
     book.grant(0, 2)
