@@ -21,6 +21,7 @@ standard_streams     standard output and error that cannot fail
 working_directory    the working directory, which may be removed under the process
 
 tracebacks           where an error was raised, for a message of one line
+removal              removing what lies at a path, whatever it is
 filenames            file names as the bytes on disk, whatever the locale
 locations            is it a path of this machine, or a URL?
 misnamed             which file was meant by a path that does not exist

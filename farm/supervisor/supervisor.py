@@ -250,7 +250,8 @@ class Supervisor:
                 numbers = unpack_seqs(seqs)
                 self._quarantine.shown(numbers)
                 self._reader.read(numbers, slot, size, inline)
-                self._check_failures()
+                if (error := self._reader.counters.too_many(self._limits.max_failed)) is not None:
+                    self._fail(error)
                 self._group.received(sender, numbers)
             case Committed(seqs, _, _):
                 numbers = unpack_seqs(seqs)
@@ -258,12 +259,6 @@ class Supervisor:
                 self._quarantine.committed(numbers)
             case Drained(uid):
                 self._group.drained(uid)
-
-    def _check_failures(self) -> None:
-        """Stop where so many images fail that the source or the model must be wrong."""
-        error = self._reader.counters.too_many(self._limits.max_failed)
-        if error is not None and self._fatal is None:
-            self._fail(error)
 
     def _on_collector_death(self, cause: str) -> None:
         """Everything starts anew: what the dead collector had not committed is queued again."""
@@ -294,9 +289,10 @@ class Supervisor:
     # The end
 
     def _fail(self, error: FarmError) -> None:
-        """The run ends with this error, after what is in hand."""
-        self._fatal = error
-        self._drain()
+        """The run ends with this error, after what is in hand; with the first one, where there are several."""
+        if self._fatal is None:
+            self._fatal = error
+            self._drain()
 
     def _drain(self) -> None:
         """No new leases: workers finish what they hold, and leave."""
