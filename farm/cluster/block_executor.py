@@ -43,7 +43,7 @@ from farm.storage.session import blocks_dir
 # A refused block is kept this long, twice as long each time, so that actors that work get most blocks
 HOLD_S, HOLD_LIMIT_S = 1.0, 300.0
 HOLD_AT_END_S = 5.0  # where nothing else is left to do
-POLL_S = 0.1
+POLL_S = 0.1  # between looks at the folder of blocks for the run's end; a shared file system answers each of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ from farm.supervisor.worker_group import WorkerGroup
 from farm.supervisor.worker_template import WorkerTemplate
 from farm.worker.spec import WorkerSpec
 
-JOIN_S = 10.0
+JOIN_S = 10.0  # for the thread to end its worker, which takes child_process.JOIN_S; a stuck one is left behind
 
 
 @dataclass(frozen=True, slots=True)

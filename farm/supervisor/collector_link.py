@@ -31,6 +31,8 @@ from farm.supervisor.description import Description
 from farm.supervisor.run_context import RunContext
 from farm.supervisor.thread_children import RoleThread
 
+# Short item timeouts do not count here: on a busy machine even a collector that beats may be silent for seconds, and
+# its death costs all workers a new start
 COLLECTOR_SILENCE_S = 10.0
 
 

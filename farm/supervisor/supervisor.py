@@ -61,8 +61,8 @@ from farm.supervisor.run_context import RunContext, RunMemory
 from farm.supervisor.worker_group import WorkerGroup
 from farm.supervisor.worker_template import WorkerSpecs
 
-SHOW_S = 0.1
-STOP_TIMEOUT_S = 30.0
+SHOW_S = 0.1  # between snapshots: smooth to look at, and a small share of a turn
+STOP_TIMEOUT_S = 30.0  # for workers, then the collector, to leave: a last commit may take long, but a run must end
 KILL_NOW = 2  # signals
 
 
