@@ -27,8 +27,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
-
 from farm.core import counters
 from farm.core.counters import any_ok
 from farm.core.items import Item
@@ -49,6 +47,7 @@ from farm.sources.earlier_runs import EarlierRuns
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 from farm.supervisor import snapshots
+from farm.supervisor.callbacks import Callbacks
 from farm.supervisor.collector_link import CollectorLink
 from farm.supervisor.description import Description
 from farm.supervisor.failed_rows import NO_WORKER, Quarantine
@@ -72,12 +71,7 @@ def labelling_s(ready_s: float, last_commit_s: float) -> float:
 
 
 class Supervisor:
-    """The loop. `run` returns when every listed item is committed, or when it was interrupted.
-
-    `may_keep`: batches that `on_batch` gets are copies; else they lie in the ring and are valid during the call only.
-    `shown`: asked before `on_batch`, what followers of the broadcast get in place of a batch. `wanted`: asked before
-    items are leased for the first time, which of them still matter.
-    """
+    """The loop. `run` returns when every listed item is committed, or when it was interrupted."""
 
     def __init__(
         self,
@@ -86,11 +80,7 @@ class Supervisor:
         source: Source,
         entries: Iterator[Entry],
         known: KeySet,
-        on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None,
-        on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None,
-        may_keep: bool = False,
-        shown: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
-        wanted: Callable[[list[Item]], list[Item]] = lambda items: items,
+        callbacks: Callbacks,
     ) -> None:
         self._job = job
         self._pid = os.getpid()
@@ -98,14 +88,14 @@ class Supervisor:
         self._store = store
         self._loop = EventLoop()
         self._lister = Lister(source, entries, known, self._loop.wake, EarlierRuns(store) if job.keep else None)
-        self._on_snapshot = on_snapshot
+        self._callbacks = callbacks
         self._prefix = prefix_of(store.path)
         kind = job.config.workers.kind
         self._memory = RunMemory(self._prefix, len(job.placements) + 1, local=kind != "process")
         preload_model = job.config.model.weights is not None
         launcher = Launcher(start_method(job), job.environment, preload_model, self._prefix, kind)
         context = RunContext(job, store, self._memory, launcher, self._loop)
-        self._book = LeaseBook(self._limits.attempts, wanted)
+        self._book = LeaseBook(self._limits.attempts, callbacks.wanted)
         self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.history.batches(["status"])))
         self._outages = Outage(source.retry_policy, job.root)
         self._description = Description(job)
@@ -121,7 +111,7 @@ class Supervisor:
             heartbeats=lambda: self._memory.heartbeats,
         )  # fmt: skip
         self._leasing = Leasing(job, self._lister, self._book, self._outages, self._group, self._record_vanished)
-        self._reader = ResultReader(self._memory, lifecycle, self._link, on_batch, shown, may_keep)
+        self._reader = ResultReader(self._memory, lifecycle, self._link, callbacks)
         self._signals: list[int] = []
         self._started = False
         self._draining = False
@@ -278,7 +268,7 @@ class Supervisor:
 
     def _show(self, now: float) -> None:
         self._shown_s = now
-        self._on_snapshot(self.snapshot(now))
+        self._callbacks.on_snapshot(self.snapshot(now))
 
     def snapshot(self, now: float) -> Snapshot:
         """The run at this moment."""
