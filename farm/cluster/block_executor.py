@@ -1,7 +1,7 @@
 """The block executor: what an actor does with a block. It labels it, commits its part, and says what became of it.
 
     owns      a worker host, and with it a worker
-    receives  blocks              from the cluster, which calls `label`
+    receives  blocks              from the cluster, which calls `label_block`
     sends     BlockResult         to the driver, by the cluster; parts go to the run directory
 
 Knows nothing of Ray. A block that has its part already is not labelled again: the task was run before, and its actor
@@ -43,7 +43,7 @@ from farm.storage.session import blocks_dir
 # A refused block is kept this long, twice as long each time, so that actors that work get most blocks
 HOLD_S, HOLD_LIMIT_S = 1.0, 300.0
 HOLD_AT_END_S = 5.0  # where nothing else is left to do
-POLL_S = 0.1
+POLL_S = 0.1  # between looks at the folder of blocks for the run's end; a shared file system answers each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class BlockExecutorSpec:
 
 
 class BlockExecutor:
-    """One in every actor. `label` may be called by several threads."""
+    """One in every actor. `label_block` may be called by several threads."""
 
     def __init__(self, spec: BlockExecutorSpec) -> None:
         self._spec = spec
@@ -98,14 +98,14 @@ class BlockExecutor:
             while folders.is_there(told) and not blocks.is_stopped(self._folder):
                 time.sleep(POLL_S if not folders.is_remote(told) else HOLD_AT_END_S)
 
-    def label(self, number: int, items: bytes) -> BlockResult:
+    def label_block(self, number: int, items: bytes) -> BlockResult:
         """Label a block (packed items) and commit its part."""
         if self._error is not None:
             self._hold()
         else:
             try:
                 if not blocks.is_stopped(self._folder):
-                    return self._label(number, blocks.unpack(items))
+                    return self._label_block(number, blocks.unpack(items))
             except SourceLostError as error:
                 if not blocks.is_stopped(self._folder):  # else the images are left for the next run
                     self._error = error
@@ -154,7 +154,7 @@ class BlockExecutor:
             if weights_digest(weights) != self._spec.digest:
                 raise ModelError(f"model.weights {weights} on {self._hostname} are not those of the driver")
 
-    def _label(self, number: int, items: Sequence[tuple[bytes, str]]) -> BlockResult:
+    def _label_block(self, number: int, items: Sequence[tuple[bytes, str]]) -> BlockResult:
         host = self._worker_host
         assert host is not None
         part = self._run_dir / PARTS / part_name(self._spec.session, number)
@@ -192,7 +192,7 @@ class BlockExecutor:
         journal.begin()
         if not journal.must_go_alone:
             with self._lock.together():
-                return host.label(items)
+                return host.label_items(items)
         rows: list[pa.RecordBatch] = []
         with self._lock.alone():
             for position, item in enumerate(items):
@@ -201,7 +201,7 @@ class BlockExecutor:
                     rows.append(self._given_up(item, deaths))
                 else:
                     journal.try_alone(position)
-                    rows += host.label([item])
+                    rows += host.label_items([item])
         return rows
 
     def _given_up(self, item: tuple[bytes, str], deaths: int) -> pa.RecordBatch:

@@ -36,7 +36,7 @@ from farm.storage.scratch import Scratch
 SUFFIX = ".arrow"
 END, STOP = "end", "stop"
 GIVEN_UP = "given-up-"  # and the index of the actor's worker
-POLL_S = 0.02
+POLL_S = 0.02  # between looks for the next block: an actor waits no longer for it, and a disk answers as often
 FIRST_ITEMS = 16  # in the first blocks; what a block takes then decides
 SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("path", pa.binary())])
 

@@ -22,17 +22,17 @@ class DirectResults:
         on_rows: Callable[[int, list[int], pa.RecordBatch], None],
         on_drained: Callable[[int], None],
     ) -> None:
-        """`on_rows`: gets a worker's uid, numbers of items, and their rows. `on_drained`: see `detach`."""
+        """`on_rows`: gets a worker's uid, numbers of items, and their rows. `on_drained`: see `remove_worker`."""
         self._loop = loop
         self._on_rows = on_rows
         self._on_drained = on_drained
         self._results: Reader | None = None
 
-    def attach(self, uid: int, results: Reader) -> None:
+    def add_worker(self, uid: int, results: Reader) -> None:
         self._results = results
         self._loop.add(results, functools.partial(self._read, uid, results))
 
-    def detach(self, uid: int) -> None:
+    def remove_worker(self, uid: int) -> None:
         """Read what a dead worker has sent, and nothing after that."""
         if self._results is not None:
             self._read(uid, self._results)

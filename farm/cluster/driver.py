@@ -189,7 +189,8 @@ class Driver:
         self._count(result)
         self._cutter.took(size, result.took_s)
         self._show_rows(result.number)
-        self._check_failures()
+        if (error := self._counters.too_many(self._job.config.limits.max_failed)) is not None:
+            self._fail(error)
 
     def _count(self, result: BlockResult) -> None:
         self._committed += result.items
@@ -205,12 +206,6 @@ class Driver:
         if self._on_batch is not None:
             for batch in open_part(self._store.parts_dir / part_name(self._store.session, number)).iter_batches():
                 self._on_batch(batch)
-
-    def _check_failures(self) -> None:
-        """Stop where so many images fail that the source or the model must be wrong."""
-        error = self._counters.too_many(self._job.config.limits.max_failed)
-        if error is not None and self._fatal is None:
-            self._fail(error)
 
     def _record_vanished(self, items: Sequence[Item]) -> None:
         """Images that an earlier run labelled and that have vanished become rows."""
@@ -271,9 +266,10 @@ class Driver:
     # The end
 
     def _fail(self, error: FarmError) -> None:
-        """The run ends with this error, after what is begun."""
-        self._fatal = self._fatal or error
-        self._stop()
+        """The run ends with this error, after what is begun; with the first one, where there are several."""
+        if self._fatal is None:
+            self._fatal = error
+            self._stop()
 
     def _stop(self) -> None:
         """Nothing new: what is begun is committed."""

@@ -114,7 +114,8 @@ class Actor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         results = [
-            self._executor.label(row["number"], row["items"]) for row in batch.select(["number", "items"]).to_pylist()
+            self._executor.label_block(row["number"], row["items"])
+            for row in batch.select(["number", "items"]).to_pylist()
         ]
         return pa.table({"result": pa.array([pickle.dumps(result) for result in results], pa.large_binary())})
 

@@ -7,14 +7,14 @@ freezes or raises is what happens to a supervisor's: the same group of workers, 
     receives  Ready, InitFailed, AttemptFailed,
               PlaceFailed                         from the worker (its control channel)
               Results                             from the worker (its result channel)
-              orders                              from the threads that call `label`
+              orders                              from the threads that call `label_items`
     sends     Lease, Stop                         to the worker (its queue)
 
 Nothing watches the host's own process but its worker, which kills it when it is frozen: the engine then starts
 another, and gives it what this one had in hand.
 
-Several threads may call `label` at a time: the worker then has the next order's images at hand while it finishes the
-last of this one's.
+Several threads may call `label_items` at a time: the worker then has the next order's images at hand while it finishes
+the last of this one's.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from farm.supervisor.worker_group import WorkerGroup
 from farm.supervisor.worker_template import WorkerTemplate
 from farm.worker.spec import WorkerSpec
 
-JOIN_S = 10.0
+JOIN_S = 10.0  # for the thread to end its worker, which takes child_process.JOIN_S; a stuck one is left behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class WorkerHost:
             if not self._thread.is_alive():
                 raise self._why()
 
-    def label(self, items: Sequence[tuple[bytes, str]]) -> list[pa.RecordBatch]:
+    def label_items(self, items: Sequence[tuple[bytes, str]]) -> list[pa.RecordBatch]:
         """The rows of these items (key, path), one each, in the order they were done. Blocks; for several threads.
 
         Raises FarmError where workers cannot start or die too often, or the images' place does not answer, now or

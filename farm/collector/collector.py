@@ -89,7 +89,7 @@ class Collector:
         """Wait at most so long, then deal with all that has come, and commit where that is due."""
         for key, _ in self._selector.select(timeout_s):
             if key.data == SUPERVISOR:
-                self._obey(self._control.recv())
+                self._handle(self._control.recv())
             elif self._channels.are_read and key.data in self._channels:
                 self._read(key.data)
         if self._rows >= self._spec.commit_images or self._until_commit() == 0:
@@ -132,7 +132,7 @@ class Collector:
         due_s = self._since_s + self._spec.commit_seconds - time.monotonic()
         return min(LONGEST_WAIT_S, max(0.0, due_s))
 
-    def _obey(self, message: Any) -> None:
+    def _handle(self, message: Any) -> None:
         match message:
             case AddWorker(uid):
                 self._channels.add(uid, recv_handle(self._control))

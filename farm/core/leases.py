@@ -14,7 +14,7 @@ it is committed. Blame: when a worker dies that has begun several items, each of
 guilty image is found and its neighbours are charged nothing. The death that they shared is charged to the guilty one
 once it is known.
 
-`worker` is a uid here: a successor holds nothing of what the one before it held.
+A worker is known by its uid here: a successor holds nothing of what the one before it held.
 """
 
 from __future__ import annotations
@@ -89,14 +89,9 @@ class LeaseBook:
         """Items that the collector has and has not committed."""
         return self._received.keys()
 
-    @property
-    def empty(self) -> bool:
-        """Nothing is left to label or to commit."""
-        return not (self.queued or self._received or any(leased.items for leased in self._leased.values()))
-
-    def held_by(self, worker: int) -> int:
+    def held_by(self, uid: int) -> int:
         """Items that the worker holds."""
-        leased = self._leased.get(worker)
+        leased = self._leased.get(uid)
         return len(leased.items) if leased else 0
 
     def failures(self, seq: int) -> int:
@@ -116,11 +111,11 @@ class LeaseBook:
         self._received.update((verdict.item.seq, verdict.item) for verdict in verdicts)
         return verdicts
 
-    def add_worker(self, worker: int) -> None:
+    def add_worker(self, uid: int) -> None:
         """A worker is ready to hold items."""
-        self._leased[worker] = _Leased()
+        self._leased[uid] = _Leased()
 
-    def grant(self, worker: int, count: int, scattered: bool = False) -> Lease | None:
+    def grant(self, uid: int, count: int, scattered: bool = False) -> Lease | None:
         """Up to `count` items for the worker; a single one where it must be tried alone; None where there is nothing.
 
         `scattered`: to see whether any can be read at all. One of them comes from elsewhere in the queue, each time
@@ -129,7 +124,7 @@ class LeaseBook:
         A worker that holds an item alone gets no other beside it. Items to be tried alone go to workers that hold
         nothing; where there is none for ALONE_AFTER leases, one worker gets no more until it holds nothing.
         """
-        leased = self._leased[worker]
+        leased = self._leased[uid]
         if leased.items and (leased.alone or self._must_empty(leased)):
             return None
         leased.alone = bool(self._alone) and not leased.items and not (scattered and self._queue)
@@ -171,9 +166,9 @@ class LeaseBook:
         leased.emptying = waits and (leased.emptying or not any(other.emptying for other in self._leased.values()))
         return leased.emptying
 
-    def received(self, worker: int, seqs: Iterable[int]) -> int:
+    def received(self, uid: int, seqs: Iterable[int]) -> int:
         """The collector has the rows of these items. Returns how many were news; others are late and ignored."""
-        leased = self._leased.get(worker)
+        leased = self._leased.get(uid)
         if leased is None:
             return 0
         news = 0
@@ -196,16 +191,16 @@ class LeaseBook:
         self.committed_count += news
         return news
 
-    def attempt_failed(self, worker: int, seqs: Iterable[int], due_s: float | None = None) -> list[Verdict]:
+    def attempt_failed(self, uid: int, seqs: Iterable[int], due_s: float | None = None) -> list[Verdict]:
         """The worker survived, but these items raised. Returns those that are quarantined by it.
 
         The others are not tried again before `due_s`, by the clock of `requeue_due`.
         """
-        return [verdict for item in self._take(worker, seqs) for verdict in self._charge(item, due_s)]
+        return [verdict for item in self._take(uid, seqs) for verdict in self._charge(item, due_s)]
 
-    def postpone(self, worker: int, seqs: Iterable[int], due_s: float) -> None:
+    def postpone(self, uid: int, seqs: Iterable[int], due_s: float) -> None:
         """These items cannot be had now, which is not their fault: not before `due_s`, and after what is queued."""
-        for item in self._take(worker, seqs):
+        for item in self._take(uid, seqs):
             self._put_off(item, due_s)
 
     def requeue_due(self, now_s: float) -> None:
@@ -221,20 +216,20 @@ class LeaseBook:
         self._later = charged
         heapq.heapify(self._later)
 
-    def possible_causes(self, worker: int, started: int, blamed: int | None = None) -> list[int]:
+    def possible_causes(self, uid: int, started: int, blamed: int | None = None) -> list[int]:
         """Items that the worker may have died of, by seq. Called before `worker_died`, with the same arguments."""
-        leased = self._leased.get(worker)
+        leased = self._leased.get(uid)
         return sorted(_possible_causes(leased, started, blamed)) if leased else []
 
     def worker_died(
-        self, worker: int, started: int, blamed: int | None = None, due_s: float | None = None
+        self, uid: int, started: int, blamed: int | None = None, due_s: float | None = None
     ) -> list[Verdict]:
         """The worker is gone and its pipe is drained. Returns the items that are quarantined by its death.
 
         `started` is how many of its granted items it had begun, in lease order; `blamed` the seq that is known to be
         guilty (it ran past its deadline). With `due_s` it is not charged, as in `postpone`.
         """
-        leased = self._leased.pop(worker, None)
+        leased = self._leased.pop(uid, None)
         if leased is None:
             return []
         seqs = _possible_causes(leased, started, blamed)
@@ -251,9 +246,9 @@ class LeaseBook:
             self._put_off(item, due_s)
         return []
 
-    def worker_left(self, worker: int) -> None:
+    def worker_left(self, uid: int) -> None:
         """The worker went as it was told to; what it still holds goes back unblamed."""
-        leased = self._leased.pop(worker, None)
+        leased = self._leased.pop(uid, None)
         if leased is not None:
             self._put_back([item for _, item in leased.items.values()])
 
@@ -278,9 +273,9 @@ class LeaseBook:
         """It must be tried alone."""
         return item.seq in self._failures or item.seq in self._shared_deaths
 
-    def _take(self, worker: int, seqs: Iterable[int]) -> list[Item]:
+    def _take(self, uid: int, seqs: Iterable[int]) -> list[Item]:
         """The worker holds them no more. Those that it does not hold are ignored."""
-        leased = self._leased.get(worker)
+        leased = self._leased.get(uid)
         return [leased.items.pop(seq)[1] for seq in seqs if seq in leased.items] if leased else []
 
     def _put_off(self, item: Item, due_s: float) -> None:

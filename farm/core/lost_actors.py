@@ -26,21 +26,21 @@ class LostActors:
         self._lost.clear()
         self._at_work.clear()
 
-    def works(self, worker: int) -> None:
+    def works(self, index: int) -> None:
         """It has labelled a block."""
-        self._at_work.add(worker)
+        self._at_work.add(index)
 
-    def gives_up(self, worker: int, error: FarmError, now_s: float) -> bool:
+    def gives_up(self, index: int, error: FarmError, now_s: float) -> bool:
         """It cannot label, for this reason. False where that is known."""
-        if worker in self._lost:
+        if index in self._lost:
             return False
-        self._lost[worker], self._lost_s = error, now_s
-        self._at_work.discard(worker)
+        self._lost[index], self._lost_s = error, now_s
+        self._at_work.discard(index)
         return True
 
-    def is_of_before(self, worker: int) -> bool:
+    def is_of_before(self, index: int) -> bool:
         """Did it give up in a pipeline that has ended?"""
-        return worker in self._before
+        return index in self._before
 
     @property
     def all_work(self) -> bool:

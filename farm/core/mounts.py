@@ -65,7 +65,7 @@ def move_of(file: str, before: Mounts, now: Mounts) -> Move:
     return Move(place_of(file, before) if before else place, place)
 
 
-def remembered(before: Mounts, now: Mounts, lost: set[Move]) -> dict[str, str]:
+def remembered(now: Mounts, lost: set[Move]) -> dict[str, str]:
     """What the next run is to know: what is mounted now, but for the disks that were lost."""
     mounts = dict(now)
     for was, is_ in lost:

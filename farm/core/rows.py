@@ -63,7 +63,7 @@ class Timings:
 
 
 def ok_rows(
-    task: str, batch: Sequence[Decoded], columns: Mapping[str, pa.Array], worker: int, timings: Timings
+    task: str, batch: Sequence[Decoded], columns: Mapping[str, pa.Array], index: int, timings: Timings
 ) -> pa.RecordBatch:
     """Rows of a labelled batch; `columns` has `boxes` and what else the task produces, one entry an image."""
     known: dict[str, Any] = {
@@ -72,28 +72,28 @@ def ok_rows(
         "height": [d.shape[0] for d in batch],
         "attempts": [d.attempt for d in batch],
     }
-    return _assemble(task, [d.item.path for d in batch], {**known, **columns}, worker, timings)
+    return _assemble(task, [d.item.path for d in batch], {**known, **columns}, index, timings)
 
 
 def ok_rows_of_lease(
-    task: str, lease: Lease, columns: Mapping[str, pa.Array], worker: int, predict_ms: float
+    task: str, lease: Lease, columns: Mapping[str, pa.Array], index: int, predict_ms: float
 ) -> pa.RecordBatch:
     """Rows of a lease whose model looked at no pixels: sizes are null."""
     known = {"key": _keys(lease.keys), "attempts": lease.attempt, **columns}
-    return _assemble(task, lease.paths, known, worker, Timings(0.0, predict_ms, 0.0))
+    return _assemble(task, lease.paths, known, index, Timings(0.0, predict_ms, 0.0))
 
 
-def failed_rows(task: str, unread: Unread, worker: int) -> pa.RecordBatch:
+def failed_rows(task: str, unread: Unread, index: int) -> pa.RecordBatch:
     """The row of an image that cannot be read."""
     item = unread.item
     return failed_batch(
         task, [item.key], [item.path], [unread.error], status=STATUS_GONE if unread.gone else STATUS_FAILED,
-        attempts=unread.attempt, worker=worker, decode_ms=unread.decode_ms,
+        attempts=unread.attempt, worker=index, decode_ms=unread.decode_ms,
     )  # fmt: skip
 
 
 def _assemble(
-    task: str, paths: Sequence[str], known: Mapping[str, Any], worker: int, timings: Timings
+    task: str, paths: Sequence[str], known: Mapping[str, Any], index: int, timings: Timings
 ) -> pa.RecordBatch:
     count = len(paths)
     shown, exact = path_columns(paths)
@@ -103,7 +103,7 @@ def _assemble(
         "status": STATUS_OK,
         "error": pa.nulls(count, ERROR),
         "task": task,
-        "worker": worker,
+        "worker": index,
         "decode_ms": timings.decode,
         "predict_ms": timings.predict,
         "encode_ms": timings.encode,

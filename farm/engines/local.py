@@ -14,6 +14,7 @@ from farm.engines.run_record import RunRecord
 from farm.engines.starting import job_of, run_to_end
 from farm.sources.base import Entry, Source
 from farm.storage.run_store import RunStore
+from farm.supervisor.callbacks import Callbacks
 from farm.supervisor.supervisor import Supervisor
 
 
@@ -32,5 +33,6 @@ def run(
     known = store.history.committed_keys() if known is None else known
     record = RunRecord(store, runnable)
     job = job_of(runnable, record.task, record.names, record.names_known)
-    supervisor = Supervisor(job, store, runnable.prepared.source, entries, known, hooks.on_snapshot, hooks.on_batch)
+    callbacks = Callbacks(hooks.on_snapshot, hooks.on_batch)
+    supervisor = Supervisor(job, store, runnable.prepared.source, entries, known, callbacks)
     return run_to_end(supervisor, record, hooks)

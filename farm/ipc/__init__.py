@@ -1,4 +1,5 @@
-"""What crosses processes, and what they wait for. Imported by supervisor, worker, collector, cluster and library.
+"""What crosses processes, and what they wait for. Imported by supervisor, worker,
+collector, cluster and library; may be imported by storage, too.
 
 messages       everything that is sent, by receiver        event_loop  one wait over all that a process hears from
 channel        frames from a worker to its readers         ring        slots of results: collector to supervisor

@@ -43,9 +43,6 @@ class Writer:
         """Write one message of this program, pickled."""
         self.send_frame(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
-    def close(self) -> None:
-        self._socket.close()
-
 
 class Reader:
     """The reading end: gives whole frames, keeps the start of an unfinished one."""
@@ -59,10 +56,6 @@ class Reader:
 
     def fileno(self) -> int:
         return self._socket.fileno()
-
-    def detach(self) -> int:
-        """Give up the descriptor, for another process to read from."""
-        return self._socket.detach()
 
     def read(self) -> bytearray | None:
         """The next whole frame, or None while it has not come. Raises EOFError when the writer is gone."""

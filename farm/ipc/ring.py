@@ -72,10 +72,6 @@ class Ring:
         """The reader is done with these slots."""
         self._free.extend(slots)
 
-    @property
-    def has_room(self) -> bool:
-        return bool(self._free)
-
     def view(self, slot: int, size: int) -> memoryview:
         """The bytes of a published slot, valid until it is released."""
         start = slot * self.slot_bytes

@@ -26,6 +26,7 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 from farm.errors import SharedMemoryError
+from farm.machine import removal
 from farm.machine.forks import keep_from_forks, lock_of_each_process, no_fork, undone
 
 PREFIX = "farm-"
@@ -205,16 +206,8 @@ def sweep(prefix: str) -> list[str]:
     left = [name for name in leftovers(prefix) if is_mine(SHARED_MEMORY / name)]
     for name in left:
         with contextlib.suppress(OSError):
-            _remove(SHARED_MEMORY / name)
+            removal.remove(SHARED_MEMORY / name)
     return left
-
-
-def _remove(path: Path) -> None:
-    """A file, or a folder with all that is in it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def is_mine(path: Path) -> bool:

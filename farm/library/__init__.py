@@ -1,4 +1,5 @@
-"""The library: `Farm`, a farm inside another program, and `attach`, which follows one. Nothing in farm imports it.
+"""The library: `Farm`, a farm inside another program, and `attach`, which follows one. Nothing in farm imports
+it but farm/__init__.
 
 farm               Farm: sections in, items in, results out
 checks             what is refused when a Farm is made or a stream is asked for

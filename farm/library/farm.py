@@ -45,6 +45,7 @@ from farm.sources.base import Entry, item_key
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 from farm.storage.scratch import SPOOL, Scratch
+from farm.supervisor.callbacks import Callbacks
 from farm.supervisor.supervisor import Supervisor
 
 COMMIT = {"images": 256, "seconds": 0.05}  # nothing is written; how soon the farm forgets what it has delivered
@@ -231,10 +232,10 @@ class Farm:
 
     def _make_supervisor(self, store: RunStore) -> Supervisor:
         job = job_of(self._runnable, None, {}, self._names_known, keep=False)
-        return Supervisor(
-            job, store, self._feed, iter(()), KeySet(), on_batch=self._arrived, may_keep=True,
-            shown=self._pending.shown, wanted=self._pending.wanted,
-        )  # fmt: skip
+        callbacks = Callbacks(
+            on_batch=self._arrived, may_keep=True, shown=self._pending.shown, wanted=self._pending.wanted
+        )
+        return Supervisor(job, store, self._feed, iter(()), KeySet(), callbacks)
 
     def _names_known(self, task: str, names: dict[int, str], kpt_shape: tuple[int, int] | None) -> None:
         self.task, self.names = task, names

@@ -4,8 +4,12 @@ Below core, config and all that does something; may be imported by everyone, and
 
 available_resources  which CPUs and how much memory this process may use
 cgroups              what control groups allow it
+hardware             a machine as farm plans for it: cores, memory, CUDA devices, CPU quota
+pinning              where the calling process or thread may run
+mount_points         what is mounted where
+inspection           what machine this is, asked once a run
 shortage             too few processes, descriptors or too little memory: by which limit, and what to set
-exit_reasons         why a worker was killed or has ended, in words
+exit_reasons         an exit code in words: SIGSEGV, out of memory
 
 child                what every child process does first: signals, leaving with its parent
 processes            which process is meant, and whether it is gone
@@ -16,6 +20,9 @@ interrupts           Ctrl-C in a program that uses farm as a library
 standard_streams     standard output and error that cannot fail
 working_directory    the working directory, which may be removed under the process
 
+tracebacks           where an error was raised, for a message of one line
+removal              removing what lies at a path, whatever it is
 filenames            file names as the bytes on disk, whatever the locale
 locations            is it a path of this machine, or a URL?
+misnamed             which file was meant by a path that does not exist
 """

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from farm.machine.filenames import to_bytes
+from farm.machine.removal import remove
 from farm.storage.atomic_write import write_whole
 from farm.storage.filesystem import fsync_path
 from farm.storage.locks import Lock, holder_of, lock_open_file, my_name, try_lock
@@ -199,7 +200,7 @@ class Entry:
     def sweep(self) -> None:
         """With the lock: take away what was begun and not finished, by a process that was killed."""
         for left in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(".*.json.*")):
-            _remove(left)
+            remove(left, ignore_errors=True)
 
     @contextlib.contextmanager
     def making(self) -> Iterator[Path]:
@@ -217,7 +218,7 @@ class Entry:
         content = Content(self.folder / made.name, content_digest(made))
         size = size_of(made)
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        _remove(content.path)
+        remove(content.path, ignore_errors=True)
         os.rename(made, content.path)
         self.describe({"about": dict(about), "name": made.name, "bytes": size, "digest": content.digest})
         return content
@@ -270,10 +271,3 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
         return found if isinstance(found, dict) else {}
     return {}
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

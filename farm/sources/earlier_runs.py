@@ -85,7 +85,7 @@ class EarlierRuns:
         if not source.is_part:
             if not self._lost:
                 self._last_whole = self._store.session
-            self._remember(remembered(self._before, mounted(), self._lost))
+            self._remember(remembered(mounted(), self._lost))
         source.left += self._left.total()
         for reason, count in self._left.items():
             source.note(

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from farm.machine import removal
 from farm.machine.locations import is_url, local_path
 from farm.machine.working_directory import in_working_directory
 from farm.storage import atomic_write, filesystem, remote
@@ -148,10 +148,8 @@ def remove(path: Path) -> None:
     """A file, or a folder with all that is in it; nothing where there is none. A link goes, not what it leads to."""
     if is_remote(path):
         remote.remove(path)
-    elif path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        removal.remove(path)
 
 
 def sweep_temporaries(folder: Path) -> None:

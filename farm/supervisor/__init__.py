@@ -3,6 +3,7 @@
 For the engines, the library and the cluster. Imports the worker and the collector only to start them.
 
 supervisor         the loop: everything that a run does, turn by turn, and its end
+callbacks          what its caller gets while it goes on: snapshots, batches
 leasing            from the lister to the workers: what is queued, and who gets how much of it
 lister             a thread that lists the source and says what is still to be labelled
 worker_group       workers: started, fed, checked, replaced, killed; the steps of a death

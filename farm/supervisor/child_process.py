@@ -21,7 +21,7 @@ from farm.machine.forks import keep_from_forks
 from farm.machine.processes import birth
 
 JOIN_S = 5.0  # for a child to end that was killed, or told to leave
-POLL_S = 0.1
+POLL_S = 0.1  # between looks at a child whose end its sentinel may not show; how late a kill that hurries is noticed
 
 
 class ChildProcess:

@@ -31,6 +31,8 @@ from farm.supervisor.description import Description
 from farm.supervisor.run_context import RunContext
 from farm.supervisor.thread_children import RoleThread
 
+# Short item timeouts do not count here: on a busy machine even a collector that beats may be silent for seconds, and
+# its death costs all workers a new start
 COLLECTOR_SILENCE_S = 10.0
 
 
@@ -135,11 +137,11 @@ class CollectorLink:
         assert self._collector is not None
         self._collector.tell(message, end)
 
-    def attach(self, uid: int, results: Reader) -> None:
+    def add_worker(self, uid: int, results: Reader) -> None:
         """A worker was started: these are its results."""
         self.tell(AddWorker(uid), results)
 
-    def detach(self, uid: int) -> None:
+    def remove_worker(self, uid: int) -> None:
         """A worker is dead. When its results are read to their end, the collector says so (Drained)."""
         self.tell(RemoveWorker(uid))
 
@@ -211,7 +213,7 @@ class CollectorLink:
         self._context.loop.drop(collector.process.sentinel)
         self._context.loop.drop(collector.control)
         try:
-            cause = collector.bury(self._hear)
+            cause = collector.reap(self._hear)
         finally:
             self._collector = None
         self._on_death(self._trouble or cause)

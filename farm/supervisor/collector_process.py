@@ -28,7 +28,7 @@ class CollectorProcess:
         self.process = process
         self.control = control
         self.ready = False
-        self._letters: SimpleQueue[tuple[Any, Reader | None] | None] = SimpleQueue()
+        self._outgoing: SimpleQueue[tuple[Any, Reader | None] | None] = SimpleQueue()
         self._sender = threading.Thread(target=self._send, name="farm-to-collector", daemon=True)
         self._sender.start()
 
@@ -37,15 +37,15 @@ class CollectorProcess:
 
         Where the collector has just died its sentinel will say so, and everything is leased again.
         """
-        self._letters.put((message, end))
+        self._outgoing.put((message, end))
 
     def kill(self) -> None:
         self.process.kill()
 
     def _send(self) -> None:
         broken = False
-        while (letter := self._letters.get()) is not None:
-            message, end = letter
+        while (pair := self._outgoing.get()) is not None:
+            message, end = pair
             try:
                 if not broken:
                     self.control.send(message)
@@ -59,12 +59,12 @@ class CollectorProcess:
 
     def _close(self) -> None:
         """Of a dead collector: the thread ends at once, and only then may the descriptor's number be another's."""
-        self._letters.put(None)
+        self._outgoing.put(None)
         self._sender.join(JOIN_S)
         self.control.close()
         self.process.close()
 
-    def bury(self, hear: Callable[[Any], None]) -> str:
+    def reap(self, hear: Callable[[Any], None]) -> str:
         """Hear what a dead collector said last, to the end. Returns what ended it, in words."""
         self.process.kill()
         try:

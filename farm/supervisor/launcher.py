@@ -109,7 +109,7 @@ class Launcher:
         if self._load is not None:
             self._load.forget()
 
-    def launch(self, spec: WorkerSpec) -> tuple[WorkerProcess, Reader]:
+    def start_worker(self, spec: WorkerSpec) -> tuple[WorkerProcess, Reader]:
         """Start a worker; whoever is given the reading end of its results reads them."""
         with contextlib.ExitStack() as stack, shortage.named():
             leases = self._lease_queue()

@@ -1,9 +1,9 @@
 """The lifecycle of a worker: what is done for it, what it is killed for, and what its death means.
 
 Used by whoever leases to workers: the supervisor, or a worker host. Which items are leased is decided in core.leases,
-what a state is in core.worker_life, when enough is enough in core.restarts. Here leases are handed over, what a worker
-says is obeyed, a process past its deadline is killed, one that does not die of it is given up, and what a dead one left
-behind is charged and put into words.
+what a state is in core.worker_life, when enough is enough in core.restarts. Here leases are handed over, a worker's
+messages are handled, a process past its deadline is killed, one that does not die of it is given up, and what a dead
+one left behind is charged and put into words.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Lifecycle:
 
     # What a worker says
 
-    def obey(self, worker: WorkerProcess, message: Any, now_s: float) -> None:
+    def handle(self, worker: WorkerProcess, message: Any, now_s: float) -> None:
         """Raises FarmError where workers cannot start."""
         match message:
             case Ready():
@@ -203,8 +203,8 @@ class Lifecycle:
         hung_until_s = self._hung_until_s(worker, now_s)
         if hung_until_s is not None:
             return _Charge(self._book.worker_died(worker.uid, started, blamed, hung_until_s), [], to_place=True)
-        suspects = self._book.possible_causes(worker.uid, started, blamed)
-        return _Charge(self._book.worker_died(worker.uid, started, blamed), suspects)
+        possible_causes = self._book.possible_causes(worker.uid, started, blamed)
+        return _Charge(self._book.worker_died(worker.uid, started, blamed), possible_causes)
 
     def _hung_until_s(self, worker: WorkerProcess, now_s: float) -> float | None:
         """When to try the item again that a worker never came back from reading; None where the place is innocent.
@@ -234,7 +234,7 @@ class Lifecycle:
         if worker.life.failed_to_start(worker.process.exitcode):
             self._policy.init_failed("WorkerError", f"the process left with {worker.cause()} while starting", False)
             return INIT_RETRY_S
-        return self._policy.died(f"worker {worker.index}", worker.cause(), charge.suspects)
+        return self._policy.died(f"worker {worker.index}", worker.cause(), charge.possible_causes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class _Charge:
     """
 
     verdicts: list[Verdict]
-    suspects: list[int]
+    possible_causes: list[int]
     to_place: bool = False
 
 

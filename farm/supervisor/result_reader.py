@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -18,12 +18,10 @@ from farm.core.counters import Counters
 from farm.core.schema import from_ipc, to_ipc
 from farm.ipc.messages import Release
 from farm.ipc.ring import NO_SLOT
+from farm.supervisor.callbacks import Callbacks
 from farm.supervisor.collector_link import CollectorLink
 from farm.supervisor.lifecycle import Lifecycle
 from farm.supervisor.run_context import RunMemory
-
-OnBatch = Callable[[pa.RecordBatch], None]
-Shown = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 class ResultReader:
@@ -34,17 +32,12 @@ class ResultReader:
         memory: RunMemory,
         lifecycle: Lifecycle,
         link: CollectorLink,
-        on_batch: OnBatch,
-        shown: Shown,
-        may_keep: bool,
+        callbacks: Callbacks,
     ) -> None:
-        """`on_batch`, `shown`, `may_keep`: see Supervisor."""
         self._memory = memory
         self._lifecycle = lifecycle
         self._link = link
-        self._on_batch = on_batch
-        self._shown = shown
-        self._may_keep = may_keep
+        self._callbacks = callbacks
         self._seen_before: set[int] = set()
         self._counters = Counters()
         self._stage_s: defaultdict[str, float] = defaultdict(float)
@@ -65,14 +58,14 @@ class ResultReader:
     def read(self, seqs: Sequence[int], slot: int, size: int, inline: bytes | None) -> None:
         """Hand a batch on, count it, straight from the ring; free its slot. Rows that were seen before are left out."""
         view = memoryview(inline) if inline is not None else self._memory.ring.view(slot, size)
-        whole = batch = from_ipc(bytes(view) if self._may_keep else view)
+        whole = batch = from_ipc(bytes(view) if self._callbacks.may_keep else view)
         self._lifecycle.rows_came(seqs, batch)
         if self._seen_before:
             batch = batch.filter(pa.array([seq not in self._seen_before for seq in seqs]))
-        shown = self._shown(batch)
+        shown = self._callbacks.shown(batch)
         if batch.num_rows:
             began = time.perf_counter()
-            self._on_batch(batch)
+            self._callbacks.on_batch(batch)
             self._stage_s["caller"] += time.perf_counter() - began
         if self._counters.add(batch):
             self._lifecycle.labelled()

@@ -27,8 +27,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
-
 from farm.core import counters
 from farm.core.counters import any_ok
 from farm.core.items import Item
@@ -49,6 +47,7 @@ from farm.sources.earlier_runs import EarlierRuns
 from farm.storage.run_names import prefix_of
 from farm.storage.run_store import RunStore
 from farm.supervisor import snapshots
+from farm.supervisor.callbacks import Callbacks
 from farm.supervisor.collector_link import CollectorLink
 from farm.supervisor.description import Description
 from farm.supervisor.failed_rows import NO_WORKER, Quarantine
@@ -61,8 +60,8 @@ from farm.supervisor.run_context import RunContext, RunMemory
 from farm.supervisor.worker_group import WorkerGroup
 from farm.supervisor.worker_template import WorkerSpecs
 
-SHOW_S = 0.1
-STOP_TIMEOUT_S = 30.0
+SHOW_S = 0.1  # between snapshots: smooth to look at, and a small share of a turn
+STOP_TIMEOUT_S = 30.0  # for workers, then the collector, to leave: a last commit may take long, but a run must end
 KILL_NOW = 2  # signals
 
 
@@ -72,12 +71,7 @@ def labelling_s(ready_s: float, last_commit_s: float) -> float:
 
 
 class Supervisor:
-    """The loop. `run` returns when every listed item is committed, or when it was interrupted.
-
-    `may_keep`: batches that `on_batch` gets are copies; else they lie in the ring and are valid during the call only.
-    `shown`: asked before `on_batch`, what followers of the broadcast get in place of a batch. `wanted`: asked before
-    items are leased for the first time, which of them still matter.
-    """
+    """The loop. `run` returns when every listed item is committed, or when it was interrupted."""
 
     def __init__(
         self,
@@ -86,11 +80,7 @@ class Supervisor:
         source: Source,
         entries: Iterator[Entry],
         known: KeySet,
-        on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None,
-        on_batch: Callable[[pa.RecordBatch], None] = lambda batch: None,
-        may_keep: bool = False,
-        shown: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
-        wanted: Callable[[list[Item]], list[Item]] = lambda items: items,
+        callbacks: Callbacks,
     ) -> None:
         self._job = job
         self._pid = os.getpid()
@@ -98,14 +88,14 @@ class Supervisor:
         self._store = store
         self._loop = EventLoop()
         self._lister = Lister(source, entries, known, self._loop.wake, EarlierRuns(store) if job.keep else None)
-        self._on_snapshot = on_snapshot
+        self._callbacks = callbacks
         self._prefix = prefix_of(store.path)
         kind = job.config.workers.kind
         self._memory = RunMemory(self._prefix, len(job.placements) + 1, local=kind != "process")
         preload_model = job.config.model.weights is not None
         launcher = Launcher(start_method(job), job.environment, preload_model, self._prefix, kind)
         context = RunContext(job, store, self._memory, launcher, self._loop)
-        self._book = LeaseBook(self._limits.attempts, wanted)
+        self._book = LeaseBook(self._limits.attempts, callbacks.wanted)
         self._policy = RestartPolicy(self._limits.max_restarts, lambda: any_ok(store.history.batches(["status"])))
         self._outages = Outage(source.retry_policy, job.root)
         self._description = Description(job)
@@ -121,7 +111,7 @@ class Supervisor:
             heartbeats=lambda: self._memory.heartbeats,
         )  # fmt: skip
         self._leasing = Leasing(job, self._lister, self._book, self._outages, self._group, self._record_vanished)
-        self._reader = ResultReader(self._memory, lifecycle, self._link, on_batch, shown, may_keep)
+        self._reader = ResultReader(self._memory, lifecycle, self._link, callbacks)
         self._signals: list[int] = []
         self._started = False
         self._draining = False
@@ -149,7 +139,7 @@ class Supervisor:
             with interrupts.held():
                 self._open()
             try:
-                outcome = self._label()
+                outcome = self._run_to_end()
             except FarmError:
                 with contextlib.suppress(Exception):  # of a hook: it is the run's own error that counts
                     self._show(time.monotonic())
@@ -160,7 +150,7 @@ class Supervisor:
                     self._close(lambda: interrupted() or self._must_stop)
         return self._with_last_commit(outcome)
 
-    def _label(self) -> Outcome:
+    def _run_to_end(self) -> Outcome:
         """From the first turn to the last snapshot, which shows how the run ended, however short it was."""
         while not self._done():
             self._turn()
@@ -250,7 +240,8 @@ class Supervisor:
                 numbers = unpack_seqs(seqs)
                 self._quarantine.shown(numbers)
                 self._reader.read(numbers, slot, size, inline)
-                self._check_failures()
+                if (error := self._reader.counters.too_many(self._limits.max_failed)) is not None:
+                    self._fail(error)
                 self._group.received(sender, numbers)
             case Committed(seqs, _, _):
                 numbers = unpack_seqs(seqs)
@@ -258,12 +249,6 @@ class Supervisor:
                 self._quarantine.committed(numbers)
             case Drained(uid):
                 self._group.drained(uid)
-
-    def _check_failures(self) -> None:
-        """Stop where so many images fail that the source or the model must be wrong."""
-        error = self._reader.counters.too_many(self._limits.max_failed)
-        if error is not None and self._fatal is None:
-            self._fail(error)
 
     def _on_collector_death(self, cause: str) -> None:
         """Everything starts anew: what the dead collector had not committed is queued again."""
@@ -283,7 +268,7 @@ class Supervisor:
 
     def _show(self, now: float) -> None:
         self._shown_s = now
-        self._on_snapshot(self.snapshot(now))
+        self._callbacks.on_snapshot(self.snapshot(now))
 
     def snapshot(self, now: float) -> Snapshot:
         """The run at this moment."""
@@ -294,9 +279,10 @@ class Supervisor:
     # The end
 
     def _fail(self, error: FarmError) -> None:
-        """The run ends with this error, after what is in hand."""
-        self._fatal = error
-        self._drain()
+        """The run ends with this error, after what is in hand; with the first one, where there are several."""
+        if self._fatal is None:
+            self._fatal = error
+            self._drain()
 
     def _drain(self) -> None:
         """No new leases: workers finish what they hold, and leave."""
@@ -346,7 +332,7 @@ class Supervisor:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self._group.count and time.monotonic() < deadline and not self._must_stop:
             self._loop.turn(TURN_S)
-            self._group.bury_ended()
+            self._group.reap_ended()
 
     def _close(self, hurry: Callable[[], bool]) -> None:
         """Nothing is left behind: no process, no segment. `hurry`: wait no longer for what the collector still has."""

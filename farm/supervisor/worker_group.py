@@ -5,7 +5,7 @@
     sends     Lease, Stop                                      to workers (a queue each)
 
 A death goes in three steps. Its last words are read and it is killed, whatever its sentinel says. Whoever reads its
-results reads them to their end (`detach`) and says so (`drained`). Only then is it buried: what it still held is
+results reads them to their end (`remove_worker`) and says so (`drained`). Only then is it reaped: what it still held is
 charged or queued again, so that no image is labelled twice. A worker that does not die of SIGKILL is given up like a
 dead one; nothing that comes out of its channels later counts.
 """
@@ -36,10 +36,10 @@ from farm.worker.spec import WorkerSpec
 class ResultChannels(Protocol):
     """Who reads the workers' results."""
 
-    def attach(self, uid: int, results: Reader) -> None:
+    def add_worker(self, uid: int, results: Reader) -> None:
         """A worker was started; `results` is now the callee's."""
 
-    def detach(self, uid: int) -> None:
+    def remove_worker(self, uid: int) -> None:
         """A worker is dead: read what there is, and no more. Leads to `WorkerGroup.drained`, now or later."""
 
 
@@ -130,9 +130,9 @@ class WorkerGroup:
         self._vacant.pop(index, None)
         spec = self._spec_of(index)
         with interrupts.held():  # a process that was started is one that is known
-            worker, results = self._launcher.launch(spec)
-            self._results.attach(worker.uid, results)
+            worker, results = self._launcher.start_worker(spec)
             self._workers[worker.uid] = worker
+            self._results.add_worker(worker.uid, results)
         self._loop.add(worker.control, functools.partial(self._on_control, worker))
         self._loop.add(worker.process.sentinel, functools.partial(self._on_death, worker))
 
@@ -149,7 +149,7 @@ class WorkerGroup:
             self._lifecycle.feed(worker, now_s, fill, size_of)
 
     def received(self, uid: int, seqs: Iterable[int]) -> None:
-        """Rows of these items came from this worker. Those of a worker that is buried count no more."""
+        """Rows of these items came from this worker. Those of a worker that was reaped count no more."""
         if uid in self._workers:
             self._lifecycle.received(self._workers[uid], seqs)
 
@@ -157,16 +157,16 @@ class WorkerGroup:
         """Everything that a worker has said so far. The end of its channel is left to its sentinel."""
         try:
             while (message := worker.control.read_message()) is not None:
-                self._obey(worker, message)
+                self._handle(worker, message)
         except EOFError:
             self._loop.drop(worker.control)
 
-    def _obey(self, worker: WorkerProcess, message: Any) -> None:
+    def _handle(self, worker: WorkerProcess, message: Any) -> None:
         now = time.monotonic()
         if isinstance(message, Ready):
             self._starts.append(WorkerStart(worker.index, now - worker.started_s, message.own_bytes))
             self._ready_s = self._ready_s or now
-        self._lifecycle.obey(worker, message, now)
+        self._lifecycle.handle(worker, message, now)
         if isinstance(message, Ready) and self._dismissed:
             worker.stop()
 
@@ -186,7 +186,7 @@ class WorkerGroup:
                 self._replace_threads(worker)
                 break
 
-    def bury_ended(self) -> None:
+    def reap_ended(self) -> None:
         """Those whose sentinel is silent though they have ended: a fork of theirs may hold it open."""
         for worker in list(self._workers.values()):
             if not worker.life.is_dead and worker.process.exitcode is not None:
@@ -210,9 +210,9 @@ class WorkerGroup:
         worker.life.died()
         worker.kill()
         if worker.uid in self._drained:
-            self._bury(worker)
+            self._reap(worker)
         else:
-            self._results.detach(worker.uid)
+            self._results.remove_worker(worker.uid)
 
     def drained(self, uid: int) -> None:
         """A worker's results are read to their end."""
@@ -220,11 +220,11 @@ class WorkerGroup:
         if worker is None:
             return
         if worker.life.is_dead:
-            self._bury(worker)
+            self._reap(worker)
         else:
             self._drained.add(uid)
 
-    def _bury(self, worker: WorkerProcess) -> None:
+    def _reap(self, worker: WorkerProcess) -> None:
         del self._workers[worker.uid]
         self._drained.discard(worker.uid)
         worker.reap()

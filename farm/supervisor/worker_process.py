@@ -17,7 +17,7 @@ from farm.ipc.channel import Reader
 from farm.ipc.messages import Stop
 from farm.supervisor.child_process import JOIN_S, ChildProcess
 from farm.supervisor.thread_children import LeaseQueue, RoleThread
-from farm.worker import loop
+from farm.worker.spec import WorkerSpec
 
 UNDYING = "SIGKILL, of which it does not die: it hangs in the system, as on a disk or a server that does not answer"
 
@@ -31,7 +31,7 @@ class WorkerProcess:
     gave rows of.
     """
 
-    spec: loop.WorkerSpec
+    spec: WorkerSpec
     process: ChildProcess | RoleThread
     leases: Any
     control: Reader

@@ -112,7 +112,7 @@ class Worker:
             elif self._model.needs_pixels:
                 self._ahead.add(_items(message))
             else:
-                self._predictor.label_unseen(message)
+                self._predictor.predict_unseen(message)
 
     def _wait_for_lease(self) -> Any:
         self._sender.flush()
@@ -134,7 +134,7 @@ class Worker:
         elif coming is not None and not (self._shapes and self._ahead.is_full):
             self._take_decoded(coming)
         elif self._shapes and self._ahead.is_exhausted(ready=len(self._shapes)):
-            self._label(self._shapes.take_fullest())
+            self._predict(self._shapes.take_fullest())
 
     def _is_decoded_first(self, coming: Future[Any] | None) -> bool:
         """Wait until the next image is decoded, or the device is done with what was launched: the image first?"""
@@ -158,11 +158,11 @@ class Worker:
         if isinstance(decoded, Unread):
             self._fail(decoded)
         elif (batch := self._shapes.add(decoded)) is not None:
-            self._label(batch)
+            self._predict(batch)
 
-    def _label(self, batch: list[Decoded]) -> None:
+    def _predict(self, batch: list[Decoded]) -> None:
         self._ahead.predicted(batch)
-        self._predictor.label(batch)
+        self._predictor.predict(batch)
 
     def _fail(self, unread: Unread) -> None:
         """A failed row where another attempt cannot help; back to the supervisor otherwise."""

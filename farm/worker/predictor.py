@@ -31,14 +31,14 @@ class Predictor:
     """The model's side of one worker. Used by its thread alone; raises DeviceLostError where it cannot go on."""
 
     def __init__(
-        self, model: Model, worker: int, batch: int, heartbeat: HeartbeatWriter, sender: Sender,
+        self, model: Model, index: int, batch: int, heartbeat: HeartbeatWriter, sender: Sender,
         launched: LaunchedBatches,
     ) -> None:  # fmt: skip
-        """`worker`: its index, for its rows. `batch`: images a forward pass. `launched`: empty, and shared."""
+        """`index`: of its worker, for its rows. `batch`: images a forward pass. `launched`: empty, and shared."""
         self._model = model
         self._overlapping = cast(OverlappingModel, model) if getattr(model, "overlaps", False) else None
         self._wait_turn = getattr(model, "wait_turn", lambda: None)  # of threads that share it: no deadline runs then
-        self._worker = worker
+        self._index = index
         self._sizes = BatchSizes(batch)
         self._heartbeat = heartbeat
         self._sender = sender
@@ -50,11 +50,11 @@ class Predictor:
         assert self._overlapping is not None
         return self._overlapping.is_done(self._launched.first.handle)
 
-    def label(self, batch: list[Decoded]) -> None:
+    def predict(self, batch: list[Decoded]) -> None:
         """Predict images of one shape, and send their rows; of the last of them perhaps later (`finish`)."""
-        self._label_in_parts(batch, LAUNCHED_AHEAD if self._overlapping else 0)
+        self._predict_in_parts(batch, LAUNCHED_AHEAD if self._overlapping else 0)
 
-    def label_unseen(self, lease: Lease) -> None:
+    def predict_unseen(self, lease: Lease) -> None:
         """A model that looks at no pixels labels a whole lease at once; nothing is read."""
         self._wait_turn()
         self._heartbeat.state(PREDICTING)
@@ -64,7 +64,7 @@ class Predictor:
         each_ms = (time.perf_counter() - began) * 1e3 / len(lease.seqs)
         self._heartbeat.spent({"forward": time.perf_counter() - began})
         self._heartbeat.pause(lease.seqs)
-        self._sender.send(lease.seqs, ok_rows_of_lease(self._model.task, lease, columns, self._worker, each_ms))
+        self._sender.send(lease.seqs, ok_rows_of_lease(self._model.task, lease, columns, self._index, each_ms))
 
     def finish(self, ahead: int = 0) -> None:
         """Finish the batches begun first, encode and send them, until `ahead` are left."""
@@ -83,7 +83,7 @@ class Predictor:
             self._heartbeat.spent(spent)
             self._sender.send(seqs, rows)
 
-    def _label_in_parts(self, batch: list[Decoded], ahead: int = 0) -> None:
+    def _predict_in_parts(self, batch: list[Decoded], ahead: int = 0) -> None:
         """As many at a time as the device has room for, which each part may show to be fewer."""
         while batch:
             size = self._sizes.of(shape_of(batch[0]), time.monotonic())
@@ -125,7 +125,7 @@ class Predictor:
         each = 1e3 / len(batch)
         timings = Timings([d.decode_ms for d in batch], predict_s * each, encode_s * each)
         stages = getattr(self._model, "stages", None) or {"forward": predict_s}
-        rows = ok_rows(self._model.task, batch, columns, self._worker, timings)
+        rows = ok_rows(self._model.task, batch, columns, self._index, timings)
         return rows, {**stages, "encode": encode_s}
 
     def _done_with(self, seqs: Sequence[int]) -> None:
@@ -149,7 +149,7 @@ class Predictor:
             self._sender.give_back(batch[0].item.seq, "predict", failure.kind, failure.message)
         elif failure.out_of_memory:
             getattr(self._model, "release_memory", lambda: None)()
-            self._label_in_parts(batch)
+            self._predict_in_parts(batch)
         else:
             for decoded in batch:
                 self._launch([decoded])

@@ -64,7 +64,7 @@ ITEMS = pack([Item(n, b"%016d" % n, f"{n:05d}.png") for n in range(10)])
 
 def test_a_block_becomes_a_part_of_its_number_and_a_result(run):
     store, _, executor = run
-    result = executor().label(7, ITEMS)
+    result = executor().label_block(7, ITEMS)
     assert (result.error, result.number, result.items, result.ok, result.detections) == (None, 7, 10, 9, 18)
     assert from_ipc(result.failed)["path"].to_pylist() == ["00003.png"]
     assert (result.task, result.names) == ("detect", {0: "thing", 1: "other"})
@@ -74,9 +74,9 @@ def test_a_block_becomes_a_part_of_its_number_and_a_result(run):
 
 def test_a_block_that_has_its_part_is_not_labelled_again(run):
     store, _, executor = run
-    first = executor().label(1, ITEMS)
+    first = executor().label_block(1, ITEMS)
     written = store.parts()[0].stat().st_mtime_ns
-    again = executor().label(1, ITEMS)
+    again = executor().label_block(1, ITEMS)
     assert (again.items, again.ok, again.detections) == (10, 9, 18)
     assert from_ipc(again.failed).to_pylist() == from_ipc(first.failed).to_pylist()
     assert again.index == 1
@@ -88,7 +88,7 @@ def test_a_stopped_run_leaves_blocks_alone(run):
     store, folder, executor = run
     one = executor()
     folder.stop()
-    result = one.label(1, ITEMS)
+    result = one.label_block(1, ITEMS)
     assert (result.items, result.error) == (0, None)
     assert not store.parts()
 
@@ -97,12 +97,12 @@ def test_an_actor_of_a_dead_driver_cannot_commit_any_more(run, monkeypatch):
     """The next session takes the folder away; a part that is on its way then never arrives."""
     store, _, executor = run
     one = executor()
-    assert one.label(1, ITEMS).error is None
+    assert one.label_block(1, ITEMS).error is None
     monkeypatch.setattr(blocks, "is_stopped", lambda folder: False)  # it had looked just before
     store.close()
     later = RunStore.open(store.path)
     blocks_of_another = Blocks(blocks_dir(later.path, later.session))
-    assert isinstance(one.label(2, ITEMS).error, OutputError)
+    assert isinstance(one.label_block(2, ITEMS).error, OutputError)
     assert [part.name for part in store.parts()] == ["0001-000001.parquet"]
     blocks_of_another.close()
     later.close()
@@ -132,13 +132,13 @@ def test_blocks_are_refused_at_leisure(run, tmp_path, monkeypatch):
     one = executor(str(tmp_path / "none.pt"))
     monkeypatch.setattr(time, "sleep", held.append)
     monkeypatch.setattr(time, "monotonic", lambda: sum(held))
-    assert isinstance(one.label(1, ITEMS).error, ModelError)
+    assert isinstance(one.label_block(1, ITEMS).error, ModelError)
     first = sum(held)
-    assert isinstance(one.label(2, ITEMS).error, ModelError)
+    assert isinstance(one.label_block(2, ITEMS).error, ModelError)
     assert sum(held) - first == pytest.approx(2 * first, abs=0.2)
     folder.end()
     one._refused, before = 20, sum(held)
-    one.label(3, ITEMS)
+    one.label_block(3, ITEMS)
     assert sum(held) - before == pytest.approx(HOLD_AT_END_S, abs=0.2)
 
 
@@ -149,6 +149,6 @@ def test_every_node_must_have_the_weights_of_the_driver(run, tmp_path):
         (tmp_path / "none.pt", "do not exist on"),
         (tmp_path / "other.pt", "not those of the driver"),
     ):
-        error = executor(str(weights)).label(1, ITEMS).error
+        error = executor(str(weights)).label_block(1, ITEMS).error
         assert isinstance(error, ModelError)
         assert says in str(error)

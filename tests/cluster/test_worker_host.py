@@ -65,11 +65,11 @@ def statuses(batches):
 def test_every_item_gets_its_row(start_host, tmp_path):
     host = start_host()
     wanted = items(tmp_path, 30)
-    rows = [row for batch in host.label(wanted) for row in batch.to_pylist()]
+    rows = [row for batch in host.label_items(wanted) for row in batch.to_pylist()]
     assert sorted((row["key"], row["path"]) for row in rows) == wanted
     assert {row["worker"] for row in rows} == {3}
     assert (host.task, host.names) == ("detect", {0: "thing", 1: "other"})
-    assert host.label([]) == []
+    assert host.label_items([]) == []
     assert sum(host.stage_s.values()) > 0
     left = [name for name in leftovers(prefix_of(tmp_path)) if not name.startswith("sem.")]
     assert not left, "a killed worker host leaves a segment behind"
@@ -80,7 +80,7 @@ def test_orders_of_several_threads_do_not_mix(start_host, tmp_path):
     wanted = items(tmp_path, 60)
     found = {}
     parts = [wanted[n::3] for n in range(3)]
-    threads = [threading.Thread(target=lambda n=n: found.update({n: host.label(parts[n])})) for n in range(3)]
+    threads = [threading.Thread(target=lambda n=n: found.update({n: host.label_items(parts[n])})) for n in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -90,21 +90,21 @@ def test_orders_of_several_threads_do_not_mix(start_host, tmp_path):
 
 def test_an_image_that_kills_fails_alone_and_is_counted(start_host, tmp_path):
     host = start_host(kill_on=POISON, limits={"attempts": 2})
-    found = statuses(host.label(items(tmp_path, 20, poisoned=(7,))))
+    found = statuses(host.label_items(items(tmp_path, 20, poisoned=(7,))))
     assert [path for path, status in found.items() if status == "failed"] == ["00007.png"]
     assert (len(found), host.restarts) == (20, 2)
 
 
 def test_a_block_of_poison_is_no_reason_to_give_up_where_others_have_labelled(start_host, tmp_path):
     host = start_host(has_labelled=True, kill_on=POISON, limits={"attempts": 1, "max_restarts": 2})
-    found = statuses(host.label(items(tmp_path, 12, poisoned=tuple(range(12)))))
+    found = statuses(host.label_items(items(tmp_path, 12, poisoned=tuple(range(12)))))
     assert list(found.values()) == ["failed"] * 12
     assert host.restarts >= 12
 
 
 def test_a_worker_is_recycled(start_host, tmp_path):
     host = start_host(recycle_after=8)
-    assert len(statuses(host.label(items(tmp_path, 20)))) == 20
+    assert len(statuses(host.label_items(items(tmp_path, 20)))) == 20
     assert (len(host.take_starts()), host.restarts) == (3, 0)
 
 
@@ -112,7 +112,7 @@ def test_a_worker_that_an_operator_kills_is_replaced(start_host, tmp_path):
     host = start_host(sleep_ms=20)
     host.wait_ready()
     threading.Timer(0.3, lambda: os.kill(host._group.processes()["worker 3"].pid, signal.SIGKILL)).start()
-    assert set(statuses(host.label(items(tmp_path, 40))).values()) == {"ok"}
+    assert set(statuses(host.label_items(items(tmp_path, 40))).values()) == {"ok"}
     assert host.restarts == 1
 
 
@@ -123,11 +123,11 @@ def test_errors_reach_whoever_waits(start_host, tmp_path):
     host = start_host(kill_on=POISON, limits={"max_restarts": 1, "attempts": 9})
     for _ in range(2):
         with pytest.raises(WorkerError, match="SIGSEGV"):
-            host.label(wanted)
+            host.label_items(wanted)
     closed = start_host()
     closed.close()
     with pytest.raises(WorkerError, match="was closed"):
-        closed.label(wanted)
+        closed.label_items(wanted)
 
 
 @pytest.fixture
@@ -149,17 +149,17 @@ def test_a_place_that_stumbles_keeps_one_waiting(stumble, tmp_path):
     host, wanted = start(30.0), items(tmp_path, 60)
     flag.write_text(str(errno.ESTALE))
     threading.Timer(1.5, flag.unlink).start()
-    assert set(statuses(host.label(wanted)).values()) == {"ok"}
+    assert set(statuses(host.label_items(wanted)).values()) == {"ok"}
     assert not flag.exists()
 
 
 def test_a_place_that_stays_away_is_an_error(stumble, tmp_path):
     start, flag = stumble
     host, wanted = start(0.5), items(tmp_path, 60)
-    assert set(statuses(host.label(wanted[:20])).values()) == {"ok"}
+    assert set(statuses(host.label_items(wanted[:20])).values()) == {"ok"}
     flag.write_text(str(errno.ENOTCONN))
     with pytest.raises(SourceLostError, match=r"reading .*/images on .* fails with ENOTCONN .* run the same command"):
-        host.label(wanted[20:])
+        host.label_items(wanted[20:])
 
 
 def test_who_stops_the_run_does_not_wait_for_the_place(stumble, tmp_path):
@@ -169,7 +169,7 @@ def test_who_stops_the_run_does_not_wait_for_the_place(stumble, tmp_path):
     flag.write_text(str(errno.ESTALE))
     threading.Timer(1.0, stopped.set).start()
     with pytest.raises(SourceLostError, match="stopped"):
-        host.label(wanted)
+        host.label_items(wanted)
 
 
 def test_weights_that_are_not_those_of_the_run_are_not_loaded(start_host, tmp_path):

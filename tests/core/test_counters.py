@@ -11,9 +11,9 @@ def failures(errors, paths=None):
     keys = [b"%016d" % n for n in range(len(errors))]
     paths = paths or [f"{n}.jpg" for n in range(len(errors))]
     rows = [{"stage": stage, "type": kind, "message": message} for stage, kind, message in errors]
-    tally = Counters()
-    tally.add(failed_batch("detect", keys, paths, rows, attempts=1, worker=0))
-    return tally.failures()
+    counters = Counters()
+    counters.add(failed_batch("detect", keys, paths, rows, attempts=1, worker=0))
+    return counters.failures()
 
 
 def test_different_messages_of_one_type_are_told_apart():
@@ -52,10 +52,10 @@ def test_classes_that_come_first_are_counted():
                "error": [None, {"stage": "read", "type": "EmptyFile", "message": "m"}, None, None]}  # fmt: skip
     assert set(columns) == {*counted_columns(schema)}
     batch = pa.record_batch([pa.array(columns[name], schema.field(name).type) for name in columns], list(columns))
-    tally = Counters()
-    tally.add(batch)
-    tally.add(batch.slice(1, 1))
-    assert (tally.ok, tally.failed, tally.detections, tally.classes) == (3, 2, 0, {1, 2})
+    counters = Counters()
+    counters.add(batch)
+    counters.add(batch.slice(1, 1))
+    assert (counters.ok, counters.failed, counters.detections, counters.classes) == (3, 2, 0, {1, 2})
 
 
 @pytest.mark.parametrize(

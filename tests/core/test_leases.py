@@ -54,7 +54,7 @@ def test_a_poison_image_costs_its_attempts_and_its_neighbours_nothing():
     book = book_with(16)
     deaths, verdicts, done, worker = 0, [], set(), 0
     book.add_worker(worker)
-    while not book.empty and deaths < 10:
+    while (book.queued or book.leased_count or book.received_count) and deaths < 10:
         lease = book.grant(worker, 16)
         if lease is None:
             break
@@ -88,7 +88,7 @@ def test_a_blamed_item_is_guilty_and_the_others_are_not():
     assert book.grant(1, 3).seqs == (0, 2)
 
 
-def test_a_suspect_is_leased_alone_and_nothing_beside_it():
+def test_a_possible_cause_is_leased_alone_and_nothing_beside_it():
     book = book_with(4)
     book.add_worker(0)
     book.grant(0, 2)
@@ -124,7 +124,7 @@ def test_a_postponed_item_comes_after_what_is_queued_and_not_before_its_time():
     book.add_worker(0)
     book.grant(0, 2)
     book.postpone(0, [0, 1], due_s=5.0)
-    assert (book.queued, book.leased_count, book.empty) == (4, 0, False)
+    assert (book.queued, book.leased_count, book.received_count) == (4, 0, 0)
     book.requeue_due(4.9)
     assert book.grant(0, 9).seqs == (2, 3)
     assert book.grant(0, 9) is None
@@ -371,7 +371,7 @@ class Farm(RuleBasedStateMachine):
             self.collector += lease.seqs
         self.committed += self.collector
         self.book.committed(self.collector)
-        assert self.book.empty
+        assert self.book.queued == self.book.leased_count == self.book.received_count == 0
         assert sorted(self.committed) == list(range(self.listed))
 
 

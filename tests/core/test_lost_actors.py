@@ -22,9 +22,9 @@ WHY = ModelError("the device is gone")
 )
 def test_is_anybody_left(lost, at_work, waited_s, over):
     actors = LostActors(2)
-    for worker in at_work:
-        actors.works(worker)
-    assert all(actors.gives_up(worker, WHY, 10.0) for worker in lost)
+    for index in at_work:
+        actors.works(index)
+    assert all(actors.gives_up(index, WHY, 10.0) for index in lost)
     assert actors.is_nobody_left(10.0 + waited_s, 10.0) is over
     assert actors.first_error is (WHY if lost else None)
 

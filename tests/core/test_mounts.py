@@ -45,12 +45,12 @@ def test_unmounted_hidden_and_exchanged_disks_are_moves():
 
 def test_a_lost_disk_is_remembered_until_it_is_back():
     now = {"/": "disk"}
-    assert remembered(BEFORE, now, set()) == now
-    assert remembered(BEFORE, now, {Move(USB, ROOT)}) == {"/": "disk", "/mnt/usb": "stick"}
+    assert remembered(now, set()) == now
+    assert remembered(now, {Move(USB, ROOT)}) == {"/": "disk", "/mnt/usb": "stick"}
     hidden = {Move(ROOT, Place("/data", "new"))}
-    assert remembered({"/": "disk"}, {"/": "disk", "/data": "new"}, hidden) == {"/": "disk"}
+    assert remembered({"/": "disk", "/data": "new"}, hidden) == {"/": "disk"}
     exchanged = {Move(USB, Place("/mnt/usb", "other"))}
-    assert remembered(BEFORE, {**BEFORE, "/mnt/usb": "other"}, exchanged) == BEFORE
+    assert remembered({**BEFORE, "/mnt/usb": "other"}, exchanged) == BEFORE
 
 
 def test_disks_below_a_source_are_expected_where_it_is_now():

@@ -31,7 +31,7 @@ def test_an_image_costs_its_attempts_and_no_back_off():
     assert policy.restarts == 100
 
 
-def test_a_death_that_leaves_several_suspects_is_progress():
+def test_a_death_that_leaves_several_possible_causes_is_progress():
     policy = RestartPolicy(max_restarts=1)
     for place in range(64):
         assert policy.died(f"worker {place}", "SIGSEGV", items=[2 * place, 2 * place + 1]) == 0.0

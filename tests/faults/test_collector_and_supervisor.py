@@ -166,8 +166,8 @@ def test_a_run_whose_numbers_are_as_large_as_can_be(source, undisturbed, tmp_pat
     assert rows(tmp_path / "run") == undisturbed
 
 
-@pytest.mark.parametrize("ending", ["stop", "bury"])
-def test_a_collector_is_buried_whatever_it_says_last(ending):
+@pytest.mark.parametrize("ending", ["stop", "reap"])
+def test_a_collector_is_reaped_whatever_it_says_last(ending):
     """An embedding program would keep its thread, its descriptors and the process otherwise."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

@@ -98,7 +98,7 @@ def start_host(tmp_path):
 
 def label(host, folder, count, poisoned=()):
     names = sorted(os.listdir(pictures(folder, count, poisoned)))
-    found = host.label([(name.encode().ljust(16), name) for name in names])
+    found = host.label_items([(name.encode().ljust(16), name) for name in names])
     return {row["path"]: row["status"] for batch in found for row in batch.to_pylist()}
 
 

@@ -29,16 +29,16 @@ def beats():
 
 def rush(name, worker):
     """Work begins and ends as fast as it can. The fields of one work say each other: see `whole`."""
-    pulse = HeartbeatWriter(Heartbeats.attach(name, 3), worker)
-    pulse.state(PREDICTING)
+    writer = HeartbeatWriter(Heartbeats.attach(name, 3), worker)
+    writer.state(PREDICTING)
     seq = 0
     while True:
         seq += 1
         together = 1 + seq % 7
-        pulse.begin(range(seq * 10, seq * 10 + together), WORK_STAGES[seq % 2])
-        pulse.pause(range(seq * 10, seq * 10 + together))
+        writer.begin(range(seq * 10, seq * 10 + together), WORK_STAGES[seq % 2])
+        writer.pause(range(seq * 10, seq * 10 + together))
         if seq % 100 == 0:
-            pulse.beat()
+            writer.beat()
 
 
 def whole(work):
@@ -94,17 +94,17 @@ def test_a_reset_row_says_nothing_of_the_incarnation_before(beats):
 
 
 def test_the_oldest_work_is_shown_and_its_time_stands_while_it_waits(beats):
-    pulse = HeartbeatWriter(beats, 1)
-    pulse.begin((3,), DECODE, first=True)
-    pulse.begin((4, 5), PREDICT)
+    writer = HeartbeatWriter(beats, 1)
+    writer.begin((3,), DECODE, first=True)
+    writer.begin((4, 5), PREDICT)
     assert beats.read(1).work.seq == 3
-    with pulse.standing((3,), DECODE):
+    with writer.standing((3,), DECODE):
         assert (beats.read(1).work.seq, beats.read(1).work.together) == (4, 2)
-    pulse.pause((4, 5))
+    writer.pause((4, 5))
     work = beats.read(1).work
     assert (work.seq, work.stage) == (3, DECODE)
     assert time.monotonic() - work.since_s < 5
-    pulse.pause((3,))
+    writer.pause((3,))
     assert beats.read(1).work is None
     assert beats.row(1)["started"] == 1
 
@@ -112,36 +112,36 @@ def test_the_oldest_work_is_shown_and_its_time_stands_while_it_waits(beats):
 def test_a_beat_that_comes_late_forgives_what_the_process_did_not_run(beats, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("farm.worker.heartbeat_writer.time.monotonic", lambda: now[0])
-    pulse = HeartbeatWriter(beats, 1)
+    writer = HeartbeatWriter(beats, 1)
     now[0] = 1000.4
-    pulse.begin((3,), DECODE)
+    writer.begin((3,), DECODE)
     now[0] = 1000.5
-    pulse.beat()
+    writer.beat()
     assert beats.read(1).work.forgiven_s == 0.0
     now[0] = 1090.5
-    pulse.begin((4,), DECODE)
-    pulse.beat()
+    writer.begin((4,), DECODE)
+    writer.beat()
     work = beats.read(1).work
     assert (work.seq, work.forgiven_s) == (3, pytest.approx(89.5))
-    pulse.pause((3,))
+    writer.pause((3,))
     assert beats.read(1).work.forgiven_s == 0.0, "it began after the pause"
     assert beats.read(1).beat_s == 1090.5
 
 
 def test_a_thread_that_was_given_up_writes_nothing_more(beats):
     """The row is its successor's."""
-    pulse = HeartbeatWriter(Heartbeats.attach(beats.name, 3), 1)
-    pulse.begin((3,), DECODE, first=True)
+    writer = HeartbeatWriter(Heartbeats.attach(beats.name, 3), 1)
+    writer.begin((3,), DECODE, first=True)
     beats.reset(1)
     successor = HeartbeatWriter(beats, 1)
-    pulse.silence()
+    writer.silence()
     before = beats.row(1).tobytes()
-    pulse.pause((3,))
-    pulse.begin((4,), PREDICT, first=True)
-    pulse.state(PREDICTING)
-    pulse.beat()
-    pulse.sent(5)
-    pulse.spent({"forward": 1.0})
+    writer.pause((3,))
+    writer.begin((4,), PREDICT, first=True)
+    writer.state(PREDICTING)
+    writer.beat()
+    writer.sent(5)
+    writer.spent({"forward": 1.0})
     assert beats.row(1).tobytes() == before
     successor.begin((9,), DECODE)
     assert beats.read(1).work.seq == 9
@@ -149,10 +149,10 @@ def test_a_thread_that_was_given_up_writes_nothing_more(beats):
 
 
 def stop_and_go(name, worker):
-    pulse = HeartbeatWriter(Heartbeats.attach(name, 3), worker)
-    pulse.begin((1,), DECODE)
+    writer = HeartbeatWriter(Heartbeats.attach(name, 3), worker)
+    writer.begin((1,), DECODE)
     while True:
-        pulse.beat()
+        writer.beat()
         threading.Event().wait(0.5)
 
 

@@ -48,8 +48,8 @@ def test_a_run_and_a_farm_of_absolute_paths_need_none(folder, tmp_path):
     source = pictures(tmp_path / "source", 2)
     folder.rmdir()
     assert farm.run(config(source, tmp_path / "run", workers={"count": 1})).ok == 2
-    with Farm(model={"factory": "farm.models.fake:make"}, workers=1) as labeller:
-        assert labeller.submit(source / "00000.png").result(60).status == "ok"
+    with Farm(model={"factory": "farm.models.fake:make"}, workers=1) as running:
+        assert running.submit(source / "00000.png").result(60).status == "ok"
 
 
 def test_commands_with_absolute_paths_need_none(folder, tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 from farm.errors import OutputError, RunLockedError
 from farm.exports import export_lock
 from farm.ipc import shared_memory
+from farm.machine import removal
 from farm.models.cache import Entry
 from farm.storage import filesystem, folders
 from farm.storage.part_writer import PartWriter
@@ -111,6 +112,6 @@ def test_nobody_looks_into_shared_memory_where_there_is_none(monkeypatch, tmp_pa
 def test_a_leftover_that_cannot_be_removed_is_left(refuse, monkeypatch, tmp_path):
     monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path)
     (tmp_path / "farm-x").touch()
-    refuse(shared_memory, "_remove", errno.EPERM)
+    refuse(removal, "remove", errno.EPERM)
     shared_memory.sweep("farm-")
     assert (tmp_path / "farm-x").exists()

@@ -61,7 +61,7 @@ class FakeLauncher:
         self.writers = {}
         self.forgotten = 0
 
-    def launch(self, spec):
+    def start_worker(self, spec):
         control, end = channel()
         results, self.results_end = channel()
         self.writers[spec.uid] = Writer(end)
@@ -78,10 +78,10 @@ class FakeResults:
     def __init__(self):
         self.attached, self.detached = {}, []
 
-    def attach(self, uid, results):
+    def add_worker(self, uid, results):
         self.attached[uid] = results
 
-    def detach(self, uid):
+    def remove_worker(self, uid):
         self.detached.append(uid)
 
 
@@ -283,7 +283,7 @@ def test_a_collector_s_death_discards_all_without_blame(bench):
     assert b.group.count == 2, "late news of a worker that is gone"
 
 
-def test_a_worker_whose_sentinel_is_silent_is_buried_all_the_same(bench):
+def test_a_worker_whose_sentinel_is_silent_is_reaped_all_the_same(bench):
     """A fork of it holds the sentinel open."""
     b = bench()
     b.begin(b.first)
@@ -291,7 +291,7 @@ def test_a_worker_whose_sentinel_is_silent_is_buried_all_the_same(bench):
     b.group.check(time.monotonic(), time.monotonic())
     assert b.results.detached == [b.first.uid]
     b.second.process.exitcode = 0
-    b.group.bury_ended()
+    b.group.reap_ended()
     assert b.results.detached == [b.first.uid, b.second.uid]
 
 

@@ -65,4 +65,4 @@ def test_why_a_worker_cannot_start_is_told(error, says, permanent):
     assert told.message.startswith(says)
     heard.close()
     assert init_failed(spec(), writer, error).code == 1, "the supervisor is gone, and it leaves all the same"
-    writer.close()
+    end.close()

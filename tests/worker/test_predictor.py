@@ -29,10 +29,10 @@ class Bench:
         self.beats.reset(0)
         self.heard, to_supervisor = channel()
         self.collected, to_collector = channel()
-        self.writers = Writer(to_supervisor), Writer(to_collector)
+        self.writing = to_supervisor, to_collector
         self.launched = LaunchedBatches()
         heartbeat = HeartbeatWriter(self.beats, 0)
-        self.sender = Sender(7, heartbeat, *self.writers, self.launched, ())
+        self.sender = Sender(7, heartbeat, *map(Writer, self.writing), self.launched, ())
         self.predictor = Predictor(model, 3, batch, heartbeat, self.sender, self.launched)
 
     def labelled(self):
@@ -50,7 +50,7 @@ class Bench:
         return list(iter(self.heard.read_message, None))
 
     def close(self):
-        for end in (*self.writers, self.heard, self.collected, self.beats):
+        for end in (*self.writing, self.heard, self.collected, self.beats):
             end.close()
 
 
@@ -79,7 +79,7 @@ def images(*seqs, poisoned=()):
 
 def test_a_batch_becomes_rows(bench):
     made = bench()
-    made.predictor.label(images(0, 1, 2))
+    made.predictor.predict(images(0, 1, 2))
     assert made.labelled() == [[0, 1, 2]]
     assert made.beats.read(0).work is None
     assert made.beats.row(0)["images"] == 3
@@ -88,14 +88,14 @@ def test_a_batch_becomes_rows(bench):
 
 def test_what_is_more_than_a_batch_is_predicted_in_parts(bench):
     made = bench(batch=2, fits=2)
-    made.predictor.label(images(0, 1, 2, 3, 4))
+    made.predictor.predict(images(0, 1, 2, 3, 4))
     assert [seq for message in made.labelled() for seq in message] == [0, 1, 2, 3, 4]
     assert made.given_back() == []
 
 
 def test_an_image_that_raises_fails_alone(bench):
     made = bench(raise_on=POISON)
-    made.predictor.label(images(0, 1, 2, 3, poisoned=[2]))
+    made.predictor.predict(images(0, 1, 2, 3, poisoned=[2]))
     assert sorted(seq for message in made.labelled() for seq in message) == [0, 1, 3]
     (failed,) = made.given_back()
     assert isinstance(failed, AttemptFailed)
@@ -105,14 +105,14 @@ def test_an_image_that_raises_fails_alone(bench):
 
 def test_a_batch_that_does_not_fit_is_halved(bench):
     made = bench(batch=8, fits=3)
-    made.predictor.label(images(*range(8)))
+    made.predictor.predict(images(*range(8)))
     assert sorted(seq for message in made.labelled() for seq in message) == list(range(8))
     assert made.given_back() == []
 
 
 def test_an_image_that_does_not_fit_alone_is_given_back(bench):
     made = bench(fits=0)
-    made.predictor.label(images(5))
+    made.predictor.predict(images(5))
     assert made.labelled() == []
     (failed,) = made.given_back()
     assert (failed.seqs, failed.kind) == ((5,), "OutOfMemoryError")
@@ -121,9 +121,9 @@ def test_an_image_that_does_not_fit_alone_is_given_back(bench):
 @pytest.mark.parametrize("overlaps", [False, True])
 def test_a_lost_device_ends_it_and_what_was_labelled_is_kept(bench, overlaps):
     made = bench(overlaps=overlaps, lose_on=POISON)
-    made.predictor.label(images(0, 1))
+    made.predictor.predict(images(0, 1))
     with pytest.raises(DeviceLostError, match="illegal memory access") as lost:
-        made.predictor.label(images(2, 3, poisoned=[3]))
+        made.predictor.predict(images(2, 3, poisoned=[3]))
         made.predictor.finish()
     assert lost.value.kind == "AcceleratorError"
     assert made.labelled() == [[0, 1]]
@@ -132,10 +132,10 @@ def test_a_lost_device_ends_it_and_what_was_labelled_is_kept(bench, overlaps):
 
 def test_a_device_that_works_by_itself_has_the_next_batch_before_the_last_is_finished(bench):
     made = bench(overlaps=True)
-    made.predictor.label(images(0, 1))
+    made.predictor.predict(images(0, 1))
     assert made.labelled() == []
     assert (len(made.launched), made.launched.seqs) == (2, [0, 1])
-    made.predictor.label(images(2, 3))
+    made.predictor.predict(images(2, 3))
     assert made.labelled() == [[0, 1]]
     assert made.beats.read(0).work.seq == 2, "the device has turned to it"
     assert made.predictor.is_done
@@ -146,8 +146,8 @@ def test_a_device_that_works_by_itself_has_the_next_batch_before_the_last_is_fin
 
 def test_what_was_begun_before_a_batch_that_raises_is_finished_first(bench):
     made = bench(overlaps=True, fits=3)
-    made.predictor.label(images(0, 1))
-    made.predictor.label(images(2, 3))  # does not fit beside it
+    made.predictor.predict(images(0, 1))
+    made.predictor.predict(images(2, 3))  # does not fit beside it
     made.predictor.finish()
     assert [seq for message in made.labelled() for seq in message] == [0, 1, 2, 3]
     assert made.given_back() == []
@@ -155,6 +155,6 @@ def test_what_was_begun_before_a_batch_that_raises_is_finished_first(bench):
 
 def test_a_model_that_looks_at_no_pixels_labels_a_lease_at_once(bench):
     made = bench()
-    made.predictor.label_unseen(Lease((4, 5), bytes(32), ("4.png", "5.png"), 2))
+    made.predictor.predict_unseen(Lease((4, 5), bytes(32), ("4.png", "5.png"), 2))
     assert made.labelled() == [[4, 5]]
     assert made.beats.row(0)["started"] == 2

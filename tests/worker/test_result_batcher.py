@@ -16,11 +16,11 @@ ERROR = {"stage": "decode", "type": "T", "message": "m"}
 
 @pytest.fixture
 def ends():
-    """(an outbox, the collector's end of its channel)"""
+    """(a result batcher, the collector's end of its channel)"""
     reader, writing = channel()
     writer = Writer(writing)
     yield ResultBatcher(writer), reader
-    writer.close()
+    writing.close()
     reader.close()
 
 
@@ -34,48 +34,48 @@ def arrived(reader):
 
 
 def test_several_batches_are_one_message(ends):
-    box, reader = ends
-    box.add([4, 5], rows("a", "b"))
-    box.add([9], rows("c"))
-    assert len(box) == 3
-    box.send()
+    batcher, reader = ends
+    batcher.add([4, 5], rows("a", "b"))
+    batcher.add([9], rows("c"))
+    assert len(batcher) == 3
+    batcher.send()
     assert arrived(reader) == ([4, 5, 9], ["a", "b", "c"])
-    assert len(box) == 0 and reader.read() is None
+    assert len(batcher) == 0 and reader.read() is None
 
 
 def test_the_first_goes_at_once_and_others_wait_for_company(ends):
-    box, _ = ends
-    box.add([0], rows("a"))
-    assert box.is_due(left=100)
-    box.send()
-    box.add([1], rows("b"))
-    assert not box.is_due(left=100)
+    batcher, _ = ends
+    batcher.add([0], rows("a"))
+    assert batcher.is_due(left=100)
+    batcher.send()
+    batcher.add([1], rows("b"))
+    assert not batcher.is_due(left=100)
     time.sleep(SEND_S)
-    assert box.is_due(left=100)
+    assert batcher.is_due(left=100)
 
 
 def test_no_more_wait_than_are_left(ends):
-    box, _ = ends
-    box.add([0], rows("a"))
-    box.send()
+    batcher, _ = ends
+    batcher.add([0], rows("a"))
+    batcher.send()
     for number in range(3):
-        box.add([number], rows("b"))
-    assert not box.is_due(left=4)
-    assert box.is_due(left=3)
-    assert box.is_due(left=0)
+        batcher.add([number], rows("b"))
+    assert not batcher.is_due(left=4)
+    assert batcher.is_due(left=3)
+    assert batcher.is_due(left=0)
 
 
 def test_no_message_outgrows_a_slot(ends, monkeypatch):
-    box, _ = ends
-    box.add([0], rows("a"))
-    box.send()
+    batcher, _ = ends
+    batcher.add([0], rows("a"))
+    batcher.send()
     monkeypatch.setattr(result_batcher, "FULL_BYTES", 3 * rows("x" * 1000).nbytes)
     for number in range(2):
-        box.add([number], rows("x" * 1000))
-    assert not box.is_due(left=10_000)
-    box.add([2], rows("x" * 1000))
-    assert box.is_due(left=10_000)
-    box.send()
+        batcher.add([number], rows("x" * 1000))
+    assert not batcher.is_due(left=10_000)
+    batcher.add([2], rows("x" * 1000))
+    assert batcher.is_due(left=10_000)
+    batcher.send()
     monkeypatch.undo()
-    box.add(range(FULL_ROWS), rows(*"a" * FULL_ROWS))
-    assert box.is_due(left=10_000)
+    batcher.add(range(FULL_ROWS), rows(*"a" * FULL_ROWS))
+    assert batcher.is_due(left=10_000)
