@@ -117,6 +117,16 @@ def take(path: Path, shared: bool = False) -> Lock | None:
         lock.release()  # whoever had it has removed the entry: the next round makes another file
 
 
+def _take_until(
+    path: Path, deadline_s: float, shared: bool = False, waiting: Callable[[float], None] = lambda now_s: None
+) -> Lock | None:
+    """As `take`, tried until the deadline (time.monotonic). `waiting` is called with the time before each pause."""
+    while (lock := take(path, shared)) is None and (now_s := time.monotonic()) <= deadline_s:
+        waiting(now_s)
+        time.sleep(POLL_S)
+    return lock
+
+
 def take_file(path: Path, shared: bool) -> Lock | None:
     """The lock on a file that is there, in itself; None where another process has it. Raises OSError.
 
@@ -159,8 +169,7 @@ class Entry:
         """Use it from now on: it is not removed until the lease is released. None where nothing can be locked."""
         deadline_s = time.monotonic() + LEASE_S
         with contextlib.suppress(OSError):
-            while (lock := take(self.folder / USED, shared=True)) is None and time.monotonic() < deadline_s:
-                time.sleep(POLL_S)
+            lock = _take_until(self.folder / USED, deadline_s, shared=True)
             with contextlib.suppress(OSError):
                 os.utime(self.folder / USED)
             return lock
@@ -184,14 +193,16 @@ class Entry:
     def _wait_for(self, deadline_s: float, waiting: Callable[[str, float], None]) -> Lock:
         path, began_s = self.folder / LOCK, time.monotonic()
         said_s = began_s - NOTE_S + FIRST_NOTE_S
-        while (lock := take(path)) is None:
-            now_s = time.monotonic()
-            if now_s > deadline_s:
-                raise TimeoutError(f"{path} is held by {holder_of(path)}")
+
+        def say_who_has_it(now_s: float) -> None:
+            nonlocal said_s
             if now_s - said_s >= NOTE_S:
                 said_s = now_s
                 waiting(holder_of(path), now_s - began_s)
-            time.sleep(POLL_S)
+
+        lock = _take_until(path, deadline_s, waiting=say_who_has_it)
+        if lock is None:
+            raise TimeoutError(f"{path} is held by {holder_of(path)}")
         with contextlib.suppress(OSError):
             path.write_text(f"{my_name()}\n")
         return lock
