@@ -4,8 +4,8 @@
                 ▲                                          │
                 └──────────────── results of blocks ───────┘
 
-All of it is in farm.cluster; here it is planned and put together. What an image does to a worker is settled between
-the actor's worker host and its worker process.
+All of it is in farm.cluster; here it is planned and put together. What happens if an image kills a worker is
+decided by the actor's worker host.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One path per line (`\\n` or `\\r\\n`); what a line stands for is said in list_lines.py. In a `.csv` each cell is one,
 without a first row that says `source`, as Ultralytics reads it. Or paths are separated by NUL, as `find -print0` writes
-them, and names may hold line breaks. The first read that brings a line break or a NUL settles the separator: NUL if
+them, and names may hold line breaks. The first read that brings a line break or a NUL decides the separator: NUL if
 one has come by its end, else the line break. A path may arrive in several pieces. One limit: if a NUL-separated list
 arrives in pieces, its first name must not hold a line break, since it would be cut there before the first NUL has come.
 Of a file the first 64 KiB at least are looked at.
