@@ -18,10 +18,9 @@ from farm.sources import earlier_runs
 from farm.storage.run_store import RunStore
 from farm.supervisor.failed_rows import Quarantine
 from farm.verify import verify
-from tests.support.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, WITHOUT_ROOTS_PRIVILEGE, config, pictures
 
 IMAGES = 12
-WITHOUT_ROOTS_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 def label(source, tmp_path, **sections):
