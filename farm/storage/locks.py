@@ -40,6 +40,11 @@ class Lock:
         self._release: Callable[[], None] | None = release
         self._pid = os.getpid()
 
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+        return self._release is not None and os.getpid() == self._pid
+
     def release(self) -> None:
         release, self._release = self._release, None
         if release is not None and os.getpid() == self._pid:
