@@ -177,7 +177,7 @@ class Entry:
 
     @contextlib.contextmanager
     def alone(self, deadline_s: float, waiting: Callable[[str, float], None] = lambda who, s: None) -> Iterator[None]:
-        """Nobody else makes or removes it meanwhile. Nothing half-made is there before, and nothing afterwards.
+        """Hold the entry's lock. Unfinished files are removed before and after.
 
         `deadline_s`: by time.monotonic. `waiting` hears who has the lock and for how many seconds that has been waited
         for: nearly at once, and then every NOTE_S. Raises TimeoutError, and other OSErrors where nothing can be locked.
@@ -208,13 +208,13 @@ class Entry:
         return lock
 
     def sweep(self) -> None:
-        """With the lock: take away what was begun and not finished, by a process that was killed."""
+        """Remove what a killed process has begun and not finished. The caller has the lock."""
         for left in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(".*.json.*")):
             _remove(left)
 
     @contextlib.contextmanager
     def making(self) -> Iterator[Path]:
-        """With the lock: a folder to make content in."""
+        """A folder to make content in. The caller has the lock."""
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=MAKING))
         try:
             yield folder
@@ -222,7 +222,7 @@ class Entry:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, made: Path, about: Mapping[str, Any]) -> Content:
-        """With the lock: what lies at `made` becomes the content, under its name, and survives a power cut."""
+        """Make what lies at `made` the content, under its name. It survives a power cut. The caller has the lock."""
         for path in [made, *(made.rglob("*") if made.is_dir() else ())]:
             fsync_path(path)
         content = Content(self.folder / made.name, content_digest(made))
@@ -267,7 +267,7 @@ class Entry:
 
 
 def lease_file(path: Path) -> Lock | None:
-    """As `Entry.lease`, for a plain file of the cache. Its time of access is that of its last use."""
+    """Like `Entry.lease`, for a plain file of the cache. Its time of access is that of its last use."""
     with contextlib.suppress(OSError):
         lock = take_file(path, shared=True)
         with contextlib.suppress(OSError):  # another user's
