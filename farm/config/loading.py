@@ -123,7 +123,7 @@ def _below(base: Path, path: str) -> str:
 
 
 def _say_where_the_factory_is(data: dict[str, Any], folders: Iterable[str | Path]) -> None:
-    """For the workers, and for `farm retry`: the config that a run keeps has no file beside it."""
+    """Set `model.factory_dir` for the workers and `farm retry`: the config that a run keeps has no file beside it."""
     model = data.get("model")
     if isinstance(model, dict) and isinstance(model.get("factory"), str) and "factory_dir" not in model:
         absolute = list(_absolute_folders(folders))

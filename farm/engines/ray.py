@@ -35,7 +35,7 @@ from farm.supervisor.lister import Lister
 def prepare(
     config: FarmConfig, stdin: BinaryIO | None = None, source: Source | None = None, machine: Machine | None = None
 ) -> Prepared:
-    """As the local engine does it, with the whole cluster for a machine: one placement an actor, unpinned.
+    """Like the local engine's, with the whole cluster for a machine: one placement an actor, unpinned.
 
     Raises ConfigError where Ray is not installed or its cluster is not there, or has no node for such a worker.
     """

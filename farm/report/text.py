@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def in_seconds(seconds: float) -> str:
-    """As `duration`, of what may be short: `12.3 s`."""
+    """Like `duration`, for what may be short: `12.3 s`."""
     return f"{seconds:.1f} s" if seconds < EXACT_BELOW_S else duration(seconds)
 
 

@@ -60,7 +60,7 @@ class ListFileSource(Source):
                 yield from self._lines.entries(line)
 
     def count(self) -> int | None:
-        """Of lines. Where one of them is a folder or a pattern, only listing tells, and so where some are excluded."""
+        """The number of lines; None where only listing tells: one is a folder or a pattern, or some are excluded."""
         if not self.filter.takes_all or not os.path.isfile(self._path):  # a pipe: what is read of it is gone
             return None
         number = 0
@@ -80,7 +80,7 @@ class ListFileSource(Source):
         return cells(lines, self.name) if self._is_csv else lines
 
     def sample(self, count: int) -> list[str]:
-        """At the cost of reading so many pieces of the list."""
+        """Paths from all over the list. Costs reading so many pieces of it."""
         if not os.path.isfile(self._path):  # a pipe: what is read of it is gone
             return []
         with self._open() as file:
@@ -215,7 +215,7 @@ def _separator(head: bytes) -> bytes:
 
 
 def _paths(lines: list[bytes], separator: bytes) -> list[bytes]:
-    """Without blank ones, and without the carriage return of a line that Windows has ended."""
+    """The lines that are not blank, without the carriage return of a line that Windows has ended."""
     if separator == b"\0":
         return list(filter(None, lines))
     return [line.removesuffix(b"\r") for line in lines if line and not line.isspace()]

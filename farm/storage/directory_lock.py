@@ -107,7 +107,7 @@ class _RenewedLock:
 
 
 def _wait_until_stale(path: Path) -> None:
-    """Until its holder is gone, or has let it go. Raises RunLockedError where the holder gives a sign of life."""
+    """Wait until its holder is gone, or has let it go. Raises RunLockedError where the holder gives a sign of life."""
     before = _holder(path)
     holder = read_identity(before)
     if holder is not None:
@@ -134,5 +134,5 @@ def _holder(path: Path) -> dict[str, Any]:
 
 
 def _sign_once(path: Path, sign: bytes) -> None:
-    """Without trying again where it is refused: the next sign comes soon."""
+    """Write one sign. A refusal is not tried again: the next sign comes soon."""
     (remote.upload if folders.is_remote(path) else folders.write_whole)(path, sign)

@@ -26,7 +26,7 @@ TOO_SHORT = "were too short to try"
 
 
 def check_writable(path: Path) -> None:
-    """Before the trials, not after them. Raises ConfigError."""
+    """Raise ConfigError where it cannot be written: before the trials, not after them."""
     folder = Path(in_working_directory(str(path))).parent
     if not folder.is_dir():
         raise ConfigError(f"--write {path}: the folder {folder} does not exist; make it, or give another FILE")
