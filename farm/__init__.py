@@ -25,7 +25,7 @@ Where to look. Each line imports only what stands below it; each package's `__in
     ipc/                       what crosses processes: messages, channels, the ring, shared memory
     core/                      decisions without I/O: leases, restarts, deadlines, placement, schema, counters
     config/                    what can be set
-    machine/                   what this machine and this process are like: cores, locks, signals, file names
+    machine/                   what this machine and this process are like: cores, memory, signals, file names
     version  errors            the version; every error of farm's own, with its exit code
 """
 

@@ -1,4 +1,4 @@
-"""What programs and commands call. Imported by `cli`, `tune`, `verify`, `library`, and by users.
+"""What programs and commands call. Imported by `cli`, `tune`, `library`, and by users.
 
 labelling.py    `run` and `retry`: from a config to labels on disk
 exporting.py    `export`: the parts of a run, projected into other formats

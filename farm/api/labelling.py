@@ -19,7 +19,7 @@ from farm.core.key_set import KeySet
 from farm.core.run_file import config_of, output_of
 from farm.core.summary import Summary
 from farm.engines.backend_choice import choose_backend
-from farm.engines.base import Hooks, Prepared
+from farm.engines.base import Hooks, Runnable
 from farm.errors import SourceError
 from farm.machine import interrupts, shortage
 from farm.machine.filenames import here, with_names
@@ -67,7 +67,8 @@ def _run(
     entries = first_entry_or_raise(prepared.source)  # before the run directory is made: without images there is none
     store = RunStore.open(prepared.config.output.dir)
     try:
-        return _label(prepared, store, hooks, None, began_s, convert_timeout_s, entries)
+        runnable, entries = choose_backend(prepared, store, hooks.on_note, convert_timeout_s, entries)
+        return _label_and_export(runnable, store, entries, hooks, None, began_s)
     finally:
         store.close()
 
@@ -100,23 +101,23 @@ def _retry(run_dir: str | Path, hooks: Hooks, began_s: float) -> Summary:
                 f"with it, and remembers the place"
             )
         prepared = engines.load(config.engine).prepare(config, source=source)
-        return _label(prepared, store, hooks, KeySet(), began_s)
+        runnable, entries = choose_backend(prepared, store, hooks.on_note)
+        return _label_and_export(runnable, store, entries, hooks, KeySet(), began_s)
     finally:
         store.close()
 
 
-def _label(
-    prepared: Prepared, store: RunStore, hooks: Hooks, known: KeySet | None, began_s: float,
-    convert_timeout_s: float = CONVERT_TIMEOUT_S, entries: Iterator[Entry] | None = None,
-) -> Summary:  # fmt: skip
-    """The part that `run` and `retry` share: label, export, summarise. `entries`: the source's, if already begun."""
-    runnable, entries = choose_backend(prepared, store, hooks.on_note, convert_timeout_s, entries)
+def _label_and_export(
+    runnable: Runnable, store: RunStore, entries: Iterator[Entry], hooks: Hooks, known: KeySet | None, began_s: float
+) -> Summary:
+    """The part that `run` and `retry` share: label, export, summarise."""
+    config = runnable.prepared.config
     try:
-        outcome = engines.load(prepared.config.engine).run(runnable, store, entries, hooks, known)
+        outcome = engines.load(config.engine).run(runnable, store, entries, hooks, known)
     finally:
         runnable.executable.release()
     finished = outcome.signal is None
-    reports = export_all(store, prepared.config.output.exports) if finished else {}
+    reports = export_all(store, config.output.exports) if finished else {}
     summary = summarise(store, runnable, outcome, reports, time.monotonic() - began_s)
     store.write_json(SUMMARY_FILE, summary.to_dict())
     return summary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -13,6 +12,7 @@ from farm.core.summary import Summary
 from farm.engines.base import Runnable
 from farm.errors import EXIT_DONE, EXIT_QUARANTINED
 from farm.exports.base import ExportReport
+from farm.machine.exit_reasons import signal_name
 from farm.models.backends import faster
 from farm.report.bottleneck import Crew, bottleneck
 from farm.sources.base import Source
@@ -47,7 +47,7 @@ def summarise(
         wall_s=wall_s,
         restarts=outcome.restarts,
         exit_code=_exit_code(outcome, counts, prepared.source),
-        interrupted=_signal_name(outcome.signal),
+        interrupted=None if outcome.signal is None else signal_name(outcome.signal),
         remaining=outcome.remaining,
         left=prepared.source.left,
         labelling_s=outcome.labelling_s,
@@ -78,7 +78,3 @@ def _exit_code(outcome: Outcome, counts: Counters, source: Source) -> int:
     if outcome.signal is not None:
         return EXIT_SIGNAL + outcome.signal
     return EXIT_QUARANTINED if counts.failed or not source.is_complete else EXIT_DONE
-
-
-def _signal_name(number: int | None) -> str | None:
-    return None if number is None else signal.Signals(number).name

@@ -50,7 +50,7 @@ def _execute(args: argparse.Namespace) -> int:
 
 
 def _say(error: FarmError) -> None:
-    """On a terminal its words stay whole, so that a path or a `key=value` can be copied."""
+    """Print the error. On a terminal its words stay whole, so that a path or a `key=value` can be copied."""
     from farm.report.lines import prose_lines
 
     columns = shutil.get_terminal_size().columns if sys.stderr and sys.stderr.isatty() else None

@@ -56,7 +56,7 @@ def _line(trial: Trial) -> str:
 
 
 def _table(trials: tuple[Trial, ...], best: Trial) -> Table:
-    """At most 80 columns wide."""
+    """The trials as a table, at most 80 columns wide."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)

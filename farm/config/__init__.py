@@ -1,4 +1,4 @@
-"""What a user may say: the config. Imported by every wing above it; imports `machine`, `errors` and `version` alone.
+"""The config. May be imported by every wing above it; imports `machine`, `errors` and `version` alone.
 
 sections.py     what each key is: the pydantic models
 types.py        what a value may be, with its JSON Schema

@@ -33,7 +33,7 @@ def folder_with(factory: str, folders: Iterable[str | Path]) -> str | None:
 
 
 def folder_for(factory: str, folders: Sequence[str]) -> str | None:
-    """Where a worker is to look first: `folder_with`, or the first of them where the module is nowhere, to be named."""
+    """The folder to look in first. If none has the module, the first one, so that the error can name it."""
     nowhere = not _is_on_path(factory.partition(":")[0].partition(".")[0])
     return folder_with(factory, folders) or (folders[0] if nowhere else None)
 

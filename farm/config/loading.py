@@ -61,11 +61,11 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), cwd: str | Path
     return validate(data, str(path) if path is not None else None, origins)
 
 
-def from_mapping(data: Mapping[str, Any], overrides: Sequence[str] = (), cwd: str | Path = ".") -> FarmConfig:
+def from_mapping(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> FarmConfig:
     """Config from a mapping and overrides. Raises ConfigError as `load` does."""
     changed = dict(data)
-    origins = _override(changed, overrides, cwd, {})
-    _say_where_the_factory_is(changed, [cwd])
+    origins = _override(changed, overrides, ".", {})
+    _say_where_the_factory_is(changed, ["."])
     return validate(changed, None, origins)
 
 
@@ -123,7 +123,7 @@ def _below(base: Path, path: str) -> str:
 
 
 def _say_where_the_factory_is(data: dict[str, Any], folders: Iterable[str | Path]) -> None:
-    """For the workers, and for `farm retry`: the config that a run keeps has no file beside it."""
+    """Set `model.factory_dir` for the workers and `farm retry`: the config that a run keeps has no file beside it."""
     model = data.get("model")
     if isinstance(model, dict) and isinstance(model.get("factory"), str) and "factory_dir" not in model:
         absolute = list(_absolute_folders(folders))

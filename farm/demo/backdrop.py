@@ -35,7 +35,7 @@ def _plain(rng: np.random.Generator, width: int, height: int) -> Plane:
 
 
 def _gradient(rng: np.random.Generator, width: int, height: int) -> Plane:
-    """From one colour to another, along a random direction."""
+    """A gradient from one colour to another, along a random direction."""
     along = _ramp(rng.uniform(0, 2 * np.pi), width, height)
     share = (along - along.min()) / (np.ptp(along) + 1e-6)
     return _mix(_colour(rng), _colour(rng), share)

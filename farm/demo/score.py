@@ -53,7 +53,7 @@ def _by_confidence(boxes: Array) -> Array:
 
 
 def _correct(truth: Array, found: Array) -> NDArray[np.bool_]:
-    """(n, 1): whether each found box, most confident first, claims a true box of its class."""
+    """(n, 1): whether each found box, most confident first, is matched to a true box of its class."""
     import torch
     from ultralytics.engine.validator import BaseValidator
     from ultralytics.utils.metrics import box_iou

@@ -31,19 +31,14 @@ Picture = NDArray[np.uint8]
 
 
 def contact_sheet(
-    rows: Sequence[Mapping[str, Any]],
-    root: str | Path,
-    out_png: str | Path,
-    columns: int = 5,
-    limit: int = 20,
-    names: Sequence[str] = CLASS_NAMES,
+    rows: Sequence[Mapping[str, Any]], root: str | Path, out_png: str | Path, columns: int = 5, limit: int = 20
 ) -> Path:
     """Draw the first `limit` rows of a run into `out_png`, `columns` side by side, and return its path.
 
     A row has `path`, relative to `root`, and `boxes` as in a run's parts (null where the picture failed).
     Raises ValueError without rows, and OSError where a picture cannot be read or the sheet not be written.
     """
-    tiles = [_tile(row, Path(root), names) for row in islice(rows, limit)]
+    tiles = [_tile(row, Path(root)) for row in islice(rows, limit)]
     if not tiles:
         raise ValueError("there are no labelled pictures to show")
     columns = min(columns, len(tiles))
@@ -65,7 +60,7 @@ def sheet_size(columns: int, lines: int) -> tuple[int, int]:
     return MARGIN_PX + columns * (CELL_PX + MARGIN_PX), MARGIN_PX + lines * (CELL_PX + CAPTION_PX + MARGIN_PX)
 
 
-def _tile(row: Mapping[str, Any], root: Path, names: Sequence[str]) -> Picture:
+def _tile(row: Mapping[str, Any], root: Path) -> Picture:
     """One labelled picture in its cell, with the file's name below."""
     picture = cv2.imread(str(root / row["path"]))
     if picture is None:
@@ -82,7 +77,7 @@ def _tile(row: Mapping[str, Any], root: Path, names: Sequence[str]) -> Picture:
     for box in found:
         _draw_box(tile, box, scale, (x, y))
     for box in found:  # after all boxes, so that no line crosses a word
-        _draw_label(tile, box, scale, (x, y), names)
+        _draw_label(tile, box, scale, (x, y))
     _draw_caption(tile, row["path"], len(found))
     return tile
 
@@ -99,11 +94,9 @@ def _draw_box(tile: Picture, box: Mapping[str, Any], scale: float, offset: tuple
     cv2.rectangle(tile, (x1, y1), (x2, y2), _colour(box), LINE_PX, cv2.LINE_AA)
 
 
-def _draw_label(
-    tile: Picture, box: Mapping[str, Any], scale: float, offset: tuple[int, int], names: Sequence[str]
-) -> None:
+def _draw_label(tile: Picture, box: Mapping[str, Any], scale: float, offset: tuple[int, int]) -> None:
     """Class and confidence on the box's colour: above the box, or inside where there is no room above."""
-    text = f"{names[box['class_id']]} {box['confidence']:.2f}"
+    text = f"{CLASS_NAMES[box['class_id']]} {box['confidence']:.2f}"
     (text_width, text_height), _ = cv2.getTextSize(text, FONT, FONT_SCALE, 1)
     width, height = text_width + 2 * LABEL_PAD_PX, text_height + 2 * LABEL_PAD_PX
     left, top, _, _ = _corners(box, scale, offset)

@@ -79,7 +79,7 @@ def choose_backend(
 
 
 def choose_backend_unseen(prepared: Prepared, note: Callable[[str], None], spare: Path | None = None) -> Runnable:
-    """As `choose_backend`, for a source that cannot be looked into: `auto` is torch, nothing is compared.
+    """Like `choose_backend`, for a source that cannot be looked into: `auto` is torch, nothing is compared.
 
     `spare`: where a conversion lies if the user's cache cannot be written.
     """

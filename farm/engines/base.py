@@ -59,8 +59,8 @@ class Hooks:
 class Prepared:
     """A run that is checked and planned: config with weights and arguments resolved, opened source, planned workers.
 
-    `origins`: where arguments of the model come from that the config leaves open; `implied`: names of the fingerprint
-    that say nothing which another does not say; `notes`: what is otherwise than it was asked for.
+    `origins`: where arguments of the model come from that the config leaves open; `implied`: names of the fingerprint's
+    entries that follow from others; `notes`: what is otherwise than it was asked for.
     """
 
     config: FarmConfig

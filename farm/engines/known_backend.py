@@ -21,7 +21,8 @@ def backend_of(model: ModelConfig, device: str, many: bool) -> str:
 def with_known_backend(prepared: Prepared, before: str | None) -> ModelConfig:
     """The model's config without `auto`, where what that becomes does not depend on what is listed.
 
-    A run keeps the backend that it has; a cluster has torch, and so has a pipe, which is not waited for.
+    A run keeps the backend that it has. On a cluster, and for standard input, `auto` is torch. Farm does not wait for a
+    pipe.
     """
     model = prepared.config.model
     chosen = model.backend == "auto" and model.precision in ("fp32", "fp16")  # by farm

@@ -4,8 +4,8 @@
                 ▲                                          │
                 └──────────────── results of blocks ───────┘
 
-All of it is in farm.cluster; here it is planned and put together. What an image does to a worker is settled between
-the actor's worker host and its worker process.
+All of it is in farm.cluster; here it is planned and put together. What happens if an image kills a worker is
+decided by the actor's worker host.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from farm.supervisor.lister import Lister
 def prepare(
     config: FarmConfig, stdin: BinaryIO | None = None, source: Source | None = None, machine: Machine | None = None
 ) -> Prepared:
-    """As the local engine does it, with the whole cluster for a machine: one placement an actor, unpinned.
+    """Like the local engine's, with the whole cluster for a machine: one placement an actor, unpinned.
 
     Raises ConfigError where Ray is not installed or its cluster is not there, or has no node for such a worker.
     """

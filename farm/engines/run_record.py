@@ -45,7 +45,7 @@ class RunRecord:
 
     @property
     def task(self) -> str | None:
-        """As an earlier session found it."""
+        """The task that an earlier session found."""
         return self._data["task"]  # type: ignore[no-any-return]
 
     @property

@@ -16,6 +16,9 @@ yolo                the YOLO format: labels/**/*.txt and what makes the run dire
   refusals            how many images Ultralytics will leave out of the dataset
   ultralytics_rules   and by which rules
 walk                every file below a folder, one at a time
+
+A new format: a module with `export(request, batches)`, its name in EXPORTS below, and in `output.exports`
+(config/sections.py).
 """
 
 from __future__ import annotations

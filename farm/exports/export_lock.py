@@ -43,7 +43,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Before anything is labelled: raises OutputError where the labels could not be written at the end."""
+    """Check, before anything is labelled, that labels can be written at the end. Raises OutputError."""
     try:
         _refuse_foreign(folder, "move them away, or give another output.dir, or output.exports=[]")
     except OSError as error:

@@ -140,7 +140,7 @@ class LabelChanges:
         self.contents = contents
 
     def write(self, path: str, text: str) -> None:
-        """As `LabelTree.write`, whether or not there is such a file."""
+        """Like `LabelTree.write`, whether or not there is such a file."""
         temporary = f"{self._beside.path}/label"
         found = _write(temporary, text)
         try:

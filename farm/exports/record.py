@@ -48,7 +48,7 @@ class Contents:
         self._count(name, found, -1)
 
     def to_json(self) -> list[int | str]:
-        """As a record has it."""
+        """The contents as a record has them."""
         return [self.files, f"{self.checksum:x}"]
 
     @classmethod
@@ -121,7 +121,7 @@ def options_of(request: ExportRequest, linked: bool) -> dict[str, Any]:
 
 
 def contents_of(folder: Path) -> Contents:
-    """Of all files below a folder. Costs a listing of it."""
+    """The contents of a folder: all files below it. Costs a listing of it."""
     found = Contents()
     for name, entry in files_below(folder):
         found.add(name, entry.stat(follow_symlinks=False))
@@ -129,8 +129,10 @@ def contents_of(folder: Path) -> Contents:
 
 
 def labels_now(folder: Path) -> Contents | None:
-    """Of labels/, which costs a listing; None where it is not there or cannot be listed. What is no folder counts as
-    one file that no export wrote."""
+    """The contents of labels/; None where it is not there or cannot be listed. Costs a listing.
+
+    What is no folder counts as one file that no export wrote.
+    """
     labels = folder / LABELS
     try:
         return contents_of(labels) if stat.S_ISDIR(os.lstat(labels).st_mode) else Contents(1)
@@ -164,12 +166,12 @@ def write(folder: Path, record: Record) -> None:
 
 
 def vouch_for_nothing(folder: Path) -> None:
-    """Before the first label is changed."""
+    """Empty the record, before the first label is changed."""
     write_whole(folder / MARK, b"")
 
 
 def joined(hashes: Collection[np.ndarray]) -> str:
-    """As a record has them."""
+    """Hashes as a record has them."""
     return base64.b64encode(np.concatenate([np.empty(0, np.uint64), *hashes]).tobytes()).decode()
 
 

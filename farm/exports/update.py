@@ -2,8 +2,8 @@
 
 At each instant every image that images.txt names has its own labels, old or new: first come new and changed files, then
 the list, and files that no image has any more go last. Before the first the record vouches for nothing (record.py), so
-that an export that dies in between is followed by one that writes everything. So is all written where an image that is
-not new shares a label file with one that is, and where a file cannot get its name.
+that an export that dies in between is followed by one that writes everything. It also writes everything if an old image
+shares a label file with a new one, or a file cannot get its name.
 """
 
 from __future__ import annotations

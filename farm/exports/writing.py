@@ -95,7 +95,7 @@ class Writing:
         return stack.enter_context(closing(ImageList(self.folder, self.root, self.linked)))
 
     def _has_links(self) -> bool:
-        """Without them no folder holds images and labels beside each other as Ultralytics wants them."""
+        """Whether there are symbolic links. Without them no folder can be laid out as Ultralytics wants it."""
         if has_links(self.folder, temporary_name("link")):
             return True
         self.warnings.add(

@@ -66,7 +66,7 @@ def _export(request: ExportRequest, batches: Batches) -> ExportReport:
 def _of(
     batches: Batches, parts: Collection[str], columns: Sequence[str], only: Collection[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Of the parts that there were when the export began: a run that goes on may add some."""
+    """Batches of the parts that there were when the export began: a run that goes on may add some."""
     return batches(columns, parts if only is None else only)
 
 

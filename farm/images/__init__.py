@@ -1,4 +1,5 @@
 """Images: from a path to pixels. Used by workers, by what compares models, and by the library for what it hands over.
+The supervisor and a cluster's worker hosts use `place_check.identity_of` alone.
 
 decoding         bytes → pixels, as Ultralytics' reader       reading          path → bytes, or why they cannot be had
 header           size and format, without decoding            diagnosis        why an image cannot be decoded, in words

@@ -102,7 +102,7 @@ def top_boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _jpeg2000_pixels(data: bytes) -> int | None:
-    """By the codestream, which OpenJPEG believes over the header box: ISO/IEC 15444-1, A.5.1."""
+    """Pixels by the codestream, which OpenJPEG believes over the header box: ISO/IEC 15444-1, A.5.1."""
     codestream = (
         0 if data.startswith(J2K_SIZ) else next((at for kind, at, _ in top_boxes(data) if kind == b"jp2c"), len(data))
     )

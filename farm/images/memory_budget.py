@@ -53,7 +53,7 @@ class Backlog:
         return self._bytes >= self._limit
 
     def wait_for_room(self, seq: int) -> None:
-        """In a decoding thread: until there is room, or the worker waits for this very item."""
+        """Wait, in a decoding thread, until there is room, or the worker waits for this very item."""
         with self._changed:
             self._changed.wait_for(lambda: not self.is_full or self._awaited == seq)
 

@@ -106,8 +106,10 @@ class PlaceCheck:
 
 
 def _mode_denies(path: str) -> bool:
-    """By owner, group and mode, of the image or of a folder that it lies below; what a server or a policy says besides
-    is not looked at."""
+    """Whether owner, group and mode of the image, or of a folder above it, forbid reading it.
+
+    A server or a policy may forbid more, which is not looked at.
+    """
     try:
         return _denies(os.stat(path), stat.S_IROTH)
     except PermissionError:
@@ -157,7 +159,7 @@ def _device_of(path: str) -> int | None:
 
 
 def _has_left(file: str, device: int) -> bool:
-    """Whether an image that was there is not, because its file system is not: what is left of its path is another's.
+    """Whether an image is missing because its disk was unmounted, and its path now lies on another disk.
 
     `file`: without links, as they were when it was there.
     """
@@ -174,7 +176,7 @@ def _has_left(file: str, device: int) -> bool:
 
 
 def _read_a_little(path: str) -> None:
-    """From the disk or the server itself: what the system still has of the file is let go first."""
+    """Read from the disk or the server itself: what the system still has of the file is let go first."""
     descriptor = os.open(path, _OPEN_FLAGS)
     try:
         if hasattr(os, "posix_fadvise"):

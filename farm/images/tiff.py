@@ -65,7 +65,7 @@ def decode(data: bytes, max_pixels: int, channels: int, flags: int) -> Pixels | 
 
 
 def pages(data: bytes) -> Iterator[Page]:
-    """By the tags of each directory; BigTIFF too."""
+    """The pages, by the tags of each directory; BigTIFF too."""
     order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
     offset_layout, count_layout, entry_bytes = ("Q", "Q", 20) if big else ("I", "H", 12)
     seen = set()

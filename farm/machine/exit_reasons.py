@@ -47,7 +47,7 @@ def describe_exit(code: int | None, out_of_memory: bool = False) -> str:
         return "orphaned, it found its parent gone"
     if code >= 0:
         return f"exit code {code}"
-    name = _signal_name(-code)
+    name = signal_name(-code)
     if name != "SIGKILL":
         return name
     if out_of_memory:
@@ -55,7 +55,8 @@ def describe_exit(code: int | None, out_of_memory: bool = False) -> str:
     return "SIGKILL, by somebody or a job system: the kernel counts no kill for want of memory"
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """`SIGTERM`; `signal 99` for a number that has no name."""
     try:
         return signal.Signals(number).name
     except ValueError:

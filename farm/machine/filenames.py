@@ -14,7 +14,7 @@ from typing import Any
 
 UTF8 = "utf-8"
 AS_SURROGATES = "surrogateescape"
-HELD_AS = sys.getfilesystemencoding()  # of a Python process, settled when it starts
+HELD_AS = sys.getfilesystemencoding()  # of a Python process, decided when it starts
 IS_UTF8 = HELD_AS.lower().replace("_", "-") in ("utf-8", "utf8")
 
 

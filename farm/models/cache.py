@@ -118,6 +118,16 @@ def take(path: Path, shared: bool = False) -> Lock | None:
         lock.release()  # whoever had it has removed the entry: the next round makes another file
 
 
+def _take_until(
+    path: Path, deadline_s: float, shared: bool = False, waiting: Callable[[float], None] = lambda now_s: None
+) -> Lock | None:
+    """As `take`, tried until the deadline (time.monotonic). `waiting` is called with the time before each pause."""
+    while (lock := take(path, shared)) is None and (now_s := time.monotonic()) <= deadline_s:
+        waiting(now_s)
+        time.sleep(POLL_S)
+    return lock
+
+
 def take_file(path: Path, shared: bool) -> Lock | None:
     """The lock on a file that is there, in itself; None where another process has it. Raises OSError.
 
@@ -160,8 +170,7 @@ class Entry:
         """Use it from now on: it is not removed until the lease is released. None where nothing can be locked."""
         deadline_s = time.monotonic() + LEASE_S
         with contextlib.suppress(OSError):
-            while (lock := take(self.folder / USED, shared=True)) is None and time.monotonic() < deadline_s:
-                time.sleep(POLL_S)
+            lock = _take_until(self.folder / USED, deadline_s, shared=True)
             with contextlib.suppress(OSError):
                 os.utime(self.folder / USED)
             return lock
@@ -169,7 +178,7 @@ class Entry:
 
     @contextlib.contextmanager
     def alone(self, deadline_s: float, waiting: Callable[[str, float], None] = lambda who, s: None) -> Iterator[None]:
-        """Nobody else makes or removes it meanwhile. Nothing half-made is there before, and nothing afterwards.
+        """Hold the entry's lock. Unfinished files are removed before and after.
 
         `deadline_s`: by time.monotonic. `waiting` hears who has the lock and for how many seconds that has been waited
         for: nearly at once, and then every NOTE_S. Raises TimeoutError, and other OSErrors where nothing can be locked.
@@ -185,26 +194,28 @@ class Entry:
     def _wait_for(self, deadline_s: float, waiting: Callable[[str, float], None]) -> Lock:
         path, began_s = self.folder / LOCK, time.monotonic()
         said_s = began_s - NOTE_S + FIRST_NOTE_S
-        while (lock := take(path)) is None:
-            now_s = time.monotonic()
-            if now_s > deadline_s:
-                raise TimeoutError(f"{path} is held by {holder_of(path)}")
+
+        def say_who_has_it(now_s: float) -> None:
+            nonlocal said_s
             if now_s - said_s >= NOTE_S:
                 said_s = now_s
                 waiting(holder_of(path), now_s - began_s)
-            time.sleep(POLL_S)
+
+        lock = _take_until(path, deadline_s, waiting=say_who_has_it)
+        if lock is None:
+            raise TimeoutError(f"{path} is held by {holder_of(path)}")
         with contextlib.suppress(OSError):
             path.write_text(f"{my_name()}\n")
         return lock
 
     def sweep(self) -> None:
-        """With the lock: take away what was begun and not finished, by a process that was killed."""
+        """Remove what a killed process has begun and not finished. The caller has the lock."""
         for left in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(".*.json.*")):
             remove(left, ignore_errors=True)
 
     @contextlib.contextmanager
     def making(self) -> Iterator[Path]:
-        """With the lock: a folder to make content in."""
+        """A folder to make content in. The caller has the lock."""
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=MAKING))
         try:
             yield folder
@@ -212,7 +223,7 @@ class Entry:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, made: Path, about: Mapping[str, Any]) -> Content:
-        """With the lock: what lies at `made` becomes the content, under its name, and survives a power cut."""
+        """Make what lies at `made` the content, under its name. It survives a power cut. The caller has the lock."""
         for path in [made, *(made.rglob("*") if made.is_dir() else ())]:
             fsync_path(path)
         content = Content(self.folder / made.name, content_digest(made))
@@ -257,7 +268,7 @@ class Entry:
 
 
 def lease_file(path: Path) -> Lock | None:
-    """As `Entry.lease`, for a plain file of the cache. Its time of access is that of its last use."""
+    """Like `Entry.lease`, for a plain file of the cache. Its time of access is that of its last use."""
     with contextlib.suppress(OSError):
         lock = take_file(path, shared=True)
         with contextlib.suppress(OSError):  # another user's

@@ -94,7 +94,7 @@ def _with_locks(folder: Path, names: Sequence[str], act: Callable[[Path], None])
 
 
 def _take_away(folder: Path) -> None:
-    """At once for everybody who looks: files go one by one."""
+    """Remove it at once for everybody who looks: files go one by one."""
     going = folder.with_name(f"{REMOVING}{secrets.token_hex(4)}")
     try:
         os.rename(folder, going)

@@ -37,14 +37,14 @@ class LockedModel:
 
     @property
     def stages(self) -> Mapping[str, float]:
-        """Of this thread's last `predict`; waiting for the lock is in none of them."""
+        """The stages of this thread's last `predict`; waiting for the lock is in none of them."""
         return getattr(self._own, "stages", {})
 
     def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return self._model.prepare(image, shape)
 
     def wait_turn(self) -> None:
-        """Until this thread may predict, which ends its turn. A thread that waits in vain leaves by SystemExit."""
+        """Wait until this thread may predict, which ends its turn. A thread that waits in vain leaves by SystemExit."""
         while not self._lock.acquire(timeout=ASK_S):
             if self._abandoned:
                 raise SystemExit(1)

@@ -16,7 +16,7 @@ USUAL = {"cv2": "opencv-python"}  # distributions that are looked for first, whe
 
 
 def package_version(module: str) -> str | None:
-    """Of the installed distribution that a module comes from; None where there is none. Imports nothing."""
+    """The version of the installed distribution that a module comes from; None without one. Imports nothing."""
     with contextlib.suppress(PackageNotFoundError):
         return version(USUAL.get(module, module))
     found = {name: version(name) for name in distributions_of(module)}

@@ -85,7 +85,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def _time(summary: Summary) -> str:
-    """Of the whole command, and what part of it the rate is of."""
+    """The time of the whole command, and which part of it the rate covers."""
     rest_s = max(0.0, summary.wall_s - summary.labelling_s)
     parts = f" (labelling {in_seconds(summary.labelling_s)}, start and end {in_seconds(rest_s)})"
     return in_seconds(summary.wall_s) + (parts if summary.labelling_s else "")

@@ -81,7 +81,7 @@ def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
 
 def _broken(cell: str, width: int) -> list[str]:
-    """At spaces and after commas where that can be; in the middle of a word that is too long: nothing is cut off."""
+    """The cell in lines, broken at spaces and commas, or within a word that is too long: nothing is cut off."""
     if len(cell) <= width:
         return [cell]
     return textwrap.wrap(re.sub(r",(?=\S)", ", ", cell), width, break_on_hyphens=False)

@@ -82,7 +82,7 @@ class View:
 
 
 class LiveView(View):
-    """On a terminal: redrawn in place."""
+    """A view on a terminal, redrawn in place."""
 
     def __init__(self, console: Console, title: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
@@ -177,7 +177,7 @@ def _row(worker: WorkerSnapshot) -> list[Text]:
 
 
 class PlainView(View):
-    """Into a file or a log: a line every ten seconds, the first with the first image."""
+    """A view for a file or a log: a line every ten seconds, the first with the first image."""
 
     every_s = PLAIN_S
 

@@ -1,7 +1,6 @@
 """How fast a run goes, from counts that are read now and then, and how long the rest takes. Pure.
 
-The start of workers is no slow labelling: time counts from the first image that is done, and from anew when more
-workers are at work than ever before. What cannot be known yet is None.
+Time counts from the first image, and again from zero when more workers start. What cannot be known yet is None.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def in_seconds(seconds: float) -> str:
-    """As `duration`, of what may be short: `12.3 s`."""
+    """Like `duration`, for what may be short: `12.3 s`."""
     return f"{seconds:.1f} s" if seconds < EXACT_BELOW_S else duration(seconds)
 
 
@@ -27,6 +27,6 @@ def rate(images_per_s: float) -> str:
     return f"{max(0.0, images_per_s):,.1f}" if images_per_s < 100 else f"{images_per_s:,.0f}"
 
 
-def counted(count: int, one: str, many: str | None = None) -> str:
+def counted(count: int, one: str) -> str:
     """`1 image`, `1,234 images`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one if count == 1 else one + 's'}"

@@ -86,7 +86,7 @@ class Source(ABC):
         return list(islice(entries, CHUNK_ITEMS))
 
     def set_filter(self, wanted: PathFilter) -> None:
-        """Before anything is listed: what is wanted."""
+        """Say what is wanted, before anything is listed."""
         self.filter = wanted
 
     def wants(self, path: str) -> bool:
@@ -162,7 +162,7 @@ def first_entry_or_raise(source: Source) -> Iterator[Entry]:
 
 
 def why_nothing(source: Source) -> str:
-    """Of a source that was listed and gave no entry."""
+    """Why a source that was listed gave no entry."""
     left_out = in_words(source.left_out.counts())
     why = [f"left out: {left_out}" if left_out else "", *source.problems[:1]]
     return "; ".join(filter(None, [source.nothing_found(), *why]))

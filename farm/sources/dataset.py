@@ -60,7 +60,7 @@ class DatasetSource(Source):
                 yield entry if prefix == "." else entry._replace(path=os.path.join(prefix, entry.path))
 
     def sample(self, count: int) -> list[str]:
-        """As many of each part, as far as it has them."""
+        """As many paths of each part as of the others, as far as it has them."""
         sampled = []
         for part in self._parts:
             prefix = os.path.relpath(part.root, self.root)
@@ -101,7 +101,7 @@ def _read(path: str) -> Mapping[str, Any]:
 
 
 def _parsed(content: bytes) -> Any:
-    """As it stands; else with bytes that are no UTF-8 kept as surrogates, without what YAML allows in no text."""
+    """The YAML as it stands; else with bytes that are no UTF-8 as surrogates, without what YAML allows in no text."""
     try:
         return yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError):

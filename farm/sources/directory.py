@@ -142,7 +142,7 @@ class DirectorySource(Source):
         )
 
     def sample(self, count: int) -> list[str]:
-        """At the cost of listing some folders (see sampling.py)."""
+        """Paths from all over the tree. Costs listing some folders (see sampling.py)."""
         from farm.sources.sampling import TreeSample
 
         return TreeSample(self.root, self._enter, lambda name, _: _is_image(name), self.filter).take(count, True)

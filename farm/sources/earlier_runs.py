@@ -45,7 +45,7 @@ class EarlierRuns:
         self._root = os.sep
 
     def begin(self, root: str) -> None:
-        """Before anything is listed: remember what is mounted, in case this run does not come to its end.
+        """Remember what is mounted, before anything is listed, in case this run does not come to its end.
 
         `root`: of the source. Where it was another, disks below it have moved with it.
         """

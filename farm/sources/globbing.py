@@ -66,7 +66,7 @@ class GlobSource(Source):
         )
 
     def sample(self, count: int) -> list[str]:
-        """At the cost of listing some folders (see sampling.py)."""
+        """Paths from all over the tree. Costs listing some folders (see sampling.py)."""
         is_item = lambda name, places: self._last in places and self._is_item(name)  # noqa: E731
         return TreeSample(self.root, self._enter, is_item, self.filter).take(count, self._closed({0}))
 
@@ -85,7 +85,7 @@ class GlobSource(Source):
         return self._closed({at if self._parts[at] == "**" else at + 1 for at in matched}) or None
 
     def _closed(self, places: set[int]) -> _Places:
-        """With what may also come next because `**` matches no folder too."""
+        """The places, with those that may also come next because `**` matches no folder too."""
         for at, part in enumerate(self._parts):
             if at in places and part == "**":
                 places = places | {at + 1}

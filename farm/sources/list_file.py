@@ -2,7 +2,7 @@
 
 One path per line (`\\n` or `\\r\\n`); what a line stands for is said in list_lines.py. In a `.csv` each cell is one,
 without a first row that says `source`, as Ultralytics reads it. Or paths are separated by NUL, as `find -print0` writes
-them, and names may hold line breaks. The first read that brings a line break or a NUL settles the separator: NUL if
+them, and names may hold line breaks. The first read that brings a line break or a NUL decides the separator: NUL if
 one has come by its end, else the line break. A path may arrive in several pieces. One limit: if a NUL-separated list
 arrives in pieces, its first name must not hold a line break, since it would be cut there before the first NUL has come.
 Of a file the first 64 KiB at least are looked at.
@@ -60,7 +60,7 @@ class ListFileSource(Source):
                 yield from self._lines.entries(line)
 
     def count(self) -> int | None:
-        """Of lines. Where one of them is a folder or a pattern, only listing tells, and so where some are excluded."""
+        """The number of lines; None where only listing tells: one is a folder or a pattern, or some are excluded."""
         if not self.filter.takes_all or not os.path.isfile(self._path):  # a pipe: what is read of it is gone
             return None
         number = 0
@@ -80,7 +80,7 @@ class ListFileSource(Source):
         return cells(lines, self.name) if self._is_csv else lines
 
     def sample(self, count: int) -> list[str]:
-        """At the cost of reading so many pieces of the list."""
+        """Paths from all over the list. Costs reading so many pieces of it."""
         if not os.path.isfile(self._path):  # a pipe: what is read of it is gone
             return []
         with self._open() as file:
@@ -215,7 +215,7 @@ def _separator(head: bytes) -> bytes:
 
 
 def _paths(lines: list[bytes], separator: bytes) -> list[bytes]:
-    """Without blank ones, and without the carriage return of a line that Windows has ended."""
+    """The lines that are not blank, without the carriage return of a line that Windows has ended."""
     if separator == b"\0":
         return list(filter(None, lines))
     return [line.removesuffix(b"\r") for line in lines if line and not line.isspace()]

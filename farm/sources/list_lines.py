@@ -56,7 +56,7 @@ class ListLines:
         return any(stat.S_ISDIR(status.st_mode) for status in found) or (not found and "*" in path)
 
     def _elsewhere(self, path: str, error: OSError | ValueError) -> Iterator[Entry]:
-        """Of a line that names nothing below the list's folder."""
+        """The entries of a line that names nothing below the list's folder."""
         stripped = here(kept(path).strip())
         if not stripped:
             return
@@ -121,7 +121,7 @@ class ListLines:
         return self._relative(_plain(file))
 
     def _normal(self, path: str) -> str:
-        """As patterns see it."""
+        """The path as patterns see it."""
         return os.path.normpath(self._relative(path))
 
     def _relative(self, path: str) -> str:
@@ -132,7 +132,7 @@ class ListLines:
 
 
 def _plain(path: str) -> str:
-    """Without what means nothing in it (`./`, `//`), so that an image has one name however a line says it."""
+    """The path without what means nothing in it (`./`, `//`): an image has one name however a line says it."""
     parts = [part for part in path.split("/")[:-1] if part not in ("", os.curdir)]
     return "".join(["/" * path.startswith("/"), *(f"{part}/" for part in parts), path.rpartition("/")[2]])
 

@@ -3,7 +3,7 @@
 A folder is renamed, mounted elsewhere, or named in another way, and every path and key in the parts is relative to it:
 nothing of them changes. So images of the run are looked for below the new root. Where most of them have the keys that
 they had (path, size and time), it is the same source. Where they have not, it is another, or a copy with new times:
-going on would label everything again, or take what was labelled for deleted, which a user has to want.
+going on would label everything again, or take what was labelled for deleted, so the user must ask for it.
 
 Runs in the calling process, before the first worker starts.
 """

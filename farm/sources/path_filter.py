@@ -42,7 +42,7 @@ class LeftOut:
         self._counts[MADE] += folders
 
     def counts(self) -> dict[str, int]:
-        """By kind, the most frequent first."""
+        """How many were left out, by kind, the most frequent first."""
         return {kind: count for kind, count in sorted(self._counts.items(), key=lambda one: (-one[1], one[0])) if count}
 
 

@@ -76,7 +76,7 @@ class TreeSample(Generic[State]):
     def _children(
         self, prefix: str, state: State, outer: Ancestors | None
     ) -> tuple[list[Child[State]], Ancestors | None]:
-        """In the order of their hashes; and the folder itself, for those in it. What cannot be listed is empty."""
+        """The children in the order of their hashes, and the folder itself for them; none if it cannot be listed."""
         children: list[Child[State]] = []
         folder = os.path.join(self._root, prefix)
         if not self._folders_left or not self._names_left:

@@ -5,7 +5,7 @@ Imported by sources, models and all that stands above them; knows nothing of who
 run_store         a run directory: open and lock it, or view it; run.json
   directory_lock    its lock: of the system, or renewed signs of life
   session           the number of a run that writes there
-  parts             what lies in parts/: names, and reading one
+  parts             what lies in parts/: names, and reading one (its columns: core/schema)
   part_writer       how a part is written
   history           what the parts say of the images: done, failed, gone, newest rows
     newest_rows       which row of an image is the newest

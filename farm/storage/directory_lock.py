@@ -38,14 +38,14 @@ def lock_directory(path: Path) -> Lock:
     there minds that file, too.
     """
     if folders.is_remote(path):
-        return _renewed_lock(path)
+        return _RenewedLock(path).take()
     signs = path.with_name(f"{path.name}{SIGNS}")
     try:
         held = lock_file(path)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        return _renewed_lock(signs)
+        return _RenewedLock(signs).take()
     try:
         if os.path.lexists(signs):
             _wait_until_stale(signs)
@@ -56,51 +56,58 @@ def lock_directory(path: Path) -> Lock:
     return held
 
 
-def _renewed_lock(path: Path) -> Lock:
+class _RenewedLock:
     """An object, or a file, that its holder renews: without a sign of life for STALE_S it is anybody's.
 
     Where its process is known to be gone it is so at once. Two that take it over in the same second may both believe
     that they have it: whoever commits must ask once more which session the run directory is in.
     """
-    token = secrets.token_hex(8)
-    mine = {"holder": my_name(), **asdict(myself()), "token": token}
 
-    def sign(count: int) -> bytes:
-        return json.dumps({**mine, "renewed": count}).encode()
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = secrets.token_hex(8)
+        self._mine = {"holder": my_name(), **asdict(myself()), "token": self._token}
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="farm-lock", daemon=True)
 
-    try:
-        folders.create(path, sign(0))
-    except FileExistsError:
-        _wait_until_stale(path)
-        folders.write_whole(path, sign(0))
-        time.sleep(min(1.0, RENEW_S))  # somebody else may have waited for the same: the last one has it
-    if _holder(path).get("token") != token:
-        raise locked(path, str(_holder(path).get("holder")))
-    released = threading.Event()
+    def take(self) -> Lock:
+        """Raises RunLockedError where another farm has it."""
+        try:
+            folders.create(self._path, self._sign(0))
+        except FileExistsError:
+            _wait_until_stale(self._path)
+            folders.write_whole(self._path, self._sign(0))
+            time.sleep(min(1.0, RENEW_S))  # somebody else may have waited for the same: the last one has it
+        if not self._is_held():
+            raise locked(self._path, str(_holder(self._path).get("holder")))
+        self._thread.start()
+        return Lock(self._release, by_system=False)
 
-    def renew() -> None:
+    def _renew(self) -> None:
         for count in itertools.count(1):
-            if released.wait(RENEW_S):
+            if self._released.wait(RENEW_S):
                 return
             with contextlib.suppress(OSError):  # an outage; the next time
-                if _holder(path).get("token") != token:
+                if not self._is_held():
                     return
-                _sign_once(path, sign(count))
+                _sign_once(self._path, self._sign(count))
 
-    def release() -> None:
-        released.set()
-        thread.join()
+    def _release(self) -> None:
+        self._released.set()
+        self._thread.join()
         with contextlib.suppress(OSError):
-            if _holder(path).get("token") == token:
-                folders.remove(path)
+            if self._is_held():
+                folders.remove(self._path)
 
-    thread = threading.Thread(target=renew, name="farm-lock", daemon=True)
-    thread.start()
-    return Lock(release, by_system=False)
+    def _is_held(self) -> bool:
+        return _holder(self._path).get("token") == self._token
+
+    def _sign(self, count: int) -> bytes:
+        return json.dumps({**self._mine, "renewed": count}).encode()
 
 
 def _wait_until_stale(path: Path) -> None:
-    """Until its holder is gone, or has let it go. Raises RunLockedError where the holder gives a sign of life."""
+    """Wait until its holder is gone, or has let it go. Raises RunLockedError where the holder gives a sign of life."""
     before = _holder(path)
     holder = read_identity(before)
     if holder is not None:
@@ -127,5 +134,5 @@ def _holder(path: Path) -> dict[str, Any]:
 
 
 def _sign_once(path: Path, sign: bytes) -> None:
-    """Without trying again where it is refused: the next sign comes soon."""
+    """Write one sign. A refusal is not tried again: the next sign comes soon."""
     (remote.upload if folders.is_remote(path) else folders.write_whole)(path, sign)

@@ -48,7 +48,7 @@ def fsync_dir(path: Path) -> bool:
 
 
 def fsync_path(path: Path) -> bool:
-    """Of a file or a folder: it survives a power cut from now on. False where its file system cannot promise that."""
+    """Make a file or a folder survive a power cut from now on. False where its file system cannot promise that."""
     if path.is_dir():
         return fsync_dir(path)
     descriptor = os.open(path, os.O_RDONLY)
@@ -173,7 +173,7 @@ def in_words(error: OSError, place: Path) -> str:
 
 
 def _whose(path: Path) -> str:
-    """Of a file or folder that this user may not write: who may, and what would let a group."""
+    """Who may write a file or folder that this user may not, and what would let a group."""
     with contextlib.suppress(OSError):
         status = path.stat()
         if status.st_uid == os.geteuid():

@@ -64,7 +64,7 @@ def read(path: Path) -> bytes:
 
 
 def read_patiently(path: Path) -> bytes:
-    """As `read`, for as long as an upload is tried: in the middle of a run."""
+    """Like `read`, but tried for as long as an upload is. For the middle of a run."""
     return remote.patiently(lambda: remote.read(path)) if is_remote(path) else read(path)
 
 

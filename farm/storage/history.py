@@ -196,7 +196,7 @@ def example_of(history: History) -> str | None:
 
 
 def _backwards(parts: Sequence[Path]) -> Iterator[Path]:
-    """From the newest: ONE_BY_ONE parts, then in steps that double, then the oldest."""
+    """The parts from the newest: ONE_BY_ONE of them, then in steps that double, then the oldest."""
     at, step = len(parts) - 1, 1
     while at > 0:
         yield parts[at]

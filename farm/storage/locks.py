@@ -40,6 +40,11 @@ class Lock:
         self._release: Callable[[], None] | None = release
         self._pid = os.getpid()
 
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+        return self._release is not None and os.getpid() == self._pid
+
     def release(self) -> None:
         release, self._release = self._release, None
         if release is not None and os.getpid() == self._pid:
@@ -58,7 +63,7 @@ class _Held:
         self.close()
 
     def close(self) -> None:
-        """Without unlocking: the lock may be that of the process that this one was forked from."""
+        """Close it without unlocking: the lock may be that of the process that this one was forked from."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -152,7 +157,7 @@ def try_lock(descriptor: int, shared: bool = False) -> bool:
 
 
 def _try_lock_file(path: Path, descriptor: int) -> bool:
-    """As `try_lock`; what it raises names the file."""
+    """Like `try_lock`; what it raises names the file."""
     try:
         return try_lock(descriptor)
     except OSError as error:
@@ -160,7 +165,10 @@ def _try_lock_file(path: Path, descriptor: int) -> bool:
 
 
 def _check_is_lock(path: Path, descriptor: int, said: bytes) -> None:
-    """Before anything is changed: whoever else may write to the folder could have put any file of the user's there."""
+    """Raise OSError where it is no lock file, before anything is changed.
+
+    Whoever else may write to the folder could have put any file of the user's there.
+    """
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or (found.st_nlink > 1 and not said.startswith(HOLDER)):
         raise OSError(errno.EPERM, f"{path.name} in it is no lock of farm's but a link to another file")

@@ -39,7 +39,7 @@ def repeated(hashes: np.ndarray) -> np.ndarray:
 
 
 def occurring_again(ordered: np.ndarray) -> np.ndarray:
-    """Of sorted hashes those that occur more than once, each once, sorted."""
+    """Those of the sorted hashes that occur more than once, each once, sorted."""
     return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 

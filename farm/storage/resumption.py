@@ -1,4 +1,4 @@
-"""What a run that goes on wants of the parts there are: whose images are done. Used where a run directory is opened."""
+"""Which images a continued run need not label again. Used where a run directory is opened."""
 
 from __future__ import annotations
 

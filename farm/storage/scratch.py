@@ -144,7 +144,10 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _may_be_gone(owner: Identity) -> bool:
-    """Of a folder whose lock is free: free says nothing of machines that share the folder and no locks."""
+    """Whether the owner of a folder whose lock is free may be gone.
+
+    A free lock says nothing of machines that share the folder and no locks.
+    """
     here = myself()
     return is_gone(owner) or (owner.machine != here.machine and have_one_kernel(owner, here))
 

@@ -122,7 +122,7 @@ def unless_it_moves_labels(trial: Trial, earlier: Sequence[Trial], config: FarmC
 
 
 def _fixed(config: FarmConfig, best: Trial, open_backend: bool) -> FarmConfig:
-    """The config with nothing left to `auto` that the trial has settled: not the backend, where one was not tried."""
+    """The config with the trial's values in place of `auto`, except the backend if none was tried."""
     values = {"count": best.workers, "threads": best.threads, "batch": best.batch, "decoders": best.decoders}
     changes: dict[str, Any] = {f"workers.{name}": value for name, value in values.items()}
     if config.model.is_convertible:

@@ -69,7 +69,7 @@ class TrialMeter:
 
 
 def _own_bytes(pid: int) -> int:
-    """Of a process, 0 where it is gone."""
+    """The memory of a process that it shares with none; 0 where it is gone."""
     with contextlib.suppress(psutil.Error):
         return int(psutil.Process(pid).memory_full_info().uss)
     return 0

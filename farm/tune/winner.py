@@ -16,6 +16,7 @@ from farm.config.sections import FarmConfig
 from farm.core.continuation import BACKEND, THREADS
 from farm.errors import ConfigError, FarmError, OutputError
 from farm.machine.working_directory import in_working_directory
+from farm.storage.atomic_write import write_whole
 from farm.storage.run_store import RunStore
 from farm.tune.contest import Tuning
 from farm.tune.trials import MORE, Trial
@@ -25,13 +26,14 @@ TOO_SHORT = "were too short to try"
 
 
 def check_writable(path: Path) -> None:
-    """Before the trials, not after them. Raises ConfigError."""
+    """Raise ConfigError where it cannot be written: before the trials, not after them."""
     folder = Path(in_working_directory(str(path))).parent
     if not folder.is_dir():
         raise ConfigError(f"--write {path}: the folder {folder} does not exist; make it, or give another FILE")
     if path.is_dir():
         raise ConfigError(f"--write {path} is a folder; name a file in it")
-    if not os.access(path if path.exists() else folder, os.W_OK):
+    target = _target(path)
+    if not os.access(target.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise ConfigError(f"--write {path} cannot be written; give another FILE")
     if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
         raise ConfigError(f"{path} was not written by farm tune and would be lost; give another --write FILE")
@@ -51,10 +53,15 @@ def write_winner(path: Path, tuning: Tuning, seconds: float) -> list[str]:
     text = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     head = [f"{HEAD}: {tuning.best.images_per_s:.1f} images/s on this machine", *said, *offers(tuning)]
     try:
-        path.write_text("\n# ".join(head) + f"\n{text}", encoding="utf-8")
+        write_whole(_target(path), ("\n# ".join(head) + f"\n{text}").encode())
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another --write FILE") from None
     return [*said, *output, f"written to {path}; to label everything with it:", f"farm run {path}"]
+
+
+def _target(path: Path) -> Path:
+    """The file to replace: a link stays a link."""
+    return Path(os.path.realpath(in_working_directory(str(path))))
 
 
 def _seconds_of(path: Path) -> float:

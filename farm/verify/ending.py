@@ -21,7 +21,7 @@ class End:
 
 
 def end_of(store: RunStore, counts: Mapping[str, int], problems: list[str]) -> End:
-    """By summary.json, whose counts are compared where nothing was committed after it."""
+    """The end by summary.json, whose counts are compared where nothing was committed after it."""
     path = store.path / SUMMARY_FILE
     try:
         summary: dict[str, Any] = json.loads(folders.read(path))

@@ -175,7 +175,7 @@ def test_what_is_converted_is_let_go_where_the_run_turns_out_to_be_another(chose
     with pytest.raises(RunMismatchError):
         chosen(CPU, {("onnxruntime", "exact"): 1.0}, backend="onnxruntime")
     (executable,) = made
-    assert executable.lease is not None and executable.lease._file is None
+    assert executable.lease is not None and not executable.lease.held
 
 
 def test_a_cache_that_cannot_be_written_is_said_once(chosen, tmp_path, monkeypatch):

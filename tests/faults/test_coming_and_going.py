@@ -18,10 +18,9 @@ from farm.sources import earlier_runs
 from farm.storage.run_store import RunStore
 from farm.supervisor.failed_rows import Quarantine
 from farm.verify import verify
-from tests.support.harness import ROOT, config, pictures
+from tests.support.harness import ROOT, WITHOUT_ROOTS_PRIVILEGE, config, pictures
 
 IMAGES = 12
-WITHOUT_ROOTS_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 def label(source, tmp_path, **sections):
@@ -197,7 +196,7 @@ def test_a_disk_below_the_source_that_is_not_mounted_costs_no_row(tmp_path):
         subprocess.run(["umount", source / "disk"], check=True)
 
 
-def test_a_clean_run_verifies_where_the_loser_of_a_shared_label_file_comes_first(tmp_path):
+def test_a_clean_run_verifies_where_the_image_without_a_shared_label_file_comes_first(tmp_path):
     """The smaller path keeps the label file; of a folder and the images beside it the folder comes later."""
     source = tmp_path / "source"
     (tmp_path / "list.txt").write_text("source/00001.png\nsource/00001.jpg\n")

@@ -59,26 +59,26 @@ class Mount:
         args = {**files, "boxes": 2, "pixels": True, "sleep_ms": 5}
         return values | {"model": {"factory": "tests.faults.stumbling:make", "args": args}}
 
-    def run(self, retry_policy=RETRY_POLICY, watch=lambda snapshot, running: None, run_dir=None, **options):
+    def run(self, retry_policy=RETRY_POLICY, observe=lambda snapshot, running: None, run_dir=None, **options):
         source = open_source(SourceConfig(path=str(self.folder)))
         source.retry_policy = retry_policy
         running = []
-        hooks = Hooks(running.append, lambda snapshot: watch(snapshot, running[0]))
+        hooks = Hooks(running.append, lambda snapshot: observe(snapshot, running[0]))
         return farm.run(self.values(run_dir or self._tmp_path / "run", **options), hooks=hooks, source=source)
 
     def stumble(self, what, seconds, after=40):
-        """A watch: once, after some images, for so long. What the view said is in its `notes`."""
+        """Let the mount fail once, after some images. What is returned keeps in `notes` what the view said."""
 
-        def watch(snapshot, running):
-            watch.notes.append(snapshot.note)
-            if snapshot.done >= after and not watch.began_s:
-                watch.began_s = time.monotonic()
+        def observe(snapshot, running):
+            observe.notes.append(snapshot.note)
+            if snapshot.done >= after and not observe.began_s:
+                observe.began_s = time.monotonic()
                 self.fails(what)
-            elif watch.began_s and time.monotonic() > watch.began_s + seconds:
+            elif observe.began_s and time.monotonic() > observe.began_s + seconds:
                 self.fails(None)
 
-        watch.began_s, watch.notes = 0.0, []
-        return watch
+        observe.began_s, observe.notes = 0.0, []
+        return observe
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ class Mount:
     [(errno.ESTALE, "process"), (errno.EIO, "thread"), (errno.EACCES, "process"), (errno.EMFILE, "process")],
 )
 def test_a_mount_that_stumbles_for_a_while_costs_no_image(mount, tmp_path, number, kind):
-    watch = mount.stumble(number, 1)
-    summary = mount.run(watch=watch, workers={"kind": kind})
-    assert watch.began_s
+    observe = mount.stumble(number, 1)
+    summary = mount.run(observe=observe, workers={"kind": kind})
+    assert observe.began_s
     assert (summary.ok, summary.failed, summary.restarts, summary.exit_code) == (COUNT, 0, 0, 0)
     assert not verify(tmp_path / "run").problems
     name = errno.errorcode[number]
-    assert any(f"({name}); waiting, " in note for note in watch.notes)
+    assert any(f"({name}); waiting, " in note for note in observe.notes)
 
 
 @pytest.mark.parametrize("kind", ["process", "thread"])
@@ -131,7 +131,7 @@ def test_many_files_on_a_bad_disk_fail_and_the_run_ends(mount, tmp_path):
             running.interrupt(signal.SIGINT)
 
     mount.damage(bad)
-    mount.run(watch=interrupt)
+    mount.run(observe=interrupt)
     summary = mount.run()
     assert (summary.ok, summary.failed, summary.exit_code) == (COUNT - 40, 40, 3)
     assert {status for path, status, _ in rows(tmp_path / "run") if path in bad} == {"failed"}
@@ -165,27 +165,27 @@ def test_a_disk_that_is_unmounted_and_mounted_again(mount, tmp_path):
     """Everything is gone at once, and the root is another folder: not one image has vanished."""
     away = mount.folder.with_name("away")
 
-    def watch(snapshot, running):
-        if snapshot.done >= 40 and not watch.began_s:
-            watch.began_s = time.monotonic()
+    def observe(snapshot, running):
+        if snapshot.done >= 40 and not observe.began_s:
+            observe.began_s = time.monotonic()
             mount.folder.rename(away)
             mount.folder.mkdir()
-        elif away.exists() and time.monotonic() > watch.began_s + 1:
+        elif away.exists() and time.monotonic() > observe.began_s + 1:
             mount.folder.rmdir()
             away.rename(mount.folder)
 
-    watch.began_s = 0.0
-    summary = mount.run(watch=watch)
-    assert watch.began_s and not away.exists()
+    observe.began_s = 0.0
+    summary = mount.run(observe=observe)
+    assert observe.began_s and not away.exists()
     assert (summary.ok, summary.failed) == (COUNT, 0)
 
 
 def test_a_mount_that_hangs_costs_workers_and_no_image(mount):
     """They are killed at their deadline, again and again; images that they never came back from are tried again."""
-    watch = mount.stumble("hang", 4)
+    observe = mount.stumble("hang", 4)
     limits = {"attempts": 1, "item_timeout_s": 0.8, "max_restarts": 2}
-    summary = mount.run(watch=watch, limits=limits, workers={"count": 2})
-    assert watch.began_s and summary.restarts == 0
+    summary = mount.run(observe=observe, limits=limits, workers={"count": 2})
+    assert observe.began_s and summary.restarts == 0
     assert (summary.ok, summary.failed) == (COUNT, 0)
 
 

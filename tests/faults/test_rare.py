@@ -82,12 +82,12 @@ def test_a_stopped_collector_is_replaced(source, tmp_path, monkeypatch):
     assert rows(tmp_path / "run") == rows(tmp_path / "undisturbed")
 
 
-def test_waking_a_closed_watch_touches_no_file_of_others(tmp_path):
-    watch = EventLoop()
-    watch.close()
+def test_waking_a_closed_event_loop_touches_no_file_of_others(tmp_path):
+    loop = EventLoop()
+    loop.close()
     files = [open(tmp_path / str(n), "wb") for n in range(8)]  # noqa: SIM115
     for _ in range(5):
-        watch.wake()
+        loop.wake()
     for file in files:
         file.close()
     assert all((tmp_path / str(n)).read_bytes() == b"" for n in range(8))

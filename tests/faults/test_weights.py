@@ -82,12 +82,12 @@ def test_a_replaced_worker_does_not_load_other_weights(run, kind):
 
 def test_a_farm_ends_where_a_killed_worker_would_be_replaced_by_another_model(run):
     images = sorted((run.run_dir.parent / "images").iterdir())
-    with farm.Farm(model=run.settings["model"], workers={"count": 1, "devices": "cpu"}) as labeller:
-        assert labeller.submit(images[0]).result(timeout=120).status == "ok"
+    with farm.Farm(model=run.settings["model"], workers={"count": 1, "devices": "cpu"}) as running:
+        assert running.submit(images[0]).result(timeout=120).status == "ok"
         run.other()
-        os.kill(labeller.processes()["worker 0"], signal.SIGKILL)
+        os.kill(running.processes()["worker 0"], signal.SIGKILL)
         with pytest.raises(ModelError, match=r"best\.pt changed"):
-            labeller.submit(images[1]).result(timeout=120)
+            running.submit(images[1]).result(timeout=120)
 
 
 def test_weights_that_are_no_longer_the_runs_are_loaded_by_nobody(run):

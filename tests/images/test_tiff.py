@@ -105,7 +105,7 @@ def large(suffix: str) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png", ".jp2", ".gif", ".avif", ".webp"])
 def test_the_memory_that_is_asked_for_is_enough(tmp_path: Path, suffix):
-    """Threads that decode at the same time share an budget: what one takes beyond what it asked for adds up."""
+    """Threads that decode at the same time share a budget: what one takes beyond what it asked for adds up."""
     if not cv2.haveImageWriter(f"x{suffix}"):
         pytest.skip(f"OpenCV writes no {suffix} here")
     path, tiny = tmp_path / f"large{suffix}", tmp_path / f"tiny{suffix}"

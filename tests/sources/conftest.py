@@ -1,4 +1,4 @@
-"""A tree of files with every name that a file system allows."""
+"""A tree of files with every name that a file system allows; images of every kind of source; a disk that fails."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+from tests.sources.sessions import KINDS, NAMES, Disk, Kinds, put
 
 NASTY = [
     "plain.jpg",
@@ -42,3 +44,16 @@ def nasty(tmp_path: Path) -> Path:
 @pytest.fixture
 def wanted() -> list[str]:
     return sorted([*NASTY, *(os.fsdecode(b"sub \n\xff/") + name for name in NASTY)])
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return Disk(monkeypatch)
+
+
+@pytest.fixture(params=KINDS)
+def images(request, tmp_path):
+    kinds = Kinds(request.param, tmp_path, NAMES)
+    for number, name in enumerate(NAMES):
+        put(kinds.files / name, number, 1)
+    return kinds

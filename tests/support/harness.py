@@ -26,6 +26,7 @@ from farm.supervisor.supervisor import Supervisor
 from tests.support.checkout import ROOT as ROOT
 
 FAKE = "farm.models.fake:make"
+WITHOUT_ROOTS_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root may read everything
 POISON = 200  # the first pixel's blue value that a faulty model takes offence at
 
 

@@ -47,3 +47,11 @@ def test_a_winner_does_not_go_where_it_would_be_refused(tmp_path):
     assert load(path).output.dir == f"{tmp_path / 'run'}-tuned"
     write_winner(path, tuned(tmp_path, backend="torch"), 180)
     assert load(path).output.dir == str(tmp_path / "run"), "it goes on with what it was begun with"
+
+
+def test_a_link_to_the_winner_stays_a_link(tmp_path):
+    (tmp_path / "link.yaml").symlink_to("tuned.yaml")
+    write_winner(tmp_path / "link.yaml", tuned(tmp_path), 180)
+    assert (tmp_path / "link.yaml").is_symlink()
+    assert load(tmp_path / "tuned.yaml").workers.count == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.yaml", "tuned.yaml"]

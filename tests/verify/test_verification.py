@@ -20,8 +20,7 @@ from farm.storage.run_store import RunStore
 from farm.verify import Verification, verify
 from farm.verify.verification import SHOWN
 from tests.exports.conftest import make_rows
-from tests.faults.test_coming_and_going import WITHOUT_ROOTS_PRIVILEGE
-from tests.support.harness import ROOT, config, pictures, wait_for
+from tests.support.harness import ROOT, WITHOUT_ROOTS_PRIVILEGE, config, pictures, wait_for
 
 
 @pytest.mark.parametrize(

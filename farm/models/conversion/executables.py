@@ -133,7 +133,10 @@ def _converted_and_compared(
 
 
 def _entry(request: Request, folders: Sequence[Path], conversion: str | None) -> Entry:
-    """In the first cache that has it, or has room for it: ModelError where none has, RunMismatchError if it is gone."""
+    """The entry in the first cache that has it, or has room for it.
+
+    Raises ModelError where none has, RunMismatchError if it is gone.
+    """
     if conversion:
         for folder in folders:
             if Entry(folder / conversion).content() is not None:

@@ -41,7 +41,7 @@ def entry_name(request: Request) -> str:
 
 
 def agreement_name(request: Request, made: Content) -> str:
-    """For all that a comparison depends on: both models, the arguments, the images as they are, and what it says."""
+    """A name for all that a comparison depends on: models, arguments, the images as they are, and what it says."""
     sample = [_as_it_is(path) for path in request.sample[: sampling.SAMPLE_IMAGES]]
     said = [each.name for each in fields(Agreement)]
     depends_on = [request.digest, made.digest, _compared(request.config), sample, said]

@@ -79,7 +79,7 @@ class ConversionJob:
             raise ModelError(f"{UNWRITABLE}: {self.folder}: {error.strerror}") from None
 
     def agreement(self, made: Content) -> Agreement | None:
-        """Of the model with the reference, on the first of the sample; None where there is no sample."""
+        """How far the model agrees with the reference on the first of the sample; None where there is no sample."""
         sample, reference = list(self.request.sample[: sampling.SAMPLE_IMAGES]), self.request.reference
         if not sample:
             return None

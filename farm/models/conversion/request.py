@@ -36,5 +36,5 @@ class Request:
 
 
 def is_lowered(config: ModelConfig) -> bool:
-    """Does the config give labels up for speed, whatever the backend?"""
+    """Whether the config trades exact labels for speed."""
     return config.decode == "reduced" or config.precision != "fp32"

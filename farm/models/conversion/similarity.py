@@ -137,7 +137,7 @@ def _cut(corners: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def overlap(one: np.ndarray, other: np.ndarray, area: float = 0.0) -> float:
-    """Of two vectors of probabilities: 1 where they are equal, 0 where no class has a share in both."""
+    """How alike two vectors of probabilities are: 1 where they are equal, 0 where no class has a share in both."""
     return min(1.0, float(np.minimum(one, other).sum()) / max(float(one.sum()), float(other.sum()), 1e-9))
 
 

@@ -48,7 +48,7 @@ def unknown(numbers: Sequence[int], names: Mapping[int, str] | None) -> list[int
 
 
 def _numbers(name: str, names: Mapping[int, str] | None, weights: str) -> list[int]:
-    """Of one name, or of several between commas."""
+    """The numbers of one name, or of several between commas."""
     if names is None:
         raise ModelError(
             f"model.classes {name!r}: {weights} does not say the names of its classes before it is loaded; give their "

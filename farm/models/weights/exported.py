@@ -2,8 +2,8 @@
 or a runtime.
 
 `predict` runs an export of fixed shape at the size that it was made for, whatever it is asked for, and one of any shape
-at the size that it is asked for. Which of both it is stands in its metadata: in an ONNX file's metadata_props, before a
-TensorRT engine, within a TorchScript archive, beside an OpenVINO network.
+at the size that it is asked for. Its metadata says whether the size is fixed: in an ONNX file's metadata_props, before
+a TensorRT engine, within a TorchScript archive, beside an OpenVINO network.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 
 def _export(metadata: dict[str, Any]) -> Export:
-    """As Ultralytics' backends have it: nothing is fixed without metadata, everything is where it says nothing."""
+    """Its size, and whether that is fixed. As for Ultralytics' backends, it is not without metadata, and is where the
+    metadata does not say."""
     return Export(_literal(metadata.get("imgsz")), "imgsz" in metadata and not _declared(metadata))
 
 

@@ -85,7 +85,7 @@ class YoloModel:
         self.restore_threads()
 
     def _speed_up_postprocessing(self) -> None:
-        """Without another result: a device is neither filled with masks nor asked for each image by itself."""
+        """Replace slow steps only: a device is neither filled with masks nor asked for each image by itself."""
         if self.overlaps and self.task in TASKS_ON_HOST and hasattr(self._predictor, "construct_results"):
             self._predictor.construct_results = on_host(self._predictor.construct_results)
         if self.task == "segment":

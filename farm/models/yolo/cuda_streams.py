@@ -38,7 +38,7 @@ class CudaStreams:
         return pixels
 
     def beside_network(self) -> AbstractContextManager[Any]:
-        """On the stream that does not wait for the network's next batch."""
+        """Work on the stream that does not wait for the network's next batch."""
         import torch
 
         return torch.cuda.stream(self._beside)

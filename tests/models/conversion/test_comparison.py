@@ -113,7 +113,7 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
     drift(model.model[-1])
     save(model, drifted)
 
-    def settled(converted):
+    def chosen(converted):
         def answer(asked, deadline_s):
             if asked["what"] == "convert":
                 shutil.copy(converted, Path(asked["out"]) / "model.pt")
@@ -130,9 +130,9 @@ def test_auto_refuses_a_backend_whose_labels_drift_where_its_boxes_agree(task, t
         return executable_for(request, make, notes.append)
 
     notes = []
-    assert settled(drifted).backend == "torch"
+    assert chosen(drifted).backend == "torch"
     assert notes[-1].endswith("less than model.min_agreement: torch is used")
-    taken = settled(right)
+    taken = chosen(right)
     assert (taken.backend, taken.agreement.both_ways) == ("onnxruntime", 1.0)
     assert taken.agreement.boxes >= IMAGES
 

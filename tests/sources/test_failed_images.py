@@ -16,6 +16,13 @@ UNREADABLE = {"stage": "read", "type": "PermissionError", "message": "EACCES: Pe
 VANISHED = {"stage": "list", "type": "FileNotFoundError", "message": "vanished"}
 
 
+@pytest.fixture
+def store(tmp_path):
+    store = RunStore.open(tmp_path / "run")
+    yield store
+    store.close()
+
+
 def failed(error, *paths):
     keys = [os.fsencode(path).ljust(16, b"\0") for path in paths]
     return failed_batch("detect", keys, list(paths), [error] * len(paths), attempts=1, worker=0)
