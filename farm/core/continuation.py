@@ -46,7 +46,7 @@ RULES: dict[str, Rule] = {
     BACKEND: Rule("each backend rounds in its own way"),
     CONVERSION: Rule("another calibration finds other boxes"),
     THREADS: Rule("torch's last digits change with it"),
-    DEVICE: Rule("a GPU rounds otherwise than a CPU"),
+    DEVICE: Rule("a GPU rounds differently"),
     SOURCE_ROOT: Rule("paths and keys are relative to it: elsewhere they may mean other images", SOURCE),
     VERSION: Rule("another version may decode, scale or predict otherwise", VERSIONS),
 }
