@@ -48,7 +48,7 @@ RULES: dict[str, Rule] = {
     THREADS: Rule("torch's last digits change with it"),
     DEVICE: Rule("a GPU rounds differently"),
     SOURCE_ROOT: Rule("paths and keys are relative to it: elsewhere they may mean other images", SOURCE),
-    VERSION: Rule("another version may decode, scale or predict otherwise", VERSIONS),
+    VERSION: Rule("another version may decode, scale or predict differently", VERSIONS),
 }
 """By name; MODEL stands for all arguments of the model, VERSION for all packages."""
 

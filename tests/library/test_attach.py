@@ -102,7 +102,7 @@ def test_a_run_is_followed_from_start_to_end(source, tmp_path):
 
 def test_killing_followers_at_any_moment_is_nothing_to_the_run(source, tmp_path):
     run_dir = tmp_path / "run"
-    run = start(slow(source, run_dir))
+    run = start(slow(source, run_dir, sleep_ms=60))  # three followers are started meanwhile
     for pause_s in (0.0, 0.05, 0.2):
         follower = Following(run_dir).attached()
         time.sleep(pause_s)

@@ -85,8 +85,9 @@ def test_no_more_are_decoded_than_batches_need(ahead):
 @pytest.mark.parametrize("ready_bytes", [SIDE * SIDE * 3])
 def test_an_image_takes_room_until_it_is_predicted(ahead):
     """There is room for one; the next is decoded all the same when the worker waits for it."""
-    ahead.add(items(1, 2))
-    ahead.start(ready=0)
+    ahead.add(items(0, 1))
+    ahead.start(ready=0)  # of both, since the first is not decoded yet
+    Whole.others.set()
     first = ahead.take()
     assert ahead.is_full and ahead.is_exhausted(ready=0)
     second = ahead.take()
