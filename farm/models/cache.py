@@ -121,7 +121,7 @@ def take(path: Path, shared: bool = False) -> Lock | None:
 def _take_until(
     path: Path, deadline_s: float, shared: bool = False, waiting: Callable[[float], None] = lambda now_s: None
 ) -> Lock | None:
-    """As `take`, tried until the deadline (time.monotonic). `waiting` is called with the time before each pause."""
+    """Like `take`, tried until the deadline (time.monotonic). `waiting` is called with the time before each pause."""
     while (lock := take(path, shared)) is None and (now_s := time.monotonic()) <= deadline_s:
         waiting(now_s)
         time.sleep(POLL_S)

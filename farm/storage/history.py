@@ -153,7 +153,7 @@ class History:
                 yield session_of(part.name), batch if mine is None or mine.all() else batch.filter(pa.array(mine))
 
     def _which_are_newest(self, parts: list[Path], hashes: Sequence[np.ndarray] | None = None) -> np.ndarray | None:
-        """For every row of these parts in order: is it the newest of its path? None where all are, of one session.
+        """Whether each row of these parts, in order, is the newest of its path. None where all are, of one session.
 
         Remembered for the parts that were asked for last: an export asks more than once. `hashes`: of their paths.
         """
