@@ -119,7 +119,7 @@ class BlockExecutor:
         return BlockResult(number, index=self._index, host=self._hostname, error=self._error)
 
     def _hold(self) -> None:
-        """Keep a block that is going to be refused: whoever refuses at once would be given all of them."""
+        """Keep a block that is going to be refused. An actor that refused at once would be given every block."""
         until_s = time.monotonic() + min(HOLD_S * 2.0**self._refused, HOLD_LIMIT_S)
         self._refused += 1
         last_s = time.monotonic() + HOLD_AT_END_S

@@ -124,7 +124,7 @@ def follow(folder: Path, open_blocks: OpenBlocks) -> Iterator[tuple[int, bytes]]
 
 
 def is_stopped(folder: Path) -> bool:
-    """Of the blocks' folder, or of the one that actors see."""
+    """Whether the run is stopped. `folder`: of the blocks, or the one that actors see."""
     return folders.is_there(folder / STOP) or not (folders.is_remote(folder) or folder.exists())
 
 

@@ -38,7 +38,7 @@ class Orders:
         self._next_seq = 0
 
     def put(self, items: Sequence[tuple[bytes, str]]) -> Order:
-        """In any thread: an order of these items (key, path)."""
+        """Make an order of these items (key, path). May be called in any thread."""
         order = Order(items, left=len(items))
         self._new.put(order)
         return order

@@ -78,7 +78,7 @@ def _knock(address: str) -> None:
 
 
 def _quieten(stack: contextlib.ExitStack) -> None:
-    """Nothing that Ray does unasked: printing into the program's output, beside its logs, and starting by itself."""
+    """Turn off what Ray does unasked: printing into the program's output, beside its logs, and starting by itself."""
     stack.enter_context(environment_set({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
     stack.enter_context(warnings.catch_warnings())
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")  # advice about the dataset

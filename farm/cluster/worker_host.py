@@ -10,8 +10,8 @@ freezes or raises is what happens to a supervisor's: the same group of workers, 
               orders                              from the threads that call `label_items`
     sends     Lease, Stop                         to the worker (its queue)
 
-Nothing watches the host's own process but its worker, which kills it when it is frozen: the engine then starts
-another, and gives it what this one had in hand.
+The worker watches the host. If the host freezes, its worker kills it, and the engine starts another with the same
+block.
 
 Several threads may call `label_items` at a time: the worker then has the next order's images at hand while it finishes
 the last of this one's.
@@ -126,7 +126,7 @@ class WorkerHost:
         return self._group.take_starts()
 
     def wait_ready(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Until the first worker is ready, and `task` and `names` are known, or the wait is stopped.
+        """Wait until the first worker is ready, and `task` and `names` are known, or the wait is stopped.
 
         Raises FarmError where none gets there.
         """
@@ -222,7 +222,7 @@ class WorkerHost:
     # What the worker is told
 
     def _spec_of(self, index: int) -> WorkerSpec:
-        """For the next worker. It has heartbeats of its own: those of the one before have no name any more."""
+        """What the next worker is told. It has heartbeats of its own: those of the one before have no name any more."""
         self._close_heartbeats()
         rows = index + 2  # only the last two are used: the worker's, and the host's own
         self._heartbeats = Heartbeats.create(f"{self._spec.prefix}{secrets.token_hex(4)}-beats", rows)
@@ -231,7 +231,7 @@ class WorkerHost:
         return self._spec.template.spec(uid, index, rows, placement, self._heartbeats, self._root_id)
 
     def _current_heartbeats(self) -> Heartbeats:
-        """Of the worker that is, or was last."""
+        """The heartbeats of the worker that is, or was last."""
         assert self._heartbeats is not None
         return self._heartbeats
 

@@ -10,7 +10,7 @@ from farm.machine.forks import keep_from_forks
 
 
 class WorkerChannels:
-    """By the worker's uid, which is also the data of its key in the selector."""
+    """Result channels by the worker's uid, which is also the data of its key in the selector."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
@@ -49,6 +49,6 @@ class WorkerChannels:
                 self._selector.unregister(reader)
 
     def close(self) -> None:
-        """Where the selector is closed already."""
+        """Close the channels, after the selector."""
         for reader in self._readers.values():
             reader.close()

@@ -165,7 +165,7 @@ class Collector:
             self._end(uid)
 
     def _read_last(self, uid: int) -> None:
-        """All that lies in the channel of a dead worker, slots or not: it is no more than its buffer. Then its end."""
+        """Read everything left in a dead worker's channel, even if the ring is full. Then end it."""
         if uid not in self._channels:
             return
         with contextlib.suppress(EOFError):

@@ -1,9 +1,8 @@
 """How many images of a shape the device has room for just now. Pure: no I/O, no clock. Kept by a worker.
 
-A batch that was refused says something of its own shape and size, and of this moment: other shapes need other memory,
-and a neighbour on the device comes and goes. So each shape has its own bounds. Between the largest batch that was taken
-and the smallest that was refused the room is halved until little can be won. After a while what was refused is tried
-again, and after twice the while where it is refused again.
+A refusal holds for this shape, size and moment only. Other processes take and free device memory. So each shape has its
+own bounds. Between the largest batch that was taken and the smallest that was refused the room is halved until little
+can be won. After a while what was refused is tried again, and after twice the while where it is refused again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ WORTH = 4  # a batch that is larger by less than this part of it is not worth a 
 
 @dataclass(slots=True)
 class _Room:
-    """Of one shape. `taken`: the largest batch that there was room for; `refused`: the smallest that there was none."""
+    """The bounds of one shape: the largest batch that there was room for, and the smallest that there was none."""
 
     taken: int
     refused: int

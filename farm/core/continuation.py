@@ -82,7 +82,7 @@ def differences(
 ) -> list[Difference]:
     """What differs, other weights first.
 
-    `implied`: names that may differ, since others decide what they stand for. `resolved`: those that the weights gave,
+    `implied`: entries that follow from other entries, and may differ. `resolved`: those that the weights gave,
     which are not worth a word where the weights are others.
     """
     names = {name for name in {*before, *now} - implied if _differs(name, before, now)}

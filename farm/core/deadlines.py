@@ -46,7 +46,7 @@ class CurrentWork:
     forgiven_s: float = 0.0
 
     def forgiving(self, lost: float, now_s: float) -> CurrentWork:
-        """With seconds taken off in which its process did not run; never more than it has lasted."""
+        """The same work, without seconds in which its process did not run; never more of them than it has lasted."""
         return replace(self, forgiven_s=min(self.forgiven_s + lost, now_s - self.since_s))
 
     def lasted_s(self, beat_s: float, now_s: float) -> float:
@@ -104,14 +104,14 @@ class BeatAge:
         self._since_s = 0.0
 
     def seconds(self, beat_s: float, awake_s: float) -> float:
-        """By the observer's own time, up to this look."""
+        """How old the last beat is at this look, by the observer's own time."""
         if beat_s != self._beat_s:
             self._beat_s, self._since_s = beat_s, awake_s
         return awake_s - self._since_s
 
 
 class Watchdog:
-    """Of one worker, from its start. Looks must be far enough apart for a beat to come between them."""
+    """Watches one worker from its start. Looks must be far enough apart for a beat to come between them."""
 
     def __init__(self) -> None:
         self._began_s: float | None = None

@@ -265,7 +265,7 @@ class LeaseBook:
         return [seq for seq, item in self._received.items() if item.key in keys]
 
     def _put_back(self, items: list[Item]) -> None:
-        """To the front of the queue; what had to be tried alone still has to."""
+        """Put items at the front of the queue; what had to be tried alone still has to."""
         for item in reversed(items):
             (self._alone if self._is_noted(item) else self._queue).appendleft(item)
 

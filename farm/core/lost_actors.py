@@ -11,7 +11,7 @@ PATIENCE_S = 300.0  # with the rest of the actors, where some have given up and 
 
 
 class LostActors:
-    """Of a pipeline of `count` actors. Times are of one clock."""
+    """Those of a pipeline of `count` actors that have given up. Times are of one clock."""
 
     def __init__(self, count: int) -> None:
         self._count = count

@@ -7,8 +7,7 @@ Pure: no I/O, no clock. Owned by a supervisor, or a worker host.
     an image is read                the outage is over, everything goes on
     it lasts longer than give_up_s  the run ends, and the same command continues it; in a program, images fail
 
-In a row means: no image was read in between. Where others are read all the time and one is not, that one fails in the
-end: its attempts count once that has gone on for longer than give_up_s.
+In a row means: no image was read in between. An image that fails while others are read is charged after give_up_s.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class RetryPolicy:
     ends_run: bool = True
 
     def pause_s(self, tries: int) -> float:
-        """Before the next try, after so many."""
+        """The pause before the next try, after so many."""
         return min(self.longest_pause_s, self.first_pause_s * 2.0 ** min(tries - 1, 30))
 
 

@@ -19,7 +19,7 @@ from enum import IntEnum
 
 
 class WorkerState(IntEnum):
-    """In the order in which a life can go through them."""
+    """The states, in the order in which a life can go through them."""
 
     STARTING = 0  # its process, or thread, was started; it loads its model
     READY = 1  # it takes leases

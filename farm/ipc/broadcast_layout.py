@@ -3,9 +3,9 @@
 After a header of words (int64) comes a circular buffer of records: five words (its offset, size, number, images before
 it, a checksum), then an Arrow IPC stream. Offsets count all bytes ever written, so that none comes twice. Before the
 writer touches anything it says up to where (RESERVED); a follower copies a record and then looks whether what it copied
-was given up meanwhile. What is not given up and has another checksum comes from a processor that shows the writer's
-words in another order: it is looked at again. So a batch is handed out whole or not at all, and a follower that is too
-slow is told how much it has missed.
+was given up meanwhile. A record that was not given up may still have another checksum. Its words may not all be visible
+yet, so it is read again. A batch is handed out whole or not at all, and a follower that is too slow is told how much it
+has missed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PAD = -1  # the size of a record that fills the end of the buffer
 
 
 def checksum_of(about: tuple[int, ...], data: Any) -> int:
-    """Of a record's other words and its bytes."""
+    """The checksum of a record's other words and its bytes."""
     return zlib.crc32(data, zlib.crc32(ABOUT.pack(*about)))
 
 
 def position_of(offset: int, capacity: int) -> int:
-    """Where in the segment the byte with that offset lies."""
+    """The position in the segment of the byte with that offset."""
     return HEADER_BYTES + offset % capacity
 
 

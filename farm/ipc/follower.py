@@ -1,4 +1,4 @@
-"""Another program's side of the broadcast: it reads a running farm's batches, which is nothing to the farm."""
+"""Another program's side of the broadcast: it reads a running farm's batches. The farm does not notice it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Follower:
 
     @classmethod
     def open(cls, path: Path, trusted: Set[int]) -> Follower:
-        """Of a segment that one of these users has made. Raises OSError or ValueError for anything else."""
+        """Follow a segment that one of these users has made. Raises OSError or ValueError for anything else."""
         return cls(_open(path, trusted))
 
     @property
@@ -131,7 +131,7 @@ class Follower:
         self.close()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Until the farm ends, however it ends."""
+        """Go on until the farm ends, however it ends."""
         while not self.closed:
             running = self.running  # asked first: what was written before it ended is read
             batch = self.take()

@@ -72,6 +72,6 @@ class _Waiting:
             future.cancel()
 
     def _tell(self, future: Future[ImageResult]) -> None:
-        """In the thread that gave the future its result."""
+        """Pass a future on to the loop. Called in the thread that gave the future its result."""
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
             self._loop.call_soon_threadsafe(self._done.put_nowait, future)

@@ -106,7 +106,7 @@ class Farm:
         self._supervision = SupervisorThread(self._folder, failed=self._pending.end)
         self.names: Mapping[int, str] = {}
         self.task: str | None = None
-        # by multiprocessing, whose own children do nothing else at their end, and which waits for the farm's then
+        # multiprocessing calls this at exit, before it waits for children
         self._at_end = util.Finalize(None, _close_at_end, (weakref.ref(self),), exitpriority=CLOSE_FIRST)
 
     # Life
@@ -246,6 +246,6 @@ class Farm:
 
 
 def _close_at_end(farm: weakref.ref[Farm]) -> None:
-    """At the end of a process that has not left its block."""
+    """Close a farm at the end of a process that has not left its block."""
     if (left := farm()) is not None:
         left.close()

@@ -81,7 +81,7 @@ class PendingTable:
     # In the supervisor's thread
 
     def wanted(self, items: list[Item]) -> list[Item]:
-        """Before items are leased: those whose futures were not cancelled."""
+        """Called before items are leased. Returns those whose futures were not cancelled."""
         if not self._has_futures:
             return items
         return [item for item in items if self._is_wanted(item.key)]

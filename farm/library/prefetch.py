@@ -29,7 +29,7 @@ class Prefetch:
         return self._rate.per_s
 
     def count(self, results: int) -> None:
-        """In the supervisor's thread: so many have arrived."""
+        """Note that so many have arrived. Called in the supervisor's thread."""
         self._done += results
         self._rate.note(self._done, time.monotonic())
 

@@ -1,4 +1,4 @@
-"""Files for images that are none, until they are labelled. Used in the caller's threads and the supervisor's.
+"""Files for items that are not files: bytes, arrays, PIL images. Used in the caller's threads and the supervisor's.
 
 A worker reads what it labels from a path. Encoded bytes, arrays and PIL images are written to files here: to memory
 where /dev/shm has room, to disk elsewhere. An item that is no image gets a file, too, which says why it is none; its
@@ -134,7 +134,7 @@ def _encoded(image: Any, max_pixels: int) -> tuple[Any, str]:
 
 
 def _check_pixels(pixels: int, max_pixels: int) -> None:
-    """As of a file, and before any of them are copied."""
+    """Check an image as a file is checked, before it is copied."""
     if pixels > max_pixels:
         raise DecodeError("decode", "TooManyPixels", too_many_pixels(pixels, max_pixels))
 

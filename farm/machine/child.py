@@ -3,7 +3,7 @@
 Runs in workers, in the collector and in converters. A worker whose parent is a Ray actor's worker host kills it when it
 freezes: nobody else would see that.
 
-A parent is watched itself, not a pipe from it: a fork of the parent holds every pipe open, however long it outlives it.
+A child watches the process, not a pipe. A fork of the parent may hold the pipe open.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def watch_parent(each_time: Callable[[], None]) -> None:
 
 
 def kill_frozen_parent(beat_of: Callable[[], float], silence_s: float) -> Callable[[], None]:
-    """For `watch_parent`: kills a parent whose heartbeat stands still, so that whoever started it replaces it.
+    """What `watch_parent` calls: it kills a parent whose heartbeat stands still. Whoever started that replaces it.
 
     Counts this process's own looks, not seconds: while a machine sleeps there are none.
     """
@@ -125,7 +125,7 @@ def _parent() -> Identity:
 
 
 def _end_fork_server() -> None:
-    """Of a parent that is gone: it would wait for all who hold a pipe of the parent, and the parent's forks do."""
+    """Kill the fork server of a parent that is gone. It would wait for the parent's forks, which hold a pipe of it."""
     with contextlib.suppress(OSError):
         server = os.getppid()
         if FORK_SERVER in Path(f"/proc/{server}/cmdline").read_bytes():

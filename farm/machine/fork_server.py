@@ -34,7 +34,7 @@ def _fork_or_answer() -> int:
 
 
 def _answer(request: FrameType, number: int) -> None:
-    """To who asked, with the descriptors of the request, of which nobody has any use now."""
+    """Answer who asked, and close the descriptors of the request, which nobody needs any more."""
     said, ends = request.f_locals["child_w"], request.f_locals["child_r"]
     with contextlib.suppress(BrokenPipeError):
         forkserver.write_signed(said, REFUSED + number)  # type: ignore[attr-defined]

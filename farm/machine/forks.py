@@ -4,9 +4,8 @@ A fork has all descriptors of its parent for as long as it lives: a lock that th
 a pipe never comes. So what farm opens is closed in a child at the moment of the fork, by a hook that Python calls. A
 program is asked for nothing, and its own descriptors are left alone.
 
-Nor has a fork its parent's other threads, who would finish what they were at: a lock that one of them holds is free
-there, what one has changed for a moment is changed back, and while one imports a fork waits. So a child can have a
-farm of its own, whatever its parent's was doing.
+A fork does not have its parent's other threads. A lock that one of them held is free there, and temporary changes are
+undone. While one of them imports, a fork waits. So a child can have a farm of its own, whatever its parent's was doing.
 """
 
 from __future__ import annotations

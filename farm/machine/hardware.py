@@ -17,5 +17,5 @@ class Machine:
 
 
 def whole_cpus(count: int, quota: float | None) -> int:
-    """Of so many CPUs, or cores, those that a quota keeps busy; at least one."""
+    """How many of these CPUs, or cores, the quota allows; at least one."""
     return max(1, count if quota is None else min(count, math.floor(quota + 0.5)))

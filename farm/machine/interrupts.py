@@ -1,4 +1,4 @@
-"""Ctrl-C in a program that uses farm as a library: what was begun is put away, however quickly another one follows.
+"""Clean-up runs to its end, even if Ctrl-C is pressed again, in a program that uses farm as a library.
 
 Used in the program's process. Python runs handlers in the main thread, between any two instructions; elsewhere, and
 where the program has no handler of Python's, these blocks change nothing. They nest.

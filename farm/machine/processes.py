@@ -1,4 +1,4 @@
-"""Which process is meant: ids come again, so a process is its id together with when it began, and where ids mean this.
+"""Process ids are reused. A process is known by id, start time and machine.
 
 Used by every process. A holder of a lock or a folder leaves its identity there; a child gets its parent's.
 """
@@ -27,7 +27,7 @@ class Identity:
 
 
 def identity_of(pid: int) -> Identity:
-    """Of a process of this machine that lives."""
+    """The identity of a process of this machine that lives."""
     return Identity(pid, birth(pid) or UNKNOWN, machine())
 
 
@@ -36,7 +36,7 @@ def myself() -> Identity:
 
 
 def read_identity(said: Any) -> Identity | None:
-    """Of the mapping that `dataclasses.asdict` makes; None where it is none."""
+    """Make an identity of the mapping that `dataclasses.asdict` makes; None where it is none."""
     try:
         return Identity(int(said["pid"]), int(said["born"]), str(said["machine"]))
     except (KeyError, TypeError, ValueError):

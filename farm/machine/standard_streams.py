@@ -1,4 +1,4 @@
-"""Standard streams that cannot fail: what is said to nobody is lost, and nothing else is. Used in every process.
+"""Streams that never raise. If nobody can read a line, the line is lost; the work goes on. Used in every process.
 
 A log on a full disk, a reader that is gone, a terminal that was closed or stands still, a name that a terminal cannot
 encode: none of these may end the work, change its exit code, or make an image fail. So commands and child processes
@@ -124,7 +124,7 @@ def unfailing() -> Iterator[Unfailing | None]:
 
 
 def make_unfailing() -> None:
-    """For a child process: nothing that a library of it prints or logs can end it, or keep it waiting."""
+    """Replace the streams of a child process: what its libraries print or log cannot end it, or keep it waiting."""
     closed = reserve()
     for descriptor, name in NAMES.items():
         before = getattr(sys, name)

@@ -20,7 +20,7 @@ def working_directory() -> str:
 
 
 def working_directory_if_any() -> str | None:
-    """For who looks there for what is nowhere else."""
+    """The working directory; None where it was removed."""
     try:
         return os.getcwd()
     except OSError:

@@ -1,7 +1,7 @@
 """A child process of the supervisor, or of a worker host: how it is waited for, killed and put into words.
 
-What multiprocessing gives is a process that its parent alone may ask, once. Here several threads ask, the descriptors
-are closed early, and a fork server may have died in between.
+Only the parent may ask a multiprocessing process, and its exit code can be read only once. Here several threads ask,
+the descriptors are closed early, and a fork server may have died in between.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     owns      the collector's process, or thread, and what is known of commits
     receives  CollectorReady, CollectorFailed, Committed    from the collector, and acts on them
               Published, Committed, Drained                 from the collector, and passes them on
-    sends     AddWorker, RemoveWorker, Describe, Flush               to the collector, and what others have it told
+    sends     AddWorker, RemoveWorker, Describe, Flush      to the collector, and what others have it told
 
 A collector that died has a successor when the supervisor has put in order what was lost: see `on_death`.
 """

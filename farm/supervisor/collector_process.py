@@ -58,7 +58,7 @@ class CollectorProcess:
                     end.close()
 
     def _close(self) -> None:
-        """Of a dead collector: the thread ends at once, and only then may the descriptor's number be another's."""
+        """End the thread of a dead collector, at once. Only then may the descriptor's number be another's."""
         self._outgoing.put(None)
         self._sender.join(JOIN_S)
         self.control.close()

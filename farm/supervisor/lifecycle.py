@@ -61,7 +61,7 @@ class Lifecycle:
     ) -> None:
         """Lease items to a worker that runs short; one that has had its `fill` (workers.recycle_after) is let go.
 
-        While the images' place does not answer, a worker with empty hands gets probes from time to time.
+        While the images' place does not answer, a worker that holds nothing gets a few items as a test now and then.
         """
         if not worker.life.takes_leases:
             return
@@ -130,7 +130,7 @@ class Lifecycle:
     # What a worker gives
 
     def received(self, worker: WorkerProcess, seqs: Iterable[int]) -> None:
-        """Its rows of these items are in safe hands: they are no longer in its own."""
+        """The collector has these rows. The worker no longer holds the items."""
         worker.received += self._book.received(worker.uid, seqs)
 
     def rows_came(self, seqs: Iterable[int], batch: pa.RecordBatch) -> None:
@@ -168,8 +168,11 @@ class Lifecycle:
             worker.kill()
 
     def is_over(self, worker: WorkerProcess, awake_s: float) -> bool:
-        """Is a worker to be buried whose sentinel is silent? One that its model has forked may hold the sentinel open;
-        and one that was killed, and hangs in the system, is given up after GIVE_UP_S."""
+        """Whether the worker counts as ended although its sentinel has not fired.
+
+        A process that the model forked may hold it open. A worker that was killed, and hangs in the system, is given up
+        after GIVE_UP_S.
+        """
         if worker.process.exitcode is not None:
             return True
         if worker.life.was_late and awake_s - worker.killed_s > GIVE_UP_S:
@@ -239,9 +242,9 @@ class Lifecycle:
 
 @dataclass(frozen=True, slots=True)
 class _Charge:
-    """To whom a death was charged: items that failed by it, and all that may be guilty, by seq.
+    """Which items a death was charged to: those that failed by it, and its possible causes, by seq.
 
-    `to_place`: to nobody but the place the images lie in.
+    `to_place`: the images' disk is blamed, and no item.
     """
 
     verdicts: list[Verdict]
@@ -269,7 +272,7 @@ class Looks:
 
 
 def _is_suspended(worker: WorkerProcess) -> bool:
-    """By a signal: then no image is to blame."""
+    """Whether a signal has stopped it. Then no image is to blame."""
     with contextlib.suppress(psutil.Error):
         return worker.late is not None and worker.late.frozen and _status(worker) == psutil.STATUS_STOPPED
     return False

@@ -62,5 +62,5 @@ class RunContext:
 
     @property
     def collector_row(self) -> int:
-        """Of the heartbeats."""
+        """The row of the heartbeats that is the collector's."""
         return len(self.job.placements)

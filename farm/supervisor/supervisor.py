@@ -151,7 +151,7 @@ class Supervisor:
         return self._with_last_commit(outcome)
 
     def _run_to_end(self) -> Outcome:
-        """From the first turn to the last snapshot, which shows how the run ended, however short it was."""
+        """Take turns until the run is done. The last snapshot shows how it ended, however short it was."""
         while not self._done():
             self._turn()
         if self._fatal:
@@ -315,7 +315,7 @@ class Supervisor:
         return self._book.queued + self._book.leased_count + self._book.received_count
 
     def _with_last_commit(self, outcome: Outcome) -> Outcome:
-        """With what the collector committed as it left. Where it was not waited for, it could not say so."""
+        """Add what the collector committed as it left. Where it was not waited for, it could not say so."""
         unheard = 0
         if self._must_stop:
             with contextlib.suppress(FarmError, OSError):

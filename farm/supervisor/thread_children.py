@@ -155,7 +155,7 @@ class RoleThread:
         raise NotImplementedError
 
     def _let_go(self) -> None:
-        """Of what leads to the rest of the farm, when it has ended or was given up."""
+        """Close what leads to the rest of the farm, when it has ended or was given up."""
         raise NotImplementedError
 
     def _run(self) -> None:

@@ -114,7 +114,7 @@ class WorkerGroup:
         return self._restarts[index]
 
     def processes(self) -> dict[str, ChildProcess | RoleThread]:
-        """Of those that are not known to be dead, by role."""
+        """The processes or threads that are not known to be dead, by role."""
         workers = list(self._workers.values())  # at once: other threads may ask
         return {f"worker {worker.index}": worker.process for worker in workers if not worker.life.is_dead}
 
@@ -187,13 +187,13 @@ class WorkerGroup:
                 break
 
     def reap_ended(self) -> None:
-        """Those whose sentinel is silent though they have ended: a fork of theirs may hold it open."""
+        """Reap those that have ended although their sentinel has not fired: a fork of theirs may hold it open."""
         for worker in list(self._workers.values()):
             if not worker.life.is_dead and worker.process.exitcode is not None:
                 self._on_death(worker)
 
     def _replace_threads(self, stuck: WorkerProcess) -> None:
-        """It has the model they share, and gives it back no more. The others are not to blame."""
+        """This thread is stuck while it holds the shared model. The others are not to blame."""
         self._launcher.forget_model()
         for worker in self._workers.values():
             if worker is not stuck and not worker.life.is_dead:
@@ -242,7 +242,7 @@ class WorkerGroup:
         return self._heartbeats().row(index)
 
     def _add_stages(self, worker: WorkerProcess) -> None:
-        """Where the time of a worker that is gone went."""
+        """Add the seconds of a worker that is gone, by stage."""
         row = self._row(worker.index)
         for stage in STAGES:
             self._stage_s[stage] += float(row[f"{stage}_s"])
@@ -273,7 +273,7 @@ class WorkerGroup:
         self._forget()
 
     def reap(self) -> None:
-        """At the end, after `kill`."""
+        """Wait for all of them, at the end, after `kill`."""
         deadline = time.monotonic() + JOIN_S
         for worker in self._workers.values():
             worker.reap(max(0.0, deadline - time.monotonic()))

@@ -67,7 +67,7 @@ class WorkerProcess:
         self.process.kill()
 
     def reap(self, patience_s: float = JOIN_S) -> None:
-        """Close what led to a process that is gone, or will be when whatever holds it lets go of it.
+        """Close the queue and the channel of a worker that has ended, or will end when the system lets it.
 
         May be called twice.
         """
@@ -84,7 +84,7 @@ class WorkerProcess:
 
 
 def close_leases(leases: Any) -> None:
-    """Of a worker that is gone. The thread that feeds the pipe may be waiting for room in it: it has no reader now."""
+    """Close the queue of a worker that is gone. Its feeder thread may wait for room in the pipe, which nobody reads."""
     if isinstance(leases, LeaseQueue):
         return leases.close()
     leases.cancel_join_thread()

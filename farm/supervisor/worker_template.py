@@ -52,7 +52,7 @@ class WorkerTemplate:
     def spec(
         self, uid: int, index: int, rows: int, placement: Placement, heartbeats: Heartbeats, root_id: Identity | None
     ) -> WorkerSpec:
-        """For one life of the worker with this index. `rows`: of the heartbeats."""
+        """What one life of the worker with this index is told. `rows`: of the heartbeats."""
         return WorkerSpec(
             uid=uid,
             index=index,
@@ -84,7 +84,7 @@ class WorkerSpecs:
         self._uids = itertools.count()
 
     def next(self, index: int, has_parts: bool) -> WorkerSpec:
-        """For the next worker with this index, whose heartbeats begin anew. `has_parts`: there may be an example."""
+        """What the next worker here is told. Its heartbeats begin anew. `has_parts`: there may be an example."""
         heartbeats = self._memory.heartbeats
         heartbeats.reset(index)
         if self._template.example is None and has_parts:

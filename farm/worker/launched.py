@@ -24,7 +24,7 @@ class LaunchedBatch:
 
 
 class LaunchedBatches:
-    """In the order in which they were begun."""
+    """The batches, in the order in which they were begun."""
 
     def __init__(self) -> None:
         self._batches: deque[LaunchedBatch] = deque()
@@ -39,7 +39,7 @@ class LaunchedBatches:
 
     @property
     def seqs(self) -> list[int]:
-        """Of all images in them."""
+        """The seqs of all images in them."""
         return [seq for batch in self._batches for seq in batch.seqs]
 
     @property

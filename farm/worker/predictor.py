@@ -84,7 +84,7 @@ class Predictor:
             self._sender.send(seqs, rows)
 
     def _predict_in_parts(self, batch: list[Decoded], ahead: int = 0) -> None:
-        """As many at a time as the device has room for, which each part may show to be fewer."""
+        """Launch as many at a time as the device has room for. Each part may show that there is less room."""
         while batch:
             size = self._sizes.of(shape_of(batch[0]), time.monotonic())
             part, batch = batch[:size], batch[size:]

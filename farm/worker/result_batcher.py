@@ -50,7 +50,7 @@ class ResultBatcher:
         return time.monotonic() - self._sent_s >= SEND_S
 
     def send(self) -> None:
-        """As one message. Blocks while the collector is busy; raises OSError when it is gone."""
+        """Send what there is as one message. Blocks while the collector is busy; raises OSError when it is gone."""
         rows = self._batches[0] if len(self._batches) == 1 else _joined(self._batches)
         message = Results(pack_seqs(self._seqs), to_ipc(rows))
         self._seqs, self._batches, self._bytes = [], [], 0

@@ -66,7 +66,7 @@ class Sender:
         self._to_supervisor.send(PlaceFailed(self._uid, (unread.item.seq,), number, error["type"], error["message"]))
 
     def cannot_go_on(self, kind: str, message: str) -> None:
-        """Neither can a successor in this process."""
+        """Tell the supervisor that no worker can be started in this process any more."""
         self._to_supervisor.send(InitFailed(self._uid, kind, message, permanent=True))
 
     def _waiting_for_reader(self) -> AbstractContextManager[None]:
