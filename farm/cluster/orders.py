@@ -18,7 +18,7 @@ from farm.errors import FarmError
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """What one call of `WorkerHost.label` waits for. `seqs`: the numbers of its items; `left`: rows still to come."""
+    """What one call of `WorkerHost.label_items` waits for. `seqs`: numbers of its items; `left`: rows to come."""
 
     items: Sequence[tuple[bytes, str]]
     seqs: range = range(0)

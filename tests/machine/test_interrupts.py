@@ -152,7 +152,7 @@ for work, owner, name, first, when in [
     (run, ring.Ring, "close", press, always),
     (program, spool.Spool, "close", press, always), (program, supervisor.Supervisor, "interrupt", press, always),
     # the only one, between what was made and the name it gets
-    (run, shared_memory, "create", nothing, always), (run, launcher.Launcher, "launch", nothing, always),
+    (run, shared_memory, "create", nothing, always), (run, launcher.Launcher, "start_worker", nothing, always),
     (program, spool.tempfile, "mkdtemp", nothing, lambda made: "spool-" in made),
     (program, threading.Thread, "start", nothing, always),
 ]:

@@ -76,13 +76,13 @@ class FakeResults:
     """Says nothing of its own accord: a test says when results are read to their end."""
 
     def __init__(self):
-        self.attached, self.detached = {}, []
+        self.added, self.removed = {}, []
 
     def add_worker(self, uid, results):
-        self.attached[uid] = results
+        self.added[uid] = results
 
     def remove_worker(self, uid):
-        self.detached.append(uid)
+        self.removed.append(uid)
 
 
 class Bench:
@@ -172,7 +172,7 @@ def test_what_a_dead_worker_held_is_leased_again_only_when_its_results_are_read(
     b.feed()
     held = b.book.leased_count
     b.die(b.first, -signal.SIGKILL)
-    assert b.results.detached == [b.first.uid]
+    assert b.results.removed == [b.first.uid]
     assert b.group.has_dead
     assert b.book.leased_count == held
     b.group.drained(b.first.uid)
@@ -188,7 +188,7 @@ def test_results_that_end_before_their_worker_are_not_asked_for(bench):
     b.group.drained(b.first.uid)
     assert b.group.count == 2
     b.die(b.first, -signal.SIGKILL)
-    assert b.results.detached == []
+    assert b.results.removed == []
     assert (b.group.count, b.book.leased_count) == (1, 0)
 
 
@@ -289,10 +289,10 @@ def test_a_worker_whose_sentinel_is_silent_is_reaped_all_the_same(bench):
     b.begin(b.first)
     b.first.process.exitcode = -signal.SIGKILL
     b.group.check(time.monotonic(), time.monotonic())
-    assert b.results.detached == [b.first.uid]
+    assert b.results.removed == [b.first.uid]
     b.second.process.exitcode = 0
     b.group.reap_ended()
-    assert b.results.detached == [b.first.uid, b.second.uid]
+    assert b.results.removed == [b.first.uid, b.second.uid]
 
 
 def test_a_worker_that_does_not_die_of_being_killed_is_given_up(bench, monkeypatch):
@@ -308,7 +308,7 @@ def test_a_worker_that_does_not_die_of_being_killed_is_given_up(bench, monkeypat
     assert b.first.life.was_late
     assert b.first.late.frozen
     assert b.first.life.was_given_up
-    assert b.results.detached[0] == b.first.uid
+    assert b.results.removed[0] == b.first.uid
     assert "SIGKILL, of which it does not die" in b.first.cause()
 
 
