@@ -106,7 +106,7 @@ class BlockCutter:
         return self._open.pop(number, 0)
 
     def took(self, size: int, took_s: float) -> None:
-        """A block of this size was labelled in so many seconds: settle how large the next ones are."""
+        """A block of this size was labelled in so many seconds. Decide how large the next ones are."""
         if size == self._size:  # cut at the present size: it says whether that is right
             self._size = block_items(size, took_s, self._commit.seconds, self._commit.images)
 

@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -107,7 +108,7 @@ def _wait_for_those_given_up() -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-class RoleThread:
+class RoleThread(ABC):
     """A role in a thread, with a process's `sentinel`, `exitcode` and `join`.
 
     Subclasses define `_serve`, `kill` and `_let_go`.
@@ -147,16 +148,17 @@ class RoleThread:
         if sentinel != CLOSED:
             os.close(sentinel)
 
+    @abstractmethod
     def kill(self) -> None:
         """Cut the thread off."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _serve(self) -> None:
-        raise NotImplementedError
+        """Play the role, to its end."""
 
+    @abstractmethod
     def _let_go(self) -> None:
         """Close what leads to the rest of the farm, when it has ended or was given up."""
-        raise NotImplementedError
 
     def _run(self) -> None:
         code = 1

@@ -2,20 +2,7 @@
 
 import pytest
 
-from farm.config.loading import load
-from farm.errors import ConfigError
-
-
-def write(tmp_path, text):
-    path = tmp_path / "config.yaml"
-    path.write_text(text)
-    return path
-
-
-def complaint(*args):
-    with pytest.raises(ConfigError) as raised:
-        load(*args)
-    return str(raised.value)
+from tests.config.files import complaint, write
 
 
 @pytest.mark.parametrize(

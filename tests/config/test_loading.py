@@ -9,14 +9,9 @@ import yaml
 from farm.config.loading import as_config, load, validate
 from farm.config.sections import FarmConfig
 from farm.errors import ConfigError
+from tests.config.files import write
 
 VALUES = {"source": "photos", "model": "a.pt", "output": "runs/a", "workers": {"count": 2}}
-
-
-def write(tmp_path, text):
-    path = tmp_path / "config.yaml"
-    path.write_text(text)
-    return path
 
 
 def test_paths_resolve_against_the_file_and_overrides_against_the_folder_one_is_in(tmp_path):

@@ -5,23 +5,12 @@ import json
 import pytest
 
 from farm.config.json_schema import json_schema
-from farm.config.loading import load, validate
+from farm.config.loading import validate
 from farm.config.sections import PATH_KEYS, FarmConfig
 from farm.errors import ConfigError
+from tests.config.files import complaint, write
 
 MINIMAL = {"source": "/a", "model": "m.pt", "output": "/o"}
-
-
-def write(tmp_path, text):
-    path = tmp_path / "config.yaml"
-    path.write_text(text)
-    return path
-
-
-def complaint(*args):
-    with pytest.raises(ConfigError) as raised:
-        load(*args)
-    return str(raised.value)
 
 
 def test_bare_strings_stand_for_the_obvious_key():

@@ -3,22 +3,15 @@
 import pytest
 
 from farm.cli import main
-from farm.config.loading import load
 from farm.config.yaml_file import parse, read
-from farm.errors import ConfigError
-
-
-def write(tmp_path, text):
-    path = tmp_path / "config.yaml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
+from tests.config import files
+from tests.config.files import write
 
 
 def complaint(path):
-    with pytest.raises(ConfigError) as raised:
-        load(path)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
+    said = files.complaint(path)
+    assert "\n" not in said
+    return said
 
 
 @pytest.mark.parametrize(
