@@ -28,8 +28,9 @@ from farm.models.base import is_out_of_memory
 from farm.models.yolo import loading, settings
 from farm.models.yolo.cuda_streams import CudaStreams, event
 from farm.models.yolo.device_memory import MEASURED_BATCHES, largest_batch, peak_bytes, room_bytes
-from farm.models.yolo.encode import encode_results
-from farm.models.yolo.postprocessing import TASKS_ON_HOST, on_host, with_polygons
+from farm.models.yolo.encode import encode
+from farm.models.yolo.found import Found, found_in_results
+from farm.models.yolo.postprocessing import TASKS_ON_HOST, Postprocessor, on_host, with_polygons
 from farm.models.yolo.preprocessing import as_input, as_planes, resize_as_whole
 
 
@@ -75,6 +76,7 @@ class YoloModel:
             record = Recorder(anchored_modules(network.backend.model))
             self._infer = ByShape(self._predictor.inference, record, SEEN_BEFORE, GRAPHS_KEPT)
         self.max_batch: int | None = network.batch if getattr(network, "format", None) == "engine" else None
+        self._postprocessor = Postprocessor.for_predictor(self._predictor, self.task) if device == "cpu" else None
         self._speed_up_postprocessing()
         self._transforms_host_side = self.task == "classify" and self._predictor.device_transform is None
         self.names: Mapping[int, str] = {int(i): str(name) for i, name in network.names.items()}
@@ -108,8 +110,8 @@ class YoloModel:
             image = resize_as_whole(image, shape, self._predictor.imgsz)
         return self._letterbox([image])[0]  # type: ignore[no-any-return]
 
-    def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> list[Any]:
-        """Ultralytics' Results of a batch of one prepared shape; seconds by stage are left in `stages`."""
+    def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Found:
+        """What is found in a batch of one prepared shape; seconds by stage are left in `stages`."""
         return self.finish(self.launch(prepared, shapes))
 
     def launch(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> DeviceBatch:
@@ -132,18 +134,16 @@ class YoloModel:
         """Has the network done with a batch that was begun?"""
         return launched.done is None or bool(launched.done.query())
 
-    def finish(self, launched: DeviceBatch) -> list[Any]:
-        """Ultralytics' Results of a batch that was begun."""
+    def finish(self, launched: DeviceBatch) -> Found:
+        """What is found in a batch that was begun."""
         import torch
 
-        names = [""] * len(launched.originals)
-        self._predictor.batch = (names, launched.originals, names)
         began = time.perf_counter()
         if launched.done is not None:
             launched.done.synchronize()
         inferred = time.perf_counter()
         with torch.inference_mode(), self._beside_network():
-            results = list(self._predictor.postprocess(launched.raw, launched.batch, launched.originals))
+            found = self._found(launched)
         if self._streams is not None:
             self._streams.synchronize_beside()
         done = time.perf_counter()
@@ -154,11 +154,22 @@ class YoloModel:
         }
         if launched.done is not None:
             self.stages["device"] = launched.begun.elapsed_time(launched.done) / 1e3
-        return results
+        return found
 
-    def encode(self, predictions: list[Any]) -> Mapping[str, pa.Array]:
-        with self._beside_network():
-            return encode_results(self.task, predictions)
+    def _found(self, launched: DeviceBatch) -> Found:
+        """By farm's own postprocessing, or by that of a predictor which has another."""
+        if self._postprocessor is not None:
+            compacted = self._postprocessor.compact(launched.raw, None)
+            originals = [image.shape[:2] for image in launched.originals]
+            shape = launched.batch.shape[2:]
+            return self._postprocessor.found(compacted.to_host(), tuple(shape), originals, compacted.protos)
+        names = [""] * len(launched.originals)
+        self._predictor.batch = (names, launched.originals, names)
+        results = self._predictor.postprocess(launched.raw, launched.batch, launched.originals)
+        return found_in_results(self.task, list(results))
+
+    def encode(self, predictions: Found) -> Mapping[str, pa.Array]:
+        return encode(predictions)
 
     def fitting_batch(self, wanted: int, share: float) -> int:
         """The largest batch, of `wanted` images at most, that a `share` of the device's memory has room for."""
