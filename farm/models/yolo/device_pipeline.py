@@ -56,17 +56,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a pipeline is made of. `slots` are where images lie that were letterboxed for it."""
+    """What a pipeline is made of."""
 
     predictor: Any
     postprocessor: Postprocessor
     streams: CudaStreams
-    convert: DeviceInput
-    slots: PinnedSlots
+    input: DeviceInput
 
 
 class DevicePipeline:
-    """One model's. Used by one thread."""
+    """One model's. Used by one thread. `slots` are where decoding threads letterbox images, once `full_batch` is known."""
 
     def __init__(self, parts: Parts, device: str, graphs: bool, channels_last: bool) -> None:
         """`graphs`: full batches are launched as CUDA graphs. `channels_last`: the layout that the network takes."""
@@ -78,13 +77,20 @@ class DevicePipeline:
         self._network = WithAnchors(parts.predictor.inference, heads)
         self._rows = parts.postprocessor.cap(1)
         self._full = 0
+        self._stacked = PinnedSlots(1, device != "cpu")  # memory for images that lie in no slots
+        self.slots: PinnedSlots | None = None
         self._memory = InputMemory(device, bool(network.fp16), channels_last, prod(parts.predictor.imgsz))
         self._graphs = CudaGraphs(heads, self._same, self._memory.of) if graphs else None
         self._exact = not network.fp16
 
     def full_batch(self, images: int) -> None:
-        """Batches of so many images are worth a graph: those are what comes again and again."""
+        """Batches of so many images are worth a graph, and lie in one piece of memory: they come again and again."""
         self._full = images
+        self.slots = PinnedSlots(images, self._device != "cpu")
+
+    @property
+    def has_graphs(self) -> bool:
+        return self._graphs is not None
 
     def launch(self, prepared: Sequence[Prepared], originals: Sequence[tuple[int, int]]) -> Batch:
         """Begin a batch of one shape; `originals` are (height, width) of the images."""
@@ -172,9 +178,9 @@ class DevicePipeline:
         if self._preprocesses or prepared[0].dtype != np.uint8:
             made = self._parts.predictor.preprocess([np.asarray(_pixels(each)) for each in prepared])
             return tuple(made.shape), partial(_into, made)
-        pixels = self._parts.streams.to_device(*self._parts.slots.gathered(prepared))
+        pixels = self._parts.streams.to_device(*(self.slots or self._stacked).gathered(prepared))
         count, height, width, channels = pixels.shape
-        return (count, channels, height, width), partial(self._parts.convert.convert, pixels)
+        return (count, channels, height, width), partial(self._parts.input.convert, pixels)
 
     def _computed(self, shape: Shape, fill: Callable[[Any], Any], cap: int, full: int) -> Compacted:
         """Candidates of a batch, with nothing that the next batch overwrites before it is read."""

@@ -17,6 +17,7 @@ import numpy as np
 from farm.models.base import Prepared
 from farm.models.yolo.cuda_streams import CudaStreams, timed_event
 from farm.models.yolo.found import Found, found_in_results
+from farm.models.yolo.pinned_slots import PinnedSlots
 from farm.models.yolo.postprocessing import Postprocessor
 
 
@@ -35,6 +36,9 @@ class Batch:
 
 class PredictorPipeline:
     """One model's. Used by one thread."""
+
+    slots: PinnedSlots | None = None  # images lie where they are
+    has_graphs = False
 
     def __init__(
         self, predictor: Any, task: str, input_of: Callable[[Sequence[Prepared]], Any], channels: int,
