@@ -30,7 +30,7 @@ from farm.models.yolo.cuda_streams import CudaStreams, event
 from farm.models.yolo.device_memory import MEASURED_BATCHES, largest_batch, peak_bytes, room_bytes
 from farm.models.yolo.encode import encode_results
 from farm.models.yolo.postprocessing import TASKS_ON_HOST, on_host, with_polygons
-from farm.models.yolo.preprocessing import as_input, as_planes, resize_as_whole
+from farm.models.yolo.preprocessing import as_floats, as_input, resize_as_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ class YoloModel:
         if self._device == "cpu":
             import torch
 
-            return torch.from_numpy(as_planes(prepared)).float().div_(255)
+            return torch.from_numpy(as_floats(prepared))
         if self._streams is None:
             return self._predictor.preprocess(list(prepared))
         return as_input(self._streams.to_device(prepared), self._predictor.model.fp16)
