@@ -6,11 +6,25 @@ neither a worker that is given up nor the program that it lives in from ending.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
+
+Settle = Callable[[Callable[[], Any]], None]
+"""Takes the call that makes a result. Makes it at once, in the thread that it is called in; what it raises is raised by
+whoever asks for the result."""
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """What a task returns whose result is made by others than its decoding thread."""
+
+    def begin(self, settle: Settle) -> None:
+        """Have it made, in any thread. Called at once, in the decoding thread."""
+        ...
 
 
 class DecoderThreads:
@@ -48,8 +62,20 @@ class DecoderThreads:
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             future, function, arguments = task
+            settle = functools.partial(_settle, future)
             try:
-                future.set_result(function(*arguments))
+                result = function(*arguments)
+                if isinstance(result, Elsewhere):
+                    result.begin(settle)
+                else:
+                    future.set_result(result)
             except BaseException as error:
                 future.set_exception(error)
             del task, future, arguments  # not held until the next one comes
+
+
+def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)

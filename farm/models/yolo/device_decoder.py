@@ -38,7 +38,7 @@ class Waiting(Protocol):
     """One image that was submitted, as who submitted it hears of it. Its methods are called in the decoder's threads,
     and must not raise."""
 
-    def begin(self, together: int) -> None:
+    def begin_decoding(self, together: int) -> None:
         """It is decoded now, with so many images in its list."""
         ...
 
@@ -125,7 +125,7 @@ class _Lists:
     def _decode_all(self, jobs: Sequence[_Job]) -> None:
         """A list; where it fails, each half of it."""
         for job in jobs:
-            job.waiting.begin(len(jobs))
+            job.waiting.begin_decoding(len(jobs))
         began = time.perf_counter()
         decoded, why = self._attempt(jobs)
         each_s = (time.perf_counter() - began) / len(jobs)

@@ -15,11 +15,13 @@ import numpy as np
 
 from farm.errors import ModelError
 from farm.images.baseline_jpeg import BaselineJpeg, baseline_jpeg
+from farm.images.decoding import decode_bytes
 from farm.models.base import is_device_lost
 from farm.models.yolo.device_decoder import DecodeList
 
 RGB = 3  # torchcodec's ImageReadMode
 NOT_WRITABLE = "The given buffer is not writable"  # torch's warning about memory of Python's, which is only read here
+SAMPLE_NAME = "sample.jpg"
 SAMPLE_SIDE = 128
 SAMPLE_MEAN = 4.0  # of 255: a decoder that differs by more takes something for what it is not
 
@@ -69,12 +71,12 @@ def _difference(decode: DecodeList) -> float:
     jpegs = []
     for sampling in samplings:
         data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling])[1].tobytes()
-        jpeg = baseline_jpeg(data, "sample.jpg", picture.size)
+        jpeg = baseline_jpeg(data, SAMPLE_NAME, picture.size)
         assert jpeg is not None
         jpegs.append(jpeg)
     differences = []
     for jpeg, decoded in zip(jpegs, decode(jpegs), strict=True):
-        ours = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        ours = decode_bytes(jpeg.data, SAMPLE_NAME, picture.size)[..., ::-1]
         theirs = decoded.permute(1, 2, 0).cpu().numpy()
         differences.append(float(np.abs(theirs.astype(np.int16) - ours).mean()))
     return max(differences)

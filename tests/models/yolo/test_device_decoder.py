@@ -25,7 +25,7 @@ class Submitted:
         self.began = []
         self.outcome = threading.Event()
 
-    def begin(self, together):
+    def begin_decoding(self, together):
         self.began.append(together)
 
     def done(self, pixels, seconds):
