@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from farm.machine.shortage import is_out_of_memory as is_memory_refused
+
+Prepared = Any
+"""An image as it enters a batch: an ndarray, or a slot, which is a place in memory that a whole batch shares.
+
+A slot has `shape`, `dtype` and `nbytes` as an array does, `batch_key` (hashable), which the images of its batch have in
+common, and `batch_of`, how many its batch gathers. It stays valid as long as somebody refers to it, so that a batch
+that failed can be given to the model again, in parts. Whoever is done with an image lets go of its slot.
+"""
+
+
+def batch_key(prepared: Prepared) -> Hashable:
+    """What the images of a batch have in common: a slot says so itself. A float image shares none with bytes."""
+    own: Hashable | None = getattr(prepared, "batch_key", None)
+    return (*prepared.shape, prepared.dtype.num) if own is None else own
+
+
+def batch_of(prepared: Prepared, gathered: int) -> int:
+    """How many images the batch of this one waits for: `gathered`, where it is no slot that says so itself."""
+    return int(getattr(prepared, "batch_of", gathered))
 
 
 class Model(Protocol):
@@ -33,14 +52,14 @@ class Model(Protocol):
     channels: int
     needs_pixels: bool
 
-    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """One decoded image (H, W, C) uint8 as it enters a batch. Images of equal prepared shape may share a batch.
+    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> Prepared:
+        """One decoded image (H, W, C) uint8 as it enters a batch. Images of equal `batch_key` may share a batch.
 
         `shape`: (height, width) of the original, which differ from the image's where it was decoded reduced.
         """
         ...
 
-    def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+    def predict(self, prepared: Sequence[Prepared], shapes: Sequence[tuple[int, int]]) -> Any:
         """Predictions of a batch; `shapes` are (height, width) of the originals. Handed to `encode` as they are."""
         ...
 
@@ -56,7 +75,7 @@ class Model(Protocol):
 class OverlappingModel(Model, Protocol):
     """`predict` in two halves: workers launch a batch before they finish the one before it."""
 
-    def launch(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+    def launch(self, prepared: Sequence[Prepared], shapes: Sequence[tuple[int, int]]) -> Any:
         """Begin a batch and return at once."""
         ...
 

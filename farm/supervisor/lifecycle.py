@@ -70,7 +70,8 @@ class Lifecycle:
             if allowed is not None and (allowed == 0 or self._book.held_by(worker.uid)):
                 break
             gathered = worker.spec.placement.gathered
-            worker.lease_items = lease_items(worker.lease_items, now_s - worker.leased_s, gathered)
+            since_s = now_s - worker.leased_s
+            worker.lease_items = lease_items(worker.lease_items, since_s, gathered, worker.overlaps)
             worker.leased_s = now_s
             size = size_of(worker) if allowed is None else allowed
             count = min(size, fill - worker.leased) if fill else size
@@ -91,6 +92,7 @@ class Lifecycle:
         match message:
             case Ready():
                 worker.life.ready()
+                worker.overlaps = message.overlaps
                 self._policy.ready()
                 self._book.add_worker(worker.uid)
                 self._on_ready(message)

@@ -45,7 +45,8 @@ def initialize(spec: WorkerSpec, load: LoadModel) -> Initialized:
 def ready(spec: WorkerSpec, model: Model) -> Ready:
     """What is told of a worker whose model is loaded."""
     own_bytes = psutil.Process().memory_full_info().uss
-    return Ready(spec.uid, model.task, dict(model.names), own_bytes, getattr(model, "kpt_shape", None))
+    kpt_shape = getattr(model, "kpt_shape", None)
+    return Ready(spec.uid, model.task, dict(model.names), own_bytes, kpt_shape, getattr(model, "overlaps", False))
 
 
 def init_failed(spec: WorkerSpec, to_supervisor: Writer, error: Exception) -> SystemExit:
