@@ -15,7 +15,6 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-
 Settle = Callable[[Callable[[], Any]], None]
 """Takes the call that makes a task's result, and makes it, in the thread that it is given in."""
 

@@ -22,7 +22,7 @@ BYTES_A_PIXEL = 6  # of the device: three for the image, and as much again for w
 
 
 class OnDevice(Elsewhere):
-    """What a decoding thread returns for it, and what the device decoder (`Waiting` in device_decoder.py) tells of it."""
+    """What a decoding thread returns for it, and `Waiting` of the device decoder (models/yolo/device_decoder.py)."""
 
     def __init__(
         self, jpeg: BaselineJpeg, decoder: Any, memory: AbstractContextManager[None],
