@@ -3,7 +3,11 @@
 adapter         YoloModel, what a worker drives             loading         weights → a warm predictor
 preprocessing   images → what the network takes             load_errors     why weights do not load, in words
 cuda_streams    copying, network and results side by side   settings        what Ultralytics is told
-postprocessing  results leave the device in one copy        shared_weights  weights once for all workers of a machine
-encode          Results → Arrow columns                     preload         what the fork server imports
-device_memory   how many images fit on a device
+device_memory   how many images fit on a device             shared_weights  weights once for all workers of a machine
+preload         what the fork server imports
+
+postprocessing  a network's raw output → what was found, in these steps:
+candidates      what lies above the confidence              scaling         pixels of the input → of the originals
+suppression     which of them are kept                      masks           segments, and the polygons around them
+found           what was found, as arrays of a batch        encode          these as Arrow columns
 """
