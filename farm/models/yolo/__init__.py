@@ -10,4 +10,11 @@ postprocessing  a network's raw output → what was found, in these steps:
 candidates      what lies above the confidence              scaling         pixels of the input → of the originals
 suppression     which of them are kept                      masks           segments, and the polygons around them
 found           what was found, as arrays of a batch        encode          these as Arrow columns
+
+letterbox         Ultralytics' letterbox as a plan, and into given memory
+pinned_slots      memory for whole batches, which decoding threads write into and a device copies from
+device_input      pixels on a device → what the network takes, by the fastest way that is exact there
+letterbox_kernel  letterbox.cu, compiled at start           letterbox_torch  the same in plain torch
+device_decoder    lists of JPEGs that the device decodes    torchcodec_lists what decodes a list
+device_image      what it has decoded → the network's input
 """
