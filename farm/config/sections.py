@@ -117,9 +117,10 @@ class ModelConfig(Section):
     min_agreement: Share = Field(
         0.995, description="share of what torch finds that a backend must find too, on a sample, to be chosen by `auto`"
     )
-    decode: Literal["exact", "reduced"] = Field(
+    decode: Literal["exact", "reduced", "device"] = Field(
         "exact",
-        description="reduced: JPEGs far larger than imgsz are decoded at 1/2, 1/4 or 1/8, faster, not to the digit",
+        description="reduced: JPEGs far larger than imgsz are decoded at 1/2, 1/4 or 1/8, faster, not to the digit; "
+        "device: JPEGs are decoded on CUDA devices by torchcodec, not to the digit either",
     )
     cuda_graphs: AutoSwitch = Field(
         "auto",

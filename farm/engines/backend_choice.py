@@ -145,7 +145,7 @@ def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None
 def executable_for(request: Request, make: Callable[[Request], Executable], note: Callable[[str], None]) -> Executable:
     """What `make` gives. Where farm itself chose the backend, torch if that cannot be made, or does not agree.
 
-    A backend is compared with exact decoding, also where the run decodes reduced: what is doubted is the backend alone.
+    A backend is compared with exact decoding, however the run decodes: what is doubted is the backend alone.
     """
     model = request.config
     if request.is_converted and model.backend == "auto" and model.precision == "fp32":

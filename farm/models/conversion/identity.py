@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.config.sections import ModelConfig
-from farm.models import cache
+from farm.models import cache, device_decoding
 from farm.models.backends import BACKENDS, packages_of
 from farm.models.backends.tensorrt import ENGINE_BATCH
 from farm.models.cache import Content, Entry
@@ -50,8 +50,12 @@ def agreement_name(request: Request, made: Content) -> str:
 
 def _compared(config: ModelConfig) -> dict[str, Any]:
     """The arguments that a comparison depends on, and how it is made."""
-    reduced = {"decode"} if config.decode == "reduced" else set()
-    return {**config.model_dump(mode="json", include=set(COMPARED) | reduced), "recipe": AGREEMENT_RECIPE}
+    compared = {**config.model_dump(mode="json", include=set(COMPARED)), "recipe": AGREEMENT_RECIPE}
+    if config.decode != "exact":
+        compared["decode"] = config.decode
+    if config.decode == "device":
+        compared["decoder"] = package_version(device_decoding.PACKAGE)
+    return compared
 
 
 def _as_it_is(path: str) -> list[Any]:

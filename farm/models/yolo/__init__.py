@@ -18,4 +18,6 @@ letterbox         Ultralytics' letterbox as a plan, and into given memory
 pinned_slots      memory for whole batches, which decoding threads write into and a device copies from
 device_input      pixels on a device → what the network takes, by the fastest way that is exact there
 letterbox_kernel  letterbox.cu, compiled at start           letterbox_torch  the same in plain torch
+device_decoder    lists of JPEGs that the device decodes    torchcodec_lists what decodes a list
+device_image      what it has decoded → the network's input
 """
