@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from farm.config.sections import FarmConfig
 from farm.core.placement import Placement
-from farm.core.summary import WorkerStart
+from farm.core.summary import DeviceUse, WorkerStart
 
 NamesKnown = Callable[[str, dict[int, str], tuple[int, int] | None], None]
 """Hears task, class names and, of a pose model, the shape of its keypoints, when the first worker knows them."""
@@ -46,3 +46,4 @@ class Outcome:
     labelling_s: float
     starts: tuple[WorkerStart, ...]
     stage_s: dict[str, float]
+    devices: tuple[DeviceUse, ...] = ()
