@@ -29,7 +29,7 @@ def summarise(
     counts, schema = Counters(), store.history.schema()
     for batch in store.history.batches(counted_columns(schema)):
         counts.add(batch)
-    warnings = [*store.problems, *prepared.source.problems]
+    warnings = [*store.problems, *prepared.source.problems, *outcome.notes]
     if outcome.repeated:
         were = "1 image was" if outcome.repeated == 1 else f"{outcome.repeated:,} images were"
         warnings.append(f"{were} listed more than once; each was labelled once")

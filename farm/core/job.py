@@ -36,7 +36,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the loop ended. `remaining` is None where the source was not listed to its end."""
+    """How the loop ended. `remaining` is None where the source was not listed to its end.
+
+    `notes`: what the user should know of it, in sentences.
+    """
 
     signal: int | None
     committed: int
@@ -47,3 +50,4 @@ class Outcome:
     starts: tuple[WorkerStart, ...]
     stage_s: dict[str, float]
     devices: tuple[DeviceUse, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -277,8 +277,15 @@ class Supervisor:
     def snapshot(self, now: float) -> Snapshot:
         """The run at this moment."""
         workers = snapshots.of_workers(self._group, self._job.placements, self._memory.heartbeats, self._draining)
-        note = stopping(len(self._signals)) if self._draining else self._outages.note(now)
+        note = stopping(len(self._signals)) if self._draining else self._outages.note(now) or self._missing_note()
         return self._snapshots.at(now, workers, self._group.images_per_s, self._book.committed_count, note)
+
+    def _missing_note(self) -> str:
+        """Which workers the others go on without; nothing where there is none."""
+        return "; ".join(
+            f"going on without worker {index} ({self._job.placements[index].pin}), which cannot start: {why}"
+            for index, why in sorted(self._policy.missing.items())
+        )
 
     # The end
 
@@ -314,6 +321,7 @@ class Supervisor:
                 **self._group.stage_s,
             },
             devices=devices,
+            notes=tuple(filter(None, [self._missing_note()])),
         )
 
     @property

@@ -13,14 +13,14 @@ from farm.core.leases import LeaseBook
 from farm.core.outages import RETRY_POLICY, Outage
 from farm.core.placement import Placement
 from farm.core.rates import SmoothedRate
-from farm.core.restarts import RestartPolicy
+from farm.core.restarts import INIT_RETRY_S, RestartPolicy
 from farm.errors import ModelError, WorkerError
 from farm.ipc.channel import Writer, channel
 from farm.ipc.event_loop import EventLoop
 from farm.ipc.heartbeat import Heartbeats
 from farm.ipc.messages import AttemptFailed, InitFailed, Ready, Stop
 from farm.supervisor import lifecycle
-from farm.supervisor.lifecycle import INIT_RETRY_S, Lifecycle
+from farm.supervisor.lifecycle import Lifecycle
 from farm.supervisor.thread_children import LeaseQueue
 from farm.supervisor.worker_group import WorkerGroup
 from farm.supervisor.worker_process import WorkerProcess
@@ -214,7 +214,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(bench):
 
 def test_starts_that_fail_without_a_word_end_the_run(bench):
     b = bench()
-    with pytest.raises(WorkerError, match="3 in a row failed: WorkerError: the process left with exit code 1 while"):
+    with pytest.raises(WorkerError, match="3 in a row failed: the process left with exit code 1 while"):
         for _ in range(3):
             worker = b.group.by_index()[0]
             b.die(worker, 1)
