@@ -43,7 +43,7 @@ def find(allowed: Sequence[int]) -> tuple[tuple[CudaDevice, ...], str]:
     if not devices and visible is None:
         why = "they are in MIG mode and have no slices; make some (nvidia-smi mig)"
     elif not devices:
-        why = f"{VISIBLE}={visible} names none of them; change it"
+        why = f"CUDA_VISIBLE_DEVICES={visible} names none of them; change it"
     why = why or torch_without_cuda()
     names = ", ".join(dict.fromkeys(device.name for device in listed))
     return ((), f"the CUDA devices here ({names}) cannot be used: {why}") if why else (devices, "")

@@ -8,7 +8,7 @@ import pytest
 from farm.machine import cuda_devices
 from farm.machine.cuda_devices import cpus_in, find, in_order_of_the_bus, torch_without_cuda
 from farm.machine.hardware import CudaDevice
-from tests.machine.driver import Driver, Handle
+from tests.support.driver import Driver, Handle
 
 TWO = ("GPU-aaa, 00000000:3B:00.0, [N/A], NVIDIA A", "GPU-bbb, 00000000:5E:00.0, [N/A], NVIDIA B, of a kind")
 CUT = ("GPU-aaa, 00000000:3B:00.0, Enabled, NVIDIA A100", "GPU-bbb, 00000000:5E:00.0, Disabled, NVIDIA A100")

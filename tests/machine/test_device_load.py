@@ -6,7 +6,7 @@ import pytest
 
 from farm.machine import device_load
 from farm.machine.device_load import DeviceLoad
-from tests.machine.driver import Driver, Handle
+from tests.support.driver import Driver, Handle
 from tests.support.harness import wait_for
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from tests.machine.driver import Driver
+from tests.support.driver import Driver
 from tests.support.harness import config, pictures, rows, segments
 
 IMAGES = 1600
