@@ -7,7 +7,7 @@ import pytest
 
 import farm
 from farm.api import Hooks
-from tests.support.driver import Driver
+from tests.support.driver import Driver, Handle
 from tests.support.harness import config, pictures, rows, segments
 
 IMAGES = 1600
@@ -54,7 +54,9 @@ class Watch:
 
 @pytest.mark.parametrize("how", [CALL, FOR_GOOD, KILL])
 def test_a_device_that_is_lost_costs_no_image_and_work_follows_speed(source, tmp_path, monkeypatch, how):
-    Driver(tmp_path / "driver", monkeypatch).command([f"GPU-{n}, 0000:0{n}:00.0, [N/A], H{n}" for n in range(DEVICES)])
+    driver = Driver(tmp_path / "driver", monkeypatch)
+    driver.command([f"GPU-{n}, 0000:0{n}:00.0, [N/A], H{n}" for n in range(DEVICES)])
+    driver.binding(*(Handle(f"H{n}", f"GPU-{n}", load=[(20 * n, 100 * n)]) for n in range(DEVICES)))
     args = {"sleep_ms": SLEEP_MS, "lost": LOST, "after": AFTER, "how": how, "flag": str(tmp_path / "lost"), "boxes": 2}
     values = config(source, tmp_path / "run", commit={"images": 64, "seconds": 0.5})
     values["model"] = {"factory": "tests.supervisor.devices:make", "args": args}
@@ -81,3 +83,8 @@ def test_a_device_that_is_lost_costs_no_image_and_work_follows_speed(source, tmp
     noted = [*summary.warnings, *watch.notes]
     assert sum(text.startswith(MISSING) for text in noted) == (2 if how == FOR_GOOD else 0), noted
     assert (images[LOST] == 0) == (how == FOR_GOOD), "a successor labels as soon as its device is there again"
+
+    assert [(use.device, round(use.busy, 3), use.peak_bytes >> 20) for use in summary.devices] == [
+        ("cuda:0", 0.0, 0), ("cuda:1", 0.2, 100), ("cuda:2", 0.4, 200), ("cuda:3", 0.6, 300),
+    ]  # fmt: skip
+    assert "GPUs 30% busy" in summary.bottleneck, "what the driver says, on average"
