@@ -208,11 +208,11 @@ def _pass_s(yolo: Any, shape: tuple[int, int], batch: int, device: str) -> float
     with torch.inference_mode():
         images = torch.rand(batch, 3, *shape, device=device, dtype=kind)
         for _ in range(FORWARD_WARM):
-            yolo._infer(images)
+            yolo.infer(images)
         wait()
         began = time.perf_counter()
         for _ in range(FORWARD_PASSES):
-            yolo._infer(images)
+            yolo.infer(images)
         wait()
     return (time.perf_counter() - began) / FORWARD_PASSES
 

@@ -7,11 +7,24 @@ for these: a task has no lock of its own, as a Future has, which would cost more
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Self
+
+Settle = Callable[[Callable[[], Any]], None]
+"""Takes the call that makes a task's result, and makes it, in the thread that it is given in."""
+
+
+class Elsewhere(ABC):
+    """What a task's call returns where others make its result, in threads of their own."""
+
+    @abstractmethod
+    def begin(self, settle: Settle) -> None:
+        """Have it made, and `settle` called with it. Called at once, in the decoding thread."""
 
 
 class Task:
@@ -26,15 +39,27 @@ class Task:
         self._error: BaseException | None = None
         self.is_done = False
 
-    def run(self) -> None:
-        """Make the call, in a decoding thread. What was given to it is not held any longer."""
+    def run(self) -> Elsewhere | None:
+        """Make the call, in a decoding thread. What was given to it is not held any longer.
+
+        Returns who makes its result; None where it is done.
+        """
         assert self._function is not None
+        call = functools.partial(self._function, *self._arguments)
+        self._function, self._arguments = None, ()
+        self.settle(call)
+        if not isinstance(self._result, Elsewhere):
+            return None
+        elsewhere, self._result = self._result, None
+        return elsewhere
+
+    def settle(self, call: Callable[[], Any]) -> None:
+        """Its result is what the call returns or raises."""
         try:
-            self._result = self._function(*self._arguments)
+            self._result = call()
         except BaseException as error:
             self._error = error
-        self._function, self._arguments = None, ()
-        self.is_done = True  # last: whoever sees it sees the result
+        self.is_done = not isinstance(self._result, Elsewhere)  # last: whoever sees it sees the result
 
     def result(self) -> Any:
         """What the call has returned, once it is done; raises what it has raised."""
@@ -92,7 +117,27 @@ class DecoderThreads:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            task.run()
-            if self._awaited is task:
-                self._woken.put(None)
-            del task  # not held until the next one comes
+            elsewhere = task.run()
+            if elsewhere is None:
+                self._wake(task)
+            else:
+                self._pass_on(task, elsewhere)
+            del task, elsewhere  # not held until the next one comes
+
+    def _pass_on(self, task: Task, elsewhere: Elsewhere) -> None:
+        try:
+            elsewhere.begin(functools.partial(self._settle, task))
+        except BaseException as error:
+            self._settle(task, functools.partial(_raise, error))
+
+    def _settle(self, task: Task, call: Callable[[], Any]) -> None:
+        task.settle(call)
+        self._wake(task)
+
+    def _wake(self, task: Task) -> None:
+        if self._awaited is task:
+            self._woken.put(None)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
