@@ -179,7 +179,7 @@ def test_no_clock_decides_what_is_found(model, prepared, monkeypatch):
 
     import torchvision
 
-    monkeypatch.setattr(model._pipeline, "_postprocessor", None)  # as for a predictor that Ultralytics' suppression serves
+    monkeypatch.setattr(model._pipeline, "_postprocessor", None)  # Ultralytics' suppression serves some predictors
     image, shape = prepared[0]
     expected = model.encode(model.predict([image] * 3, [shape] * 3))
     now, jump = time.time, [0.0]
