@@ -3,5 +3,4 @@
 harness       pictures to label, the fake model and its runs, rows to compare with, processes to disturb and to wait for
 engines       the same run on each engine, and what must be true of every run directory
 checkout      where the checkout and the shared data lie
-live_weights  models of any task that find plenty without training
 """
