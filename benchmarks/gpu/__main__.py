@@ -34,6 +34,7 @@ from benchmarks.record import parser, report
 from farm.machine.inspection import inspect_machine
 
 BEYOND_S = 20.0  # the limit, that a step which has begun may take
+TINY_BATCHES = [2, 4]  # to try the steps
 ENVIRONMENT = {"YOLO_VERBOSE": "false", "YOLO_AUTOINSTALL": "false"}
 
 
@@ -57,6 +58,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=FULL.farm_s, help="after which a run of farm is stopped")
     made.add_argument("--predict-images", type=int, default=FULL.predict, help="of a run of YOLO.predict")
     made.add_argument("--smoke-images", type=int, default=FULL.smoke, help="that are compared with the CPU's")
+    made.add_argument("--task-images", type=int, default=FULL.tasks, help="the same, for every other task")
     made.add_argument("--kill-images", type=int, default=FULL.kill, help="of the run that is disturbed")
     return made
 
@@ -68,13 +70,14 @@ def choices_of(args: argparse.Namespace) -> dict[str, Any]:
         "precision": args.precisions if args.device == "cuda" else ["fp32"],
         "decode": args.decode if args.device == "cuda" else ["exact"],
         "processes": args.processes,
-        "batch": args.batches,
+        "batch": args.batches if args.device == "cuda" else TINY_BATCHES[: len(args.batches)],
         "graphs": args.graphs,
     }
 
 
 def sizes_of(args: argparse.Namespace) -> Sizes:
     asked = {"smoke": args.smoke_images, "predict": args.predict_images, "farm": args.images, "kill": args.kill_images}
+    asked["tasks"] = args.task_images
     if args.device == "cuda":
         return replace(FULL, **asked, farm_s=args.seconds)
     return replace(TINY, **{name: min(count, getattr(TINY, name)) for name, count in asked.items()})

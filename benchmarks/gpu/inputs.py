@@ -12,6 +12,7 @@ class Sizes:
     """How much a step measures. Images, but for what ends in `_s`."""
 
     smoke: int = 128
+    tasks: int = 64
     predict: int = 1024
     farm: int = 20_000
     kill: int = 12_000
@@ -22,7 +23,10 @@ class Sizes:
 
 
 FULL = Sizes()
-TINY = Sizes(smoke=4, predict=4, farm=24, kill=48, farm_s=15.0, loop_s=0.2, passes=1, shapes=2)  # to try the steps
+# To try the steps:
+TINY = Sizes(
+    smoke=4, tasks=2, predict=8, farm=24, kill=48, farm_s=15.0, loop_s=0.2, passes=1, shapes=2
+)  # to try the steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from benchmarks.gpu.settings import Setting
 
 ARCHITECTURES = {"segment": "yolo11n-seg", "pose": "yolo11n-pose", "obb": "yolo11n-obb", "classify": "yolo11n-cls"}
 TASKS = ("detect", *ARCHITECTURES)
-SIDES = {"classify": 224}  # pixels; other tasks have 640
+SIDE, SIDES = 640, {"classify": 224}  # pixels; of some tasks
+MEAN_SCORE = -8.0  # logits, of random weights: with more objects, suppression would reach Ultralytics' time limit
 SET_BY = 8  # photographs that random weights are set by
 ROUNDS = 3
 STRICT = "torch fp32 without TF32"
@@ -33,9 +34,11 @@ STRICT = "torch fp32 without TF32"
 
 def smoke(inputs: Inputs, tasks: Sequence[str], ways: Sequence[Setting]) -> Iterator[dict[str, Any]]:
     """A line for each task and way. `ways`: the batch is theirs, the number of processes is not used."""
-    photographs = inputs.photographs[: inputs.sizes.smoke]
-    threads = max(1, cpus() // (len(tasks) + 1))
-    with ProcessPoolExecutor(len(tasks), get_context("spawn")) as pool:
+    count = inputs.sizes.smoke if "detect" in tasks else inputs.sizes.tasks
+    photographs = inputs.photographs[:count]
+    processes = max(1, min(len(tasks), cpus() // 3))
+    threads = max(1, cpus() // (processes + 1))
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         asked = {task: pool.submit(reference, task, photographs, inputs, threads) for task in tasks}
         images = decoded(photographs)
         for task in tasks:
@@ -65,7 +68,7 @@ def reference(task: str, photographs: list[str], inputs: Inputs, threads: int) -
     from farm.config.sections import ModelConfig
     from farm.models import load_model
 
-    weights = inputs.weights if task == "detect" else random_weights(task, photographs, inputs.folder)
+    weights = inputs.weights if task == "detect" else random_weights(task, photographs, inputs)
     model = load_model(ModelConfig(weights=weights, backend="torch"), "cpu", threads)
     found = [next(Labeller(model, 1).label([image]))[1] for image in decoded(photographs)]
     if task == "detect":
@@ -73,16 +76,18 @@ def reference(task: str, photographs: list[str], inputs: Inputs, threads: int) -
     return weights, found
 
 
-def random_weights(task: str, photographs: list[str], folder: str) -> str:
-    """A checkpoint, made here."""
+def random_weights(task: str, photographs: list[str], inputs: Inputs) -> str:
+    """A checkpoint, made here; to try the steps, of a tiny architecture."""
     import torch
 
     from benchmarks import live_weights
 
     some = [Path(path) for path in photographs[:SET_BY]]
-    model = live_weights.build(f"{ARCHITECTURES[task]}.yaml", some, live_weights.FEWEST)
-    path = f"{folder}/{task}.pt"
-    torch.save({"model": model, "train_args": {"imgsz": SIDES.get(task, 640), "task": task}, "epoch": -1}, path)
+    architecture = f"{ARCHITECTURES[task]}.yaml" if inputs.on_cuda else f"{live_weights.TINY}{task}"
+    side = SIDES.get(task, SIDE) if inputs.on_cuda else live_weights.SIDE
+    model = live_weights.build(architecture, some, MEAN_SCORE, side=side)
+    path = f"{inputs.folder}/{task}.pt"
+    torch.save({"model": model, "train_args": {"imgsz": side, "task": task}, "epoch": -1}, path)
     return path
 
 

@@ -35,6 +35,7 @@ STEPS = {
 ON_CUDA = ("device-decode", "copies")
 SMOKE_S, FARM_S, STEP_S = 120.0, 75.0, 90.0  # at the longest; an engine is built first
 ENGINE_S = 300.0
+PATIENCE = 5  # times as long, where the steps are tried on a CPU
 PACKAGES = ("torch", "torchvision", "ultralytics", "opencv-python", "opencv-python-headless", "torchcodec", "tensorrt")
 SMI = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
 
@@ -53,7 +54,8 @@ def units(inputs: Inputs, choices: dict[str, Sequence[Any]], wanted: Sequence[st
     """In the order of STEPS. `choices`: by field of a Setting, the best guess first."""
     for step in STEPS:
         if step in wanted and (inputs.on_cuda or step not in ON_CUDA):
-            yield from _units_of(step, inputs, choices)
+            for unit in _units_of(step, inputs, choices):
+                yield unit if inputs.on_cuda else replace(unit, limit_s=PATIENCE * unit.limit_s)
 
 
 def _units_of(step: str, inputs: Inputs, choices: dict[str, Sequence[Any]]) -> Iterator[Unit]:
