@@ -56,13 +56,8 @@ def farm_run(inputs: Inputs, setting: Setting) -> Iterator[dict[str, Any]]:
         "agreement": round(summary.agreement["matched"], 4) if summary.agreement else None,
         "rows": rows,
         "notes": [note[:NOTE_CHARACTERS] for note in (*notes, *summary.warnings)],
-        **_more(summary),
+        "devices": [asdict(use) for use in summary.devices],
     }
-
-
-def _more(summary: farm.Summary) -> dict[str, Any]:
-    """What the summary says of its devices."""
-    return {name: value for name, value in summary.to_dict().items() if "device" in name or "gpu" in name}
 
 
 def agreement(inputs: Inputs, folder: str) -> dict[str, Any] | None:

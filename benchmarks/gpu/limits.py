@@ -15,10 +15,11 @@ import numpy as np
 
 from benchmarks.gpu.inputs import Inputs, cpus
 from farm.config.types import MAX_PIXELS
+from farm.images.baseline_jpeg import baseline_jpeg
 from farm.images.decoding import decode
+from farm.models.yolo.torchcodec_lists import lists
 
 QUALITY = 90  # of photographs that are encoded anew
-CHANNELS_MODE = 3  # of torchcodec's operator: RGB
 DECODERS = ((32, 1), (64, 2), (64, 4))  # images a call, and threads that call
 COPIED_MIB, COPIES = 32, 30
 
@@ -74,24 +75,18 @@ def on_device(inputs: Inputs) -> Iterator[dict[str, Any]]:
 
     For the photographs as they are, and encoded anew with half the colours (4:2:0), as most cameras do.
     """
-    import torch
-    import torchcodec  # noqa: F401  its operators are there then
-
-    device = torch.device(inputs.device)
-    operator = torch.ops.torchcodec_ns.decode_jpegs_cuda.default
-
-    def pixels(data: Sequence[bytes]) -> list[Any]:
-        return operator([torch.frombuffer(bytearray(each), dtype=torch.uint8) for each in data], CHANNELS_MODE, device)
-
     as_they_are = [Path(path).read_bytes() for path in inputs.photographs]
     for name, data in (("as they are", as_they_are), ("4:2:0", [_halved(each) for each in as_they_are])):
-        apart = [_apart(each, bytes_) for each, bytes_ in zip(pixels(data), data, strict=True)]
+        jpegs = [jpeg for each in data if (jpeg := baseline_jpeg(each, "photograph.jpg", MAX_PIXELS)) is not None]
+        decoded = lists(inputs.device)(jpegs)
+        apart = [_apart(pixels, jpeg.data) for pixels, jpeg in zip(decoded, jpegs, strict=True)]
         rates = {
-            f"{threads} × {count}": _device_rate(pixels, data, count, threads, inputs.sizes.loop_s)
+            f"{threads} × {count}": _device_rate(inputs.device, jpegs, count, threads, inputs.sizes.loop_s)
             for count, threads in DECODERS
         }
         yield {
             "jpeg": name,
+            "taken": f"{len(jpegs)} of {len(data)}",
             "images_per_s": max(rates.values()),
             "ways": rates,
             "mean_apart": round(statistics.mean(mean for mean, _ in apart), 4),
@@ -112,21 +107,18 @@ def _apart(tensor: Any, data: bytes) -> tuple[float, int]:
     return float(apart.mean()), int(apart.max())
 
 
-def _device_rate(pixels: Callable[..., Any], data: Sequence[bytes], count: int, threads: int, seconds: float) -> float:
+def _device_rate(device: str, jpegs: Sequence[Any], count: int, threads: int, seconds: float) -> float:
     """images/s of threads with a stream each, so many images a call."""
-    import torch
-
     rates: list[float] = []
 
     def loop() -> None:
-        with torch.cuda.stream(torch.cuda.Stream()):
-            pixels(data[:count])
-            began, done = time.perf_counter(), 0
-            while time.perf_counter() - began < seconds:
-                pixels([data[(done + number) % len(data)] for number in range(count)])
-                done += count
-            torch.cuda.current_stream().synchronize()
-            rates.append(done / (time.perf_counter() - began))
+        decode_list = lists(device)
+        decode_list(jpegs[:count])
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            decode_list([jpegs[(done + number) % len(jpegs)] for number in range(count)])
+            done += count
+        rates.append(done / (time.perf_counter() - began))
 
     team = [threading.Thread(target=loop) for _ in range(threads)]
     for member in team:

@@ -61,7 +61,7 @@ def _loaded(inputs: Inputs, setting: Setting) -> Any:
     request = Request(config, weights_digest(inputs.weights), setting.backend, inputs.device)
     made = config.model_copy(update={"weights": executables.make(request, print).weights})
     yolo = load_model(made, inputs.device, 1)
-    getattr(yolo, "fitting_batch", lambda wanted, share: wanted)(setting.batch, SHARE)
+    yolo.full_batch(yolo.fitting_batch(setting.batch, SHARE))
     return yolo
 
 
@@ -70,21 +70,20 @@ def _pass_s(yolo: Any, shape: tuple[int, int], batch: int, inputs: Inputs) -> tu
     import torch
 
     half = yolo._predictor.model.fp16
-    infer = getattr(yolo, "infer", None) or yolo._infer
     wait = torch.cuda.synchronize if inputs.on_cuda else lambda: None
     with torch.inference_mode():
         images = torch.rand(batch, 3, *shape, device=inputs.device, dtype=torch.float16 if half else torch.float32)
         if half:
             images = images.contiguous(memory_format=torch.channels_last)
         for _ in range(WARM if inputs.sizes.passes > 1 else 1):
-            infer(images)
+            yolo.infer(images)
         wait()
         began = time.perf_counter()
-        infer(images)
+        yolo.infer(images)
         launched_s = time.perf_counter() - began
         wait()
         began = time.perf_counter()
         for _ in range(inputs.sizes.passes):
-            infer(images)
+            yolo.infer(images)
         wait()
     return (time.perf_counter() - began) / inputs.sizes.passes, launched_s

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from farm.models.base import batch_key, batch_of
 from farm.models.conversion.comparison import agreement_of, matches
 from farm.models.conversion.similarity import Found
 
@@ -107,6 +108,7 @@ class Labeller:
         batch = min(batch, getattr(model, "max_batch", None) or batch)
         self._model = model
         self._batch = fits(batch, SHARE) if fits else batch
+        getattr(model, "full_batch", lambda images: None)(self._batch)
         self._overlaps = bool(getattr(model, "overlaps", False))
         self._flying: list[tuple[list[int], Any]] = []
 
@@ -116,9 +118,9 @@ class Labeller:
         for number, image in enumerate(images):
             shape = (image.shape[0], image.shape[1])
             prepared = self._model.prepare(image, shape)
-            key, gathered = key_of(prepared), getattr(prepared, "batch_of", None) or self._batch
+            key = batch_key(prepared)
             waiting.setdefault(key, []).append((number, prepared, shape))
-            if len(waiting[key]) >= gathered:
+            if len(waiting[key]) >= batch_of(prepared, self._batch):
                 yield from self._launch(waiting.pop(key))
         for rest in waiting.values():
             yield from self._launch(rest)
@@ -141,9 +143,3 @@ class Labeller:
     def _rows(self, numbers: list[int], predictions: Any) -> Iterator[tuple[int, Found]]:
         columns = self._model.encode(predictions)
         yield from zip(numbers, found_in(self._model.task, columns), strict=True)
-
-
-def key_of(prepared: Any) -> Any:
-    """What the images of a batch have in common."""
-    key = getattr(prepared, "batch_key", None)
-    return (*prepared.shape, prepared.dtype.num) if key is None else key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -101,6 +102,6 @@ def machine(inputs: Inputs, cards: Sequence[str]) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     said = ""
-    if inputs.on_cuda:
+    if inputs.on_cuda and shutil.which(SMI[0]):
         said = subprocess.run(SMI, capture_output=True, text=True, check=False).stdout.strip()
     return {"cards": list(cards), "nvidia_smi": said, "cpus": cpus(), "versions": versions}

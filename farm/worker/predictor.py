@@ -69,19 +69,23 @@ class Predictor:
     def finish(self, ahead: int = 0) -> None:
         """Finish the batches begun first, encode and send them, until `ahead` are left."""
         while self._launched.count > ahead:
-            launched = self._launched.popleft()
-            images, seqs = launched.images, launched.seqs
-            self._heartbeat.state(PREDICTING)
-            failure = None
-            try:
-                rows, spent = self._rows(launched)
-            except Exception as error:
-                failure = BatchFailure.of(error)
-            if failure is not None:  # not inside `except`: what the error holds of the device's memory is let go first
-                self._retry(images, failure)
-                continue
-            self._heartbeat.spent(spent)
-            self._sender.send(seqs, rows)
+            failed = self._finish_first()
+            if failed is not None:
+                self._retry(*failed)
+
+    def _finish_first(self) -> tuple[list[Decoded], BatchFailure] | None:
+        """Returns the images and why, where it fails. Nothing here holds what the device's memory is held by then."""
+        launched = self._launched.popleft()
+        self._heartbeat.state(PREDICTING)
+        try:
+            rows, spent = self._rows(launched)
+        except Exception as error:
+            return launched.images, BatchFailure.of(error)
+        seqs = launched.seqs
+        del launched  # the memory of its images is free while their rows are sent
+        self._heartbeat.spent(spent)
+        self._sender.send(seqs, rows)
+        return None
 
     def _predict_in_parts(self, batch: list[Decoded], ahead: int = 0) -> None:
         """Launch as many at a time as the device has room for. Each part may show that there is less room."""

@@ -100,8 +100,7 @@ def test_boxes_of_large_photographs(large, coco_weights):
         prepared = model.prepare(image, shape)
         whole = decode(path, MAX)
         assert prepared.shape == model.prepare(whole, shape).shape
-        (result,) = model.predict([prepared], [shape])
-        reduced[path] = Found(result.boxes.data.numpy())
+        reduced[path] = Found(model.predict([prepared], [shape]).boxes)
     exact = predictions(config, "cpu", large)
     found = agreement_of(list(exact.values()), list(reduced.values()))
     assert found["boxes"] > 20

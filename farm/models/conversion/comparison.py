@@ -11,6 +11,7 @@ from farm.config.sections import ModelConfig
 from farm.machine.available_resources import usable_cpus
 from farm.models.conversion.sample_images import readable
 from farm.models.conversion.similarity import SIMILAR, Found, similarity
+from farm.models.yolo.found import Found as BatchFound
 
 COMPARED = {
     "detect": "boxes",
@@ -43,28 +44,18 @@ def predictions(config: ModelConfig, device: str, sample: Sequence[str]) -> dict
     model = YoloModel(config, device, usable_cpus())
     found = {}
     for path, prepared, shape in readable(model, sample, model.reduced_side if config.decode == "reduced" else None):
-        (result,) = model.predict([prepared], [shape])
-        found[path] = found_in(model.task, result)
+        found[path] = found_in(model.predict([prepared], [shape]))
     return found
 
 
-def found_in(task: str, result: Any) -> Found:
-    """What Ultralytics' Results of one image hold."""
-    if task == "classify":
-        top = [0, 0, 1, 1, float(result.probs.top1conf), int(result.probs.top1)]
-        return Found(np.array([top], np.float32), task, [_host(result.probs.data)])
-    if task == "obb":
-        data = _host(result.obb.data).reshape(-1, 7)
-        envelopes = _host(result.obb.xyxy).reshape(-1, 4)
-        return Found(np.concatenate([envelopes, data[:, 5:]], axis=1), task, list(data[:, :5]))
-    boxes = _host(result.boxes.data)[:, :6]
-    if task == "segment":
-        return Found(boxes, task, [] if result.masks is None else result.masks.xy)
-    return Found(boxes, task, list(_host(result.keypoints.data)) if task == "pose" else ())
-
-
-def _host(tensor: Any) -> np.ndarray:
-    return tensor.float().cpu().numpy()  # type: ignore[no-any-return]
+def found_in(batch: BatchFound) -> Found:
+    """What was found in a batch of one image. The top class of a classifier is its object."""
+    if batch.probs is not None:
+        (probs,) = batch.probs
+        top = int(probs.argmax())
+        return Found(np.array([[0, 0, 1, 1, probs[top], top]], np.float32), batch.task, [probs])
+    parts = {"obb": batch.obb, "segment": batch.polygons, "pose": batch.keypoints}.get(batch.task)
+    return Found(batch.boxes, batch.task, () if parts is None else list(parts))
 
 
 def agreement_of(want: Sequence[Found], got: Sequence[Found]) -> dict[str, Any]:

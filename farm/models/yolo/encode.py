@@ -1,6 +1,6 @@
-"""Ultralytics' Results as Arrow columns: a batch at a time, no Python object per detection.
+"""What was found as Arrow columns: a batch at a time, no Python object per detection.
 
-Values are exactly those of Results, as float32, in pixels of the original image. Runs in workers.
+Values are exactly those of Ultralytics' Results, as float32, in pixels of the original image. Runs in workers.
 """
 
 from __future__ import annotations
@@ -11,73 +11,51 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm.core.schema import BOXES, KEYPOINT, OBB, POINT, TASK_COLUMNS
+from farm.core.schema import KEYPOINT, OBB, POINT, TASK_COLUMNS
 from farm.models.arrays import box_structs, lists, structs
+from farm.models.yolo.found import Found, found_in_results
+
+
+def encode(found: Found) -> dict[str, pa.Array]:
+    """`boxes` and the task's own column of a batch, one entry an image."""
+    columns = found.boxes.T
+    encoded = {"boxes": lists(found.counts, box_structs(columns[5], columns[4], found.boxes[:, :4]))}
+    if found.probs is not None:
+        encoded["probs"] = _probs(found.probs)
+    if found.obb is not None:
+        oriented = structs(OBB, [columns[5].astype(np.int32), columns[4], *found.obb.T], len(found.obb))
+        encoded["obb"] = lists(found.counts, oriented)
+    if found.task == "segment":
+        encoded["polygons"] = lists(found.counts, _contours(found.polygons))
+    if found.keypoints is not None:
+        encoded["keypoints"] = lists(found.counts, _objects(found.keypoints))
+    return encoded
 
 
 def encode_results(task: str, results: Sequence[Any]) -> dict[str, pa.Array]:
-    """`boxes` and the task's own column of a batch of Results, one entry an image."""
-    if task == "classify":
-        return {"boxes": pa.array([[]] * len(results), BOXES), "probs": _probs(results)}
-    if task == "obb":
-        return _obb([result.obb for result in results])
-    columns = {"boxes": _boxes([result.boxes for result in results])}
-    if task == "segment":
-        columns["polygons"] = _polygons([[] if r.masks is None else r.masks.xy for r in results])
-    if task == "pose":
-        columns["keypoints"] = _keypoints([result.keypoints for result in results])
-    return columns
+    """The same of a batch of Ultralytics' Results."""
+    return encode(found_in_results(task, results))
 
 
-def _stack(parts: Sequence[Any]) -> np.ndarray:
-    """Tensors (n, ...) of all images as one float32 array: a single copy from the device."""
-    import torch
-
-    return torch.cat([part.data for part in parts]).float().cpu().numpy()  # type: ignore[no-any-return]
-
-
-def _boxes(boxes: Sequence[Any]) -> pa.Array:
-    """Boxes.data: x1, y1, x2, y2, confidence, class."""
-    data = _stack(boxes)
-    return lists([len(b) for b in boxes], box_structs(data[:, 5], data[:, 4], data[:, :4]))
-
-
-def _obb(obbs: Sequence[Any]) -> dict[str, pa.Array]:
-    """OBB.data: cx, cy, w, h, angle, confidence, class; `boxes` are their upright envelopes."""
-    lengths = [len(o) for o in obbs]
-    data = _stack(obbs)
-    envelopes = np.concatenate([o.xyxy.float().cpu().numpy().reshape(-1, 4) for o in obbs])
-    oriented = structs(OBB, [data[:, 6].astype(np.int32), data[:, 5], *data[:, :5].T], len(data))
-    return {
-        "boxes": lists(lengths, box_structs(data[:, 6], data[:, 5], envelopes)),
-        "obb": lists(lengths, oriented),
-    }
-
-
-def _polygons(images: Sequence[Sequence[np.ndarray]]) -> pa.Array:
-    """Contours (k, 2) of each mask of each image."""
-    contours = [contour for image in images for contour in image]
+def _contours(contours: Sequence[np.ndarray]) -> pa.Array:
+    """Lists of points of contours (k, 2)."""
     points = np.concatenate([*contours, np.zeros((0, 2), np.float32)]).astype(np.float32, copy=False)
-    per_contour = lists([len(c) for c in contours], structs(POINT, [points[:, 0], points[:, 1]], len(points)))
-    return lists([len(image) for image in images], per_contour)
+    return lists([len(c) for c in contours], structs(POINT, [points[:, 0], points[:, 1]], len(points)))
 
 
-def _keypoints(keypoints: Sequence[Any]) -> pa.Array:
-    """Keypoints.data: (n, k, 2 or 3); without a third value confidence is null."""
-    data = _stack(keypoints)
-    count, each, dims = data.shape
-    flat = data.reshape(count * each, dims)
+def _objects(keypoints: np.ndarray) -> pa.Array:
+    """Lists of keypoints (n, k, 2 or 3); without a third value confidence is null."""
+    count, each, dims = keypoints.shape
+    flat = keypoints.reshape(count * each, dims)
     confidence = flat[:, 2] if dims == 3 else None
-    points = structs(KEYPOINT, [flat[:, 0], flat[:, 1], confidence], len(flat))
-    per_object = lists([each] * count, points)
-    return lists([len(k) for k in keypoints], per_object)
+    return lists([each] * count, structs(KEYPOINT, [flat[:, 0], flat[:, 1], confidence], len(flat)))
 
 
-def _probs(results: Sequence[Any]) -> pa.Array:
-    """Probs.data: one probability a class."""
-    data = np.stack([result.probs.data.float().cpu().numpy() for result in results])
-    values = pa.array(data.reshape(-1), pa.float32())
-    return lists([data.shape[1]] * len(data), values).cast(TASK_COLUMNS["classify"][0].type)
+def _probs(probs: np.ndarray) -> pa.Array:
+    """Lists of one probability a class."""
+    images, classes = probs.shape
+    values = pa.array(probs.reshape(-1), pa.float32())
+    return lists([classes] * images, values).cast(TASK_COLUMNS["classify"][0].type)
 
 
 def as_results(found: Any, image: np.ndarray) -> Any:
