@@ -23,7 +23,7 @@ from farm.models.conversion.similarity import (
 )
 from farm.models.weights.files import weights_digest
 from tests.models.conversion.test_similarity import square
-from tests.support.live_weights import MANY, SIDE, build, save
+from benchmarks.live_weights import MANY, SIDE, build, save
 
 IMAGES = 12
 
