@@ -30,6 +30,12 @@ def batch_of(prepared: Prepared, gathered: int) -> int:
     return int(getattr(prepared, "batch_of", gathered))
 
 
+def pixels_of(prepared: Prepared) -> np.ndarray:
+    """(H, W, C) of a prepared image; the slot's own memory."""
+    pixels: np.ndarray = getattr(prepared, "pixels", prepared)
+    return pixels
+
+
 class Model(Protocol):
     """The worker calls `prepare` in its decoding threads, and everything else from one thread.
 
@@ -42,8 +48,9 @@ class Model(Protocol):
     data.yaml of a pose run; `reduced_side`, the long side in pixels below which no image may be decoded (model.decode:
     reduced); `stages`, the seconds that the last `predict` spent by stage (preprocess, forward,
     postprocess, and `device`, by the device's own clock); `fitting_batch(wanted, share)`, which lowers a planned batch
-    to what a share of the device's memory has room for; `max_batch`, beyond which it takes none; `release_memory()`,
-    called after the device ran out of it. A model whose device works by itself sets `overlaps = True` and is an
+    to what a share of the device's memory has room for; `max_batch`, beyond which it takes none; `full_batch(images)`,
+    told how many make a full one before images are prepared; `release_memory()`, called after the device ran out of
+    it. A model whose device works by itself sets `overlaps = True` and is an
     OverlappingModel.
     """
 

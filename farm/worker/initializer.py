@@ -39,6 +39,7 @@ def initialize(spec: WorkerSpec, load: LoadModel) -> Initialized:
     model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
     batch = _fitting_batch(model, spec.placement)
     model.restore_threads()
+    getattr(model, "full_batch", lambda images: None)(batch)
     return Initialized(model, batch, DecoderThreads(spec.placement.decoders).start())
 
 

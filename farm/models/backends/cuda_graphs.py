@@ -48,7 +48,7 @@ class _Process:
 _PROCESS = _Process()
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Graph:
     """Recorded work on `pixels`. `anchors` are where it reads them: their modules drop them for another shape."""
 
@@ -62,7 +62,7 @@ class CudaGraphs:
     """What runs full batches of one model, from graphs where their shapes have one."""
 
     def __init__(
-        self, anchored: Sequence[Any], same: Callable[[Any, Any], bool], input_of: Callable[[tuple[int, ...]], Any]
+        self, anchored: Sequence[Any], same: Callable[[Any, Any], bool], input_of: Callable[[Any], Any]
     ) -> None:
         """`anchored`: modules that keep `anchors` and `strides` of the last shape, and make new ones for another.
 

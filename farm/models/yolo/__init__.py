@@ -2,9 +2,12 @@
 
 adapter         YoloModel, what a worker drives             loading         weights → a warm predictor
 preprocessing   images → what the network takes             load_errors     why weights do not load, in words
-cuda_streams    copying, network and results side by side   settings        what Ultralytics is told
-device_memory   how many images fit on a device             shared_weights  weights once for all workers of a machine
+settings        what Ultralytics is told                    shared_weights  weights once for all workers of a machine
 preload         what the fork server imports
+
+predictor_pipeline  a batch by Ultralytics' predictor       device_pipeline  a batch through a CUDA device
+cuda_streams    copying, network and masks side by side     anchors          a head's anchors, kept for every shape
+device_memory   how many images fit on a device
 
 postprocessing  a network's raw output → what was found, in these steps:
 candidates      what lies above the confidence              scaling         pixels of the input → of the originals

@@ -20,7 +20,7 @@ from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.models import backends
 from farm.models.backends import tensorrt
-from farm.models.base import Prepared, is_out_of_memory
+from farm.models.base import Prepared, is_out_of_memory, pixels_of
 from farm.models.yolo import letterbox, loading, settings
 from farm.models.yolo.cuda_streams import CudaStreams
 from farm.models.yolo.device_input import DeviceInput
@@ -175,7 +175,7 @@ class YoloModel:
 
     def input_of(self, prepared: Sequence[Prepared]) -> Any:
         """The batch as the network takes it, by the CPU's ways or by Ultralytics'."""
-        images = [getattr(each, "pixels", each) for each in prepared]
+        images = [pixels_of(each) for each in prepared]
         if self._device != "cpu" or self.task == "classify" or images[0].dtype != np.uint8:
             return self._predictor.preprocess(images)
         import torch

@@ -35,12 +35,12 @@ class CudaStreams:
         import torch
 
         with torch.cuda.stream(self._copying):
-            copied = pixels.to(self._device, non_blocking=True)
+            copied = self._copied(pixels)
             index = None
             if rows is not None:
-                index = torch.empty(len(rows), dtype=torch.int64, pin_memory=copied.is_cuda)
-                index.numpy()[:] = rows
-                index = index.to(self._device, non_blocking=True)
+                wanted = torch.empty(len(rows), dtype=torch.int64, pin_memory=copied.is_cuda)
+                wanted.numpy()[:] = rows
+                index = self._copied(wanted)
         self.computing.wait_stream(self._copying)
         copied.record_stream(self.computing)
         if index is None:
@@ -48,6 +48,13 @@ class CudaStreams:
         index.record_stream(self.computing)
         with torch.cuda.stream(self.computing):
             return copied.index_select(0, index)
+
+    def _copied(self, host: Any) -> Any:
+        """A copy on the device, which is begun on the current stream. torch keeps pinned memory until it is done."""
+        import torch
+
+        copied = torch.empty(host.shape, dtype=host.dtype, device=self._device)
+        return copied.copy_(host, non_blocking=True)
 
     @contextmanager
     def beside_network(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from farm.models.backends.cuda_graphs import CudaGraphs, alike
-from farm.models.base import Prepared
+from farm.models.base import Prepared, pixels_of
 from farm.models.yolo.anchors import WithAnchors, anchored_modules
 from farm.models.yolo.candidates import Candidates, Compacted, on_host
 from farm.models.yolo.cuda_streams import CudaStreams, timed_event
@@ -31,14 +31,14 @@ from farm.models.yolo.found import Found
 from farm.models.yolo.pinned_slots import PinnedSlots
 from farm.models.yolo.postprocessing import Postprocessor
 
-Shape = tuple[int, ...]
+Shape = tuple[int, int, int, int]  # (n, C, H, W)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One that was launched. It holds its images, so that it can be run again.
 
-    `shape`: of the network's input, (n, C, H, W). `candidates` and `protos` hold once `done`, an event, has come;
+    `shape`: of the network's input. `candidates` and `protos` hold once `done`, an event, has come;
     there is room for `cap` candidates. Seconds are the host's.
     """
 
@@ -65,7 +65,10 @@ class Parts:
 
 
 class DevicePipeline:
-    """One model's. Used by one thread. `slots` are where decoding threads letterbox images, once `full_batch` is known."""
+    """One model's. Used by one thread.
+
+    `slots` are where decoding threads letterbox images; None before it is known how many make a full batch.
+    """
 
     def __init__(self, parts: Parts, device: str, graphs: bool, channels_last: bool) -> None:
         """`graphs`: full batches are launched as CUDA graphs. `channels_last`: the layout that the network takes."""
@@ -139,12 +142,10 @@ class DevicePipeline:
         computing.wait_stream(current)
         with torch.inference_mode(), torch.cuda.stream(computing):
             fill = partial(_into, images)
-            self._computed(tuple(images.shape), fill, self._rows * len(images), len(images))
+            self._computed(images.shape, fill, self._rows * len(images), len(images))
         current.wait_stream(computing)
 
-    def _launch(
-        self, prepared: Sequence[Prepared], originals: Sequence[tuple[int, int]], cap: int, full: int
-    ) -> Batch:
+    def _launch(self, prepared: Sequence[Prepared], originals: Sequence[tuple[int, int]], cap: int, full: int) -> Batch:
         import torch
 
         stream = self._parts.streams.computing
@@ -176,8 +177,8 @@ class DevicePipeline:
         Classifiers and images of other types than bytes are preprocessed by Ultralytics, which waits for its copies.
         """
         if self._preprocesses or prepared[0].dtype != np.uint8:
-            made = self._parts.predictor.preprocess([np.asarray(_pixels(each)) for each in prepared])
-            return tuple(made.shape), partial(_into, made)
+            made = self._parts.predictor.preprocess([pixels_of(each) for each in prepared])
+            return made.shape, partial(_into, made)
         pixels = self._parts.streams.to_device(*(self.slots or self._stacked).gathered(prepared))
         count, height, width, channels = pixels.shape
         return (count, channels, height, width), partial(self._parts.input.convert, pixels)
@@ -234,10 +235,6 @@ def _wait(batch: Batch) -> float:
 
 def _into(made: Any, out: Any) -> Any:
     return made if out is None else out.copy_(made)
-
-
-def _pixels(prepared: Prepared) -> Any:
-    return getattr(prepared, "pixels", prepared)
 
 
 def _to_host(compacted: Compacted) -> Candidates:
