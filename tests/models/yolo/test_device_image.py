@@ -10,6 +10,7 @@ from farm.images.baseline_jpeg import baseline_jpeg
 from farm.images.decoding import decode_bytes
 from farm.models import base
 from farm.models.backends import cuda_graphs
+from farm.models.conversion.sample_images import readable
 from farm.models.yolo.adapter import YoloModel
 from farm.models.yolo.cuda_streams import CudaStreams
 from farm.models.yolo.device_decoder import DeviceDecoder
@@ -17,7 +18,7 @@ from farm.models.yolo.device_image import DeviceImage
 from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.device_pipeline import DevicePipeline, Parts
 from farm.models.yolo.postprocessing import Postprocessor
-from tests.models.yolo.fake_torchcodec import FakeTorchcodec
+from tests.models.yolo.fake_torchcodec import BAD_JPEG, FakeTorchcodec, commented
 from tests.support import cuda as fake
 
 FULL = 3
@@ -117,6 +118,20 @@ def test_a_batch_that_fails_can_be_launched_again(model, plain, cuda, files):
     with cuda:
         again = plain.encode(model.finish(model.launch(prepared, shapes)))
     assert again == expected(plain, files[:3])
+
+
+def test_a_comparison_decodes_as_a_worker(model, plain, files, tmp_path):
+    """What the device decodes, it decodes there too; the rest on the CPU; what cannot be read is left out."""
+    (tmp_path / "good.jpg").write_bytes(files[0])
+    (tmp_path / "bad.jpg").write_bytes(commented(files[1], BAD_JPEG))
+    (tmp_path / "torn.jpg").write_bytes(files[2][:-2])
+    cv2.imwrite(str(tmp_path / "other.png"), np.zeros((48, 64, 3), np.uint8))
+    sample = [str(tmp_path / name) for name in ("good.jpg", "bad.jpg", "torn.jpg", "other.png")]
+    found = {path: (prepared, shape) for path, prepared, shape in readable(model, sample, None)}
+    assert [path in found for path in sample] == [True, True, False, True]
+    assert [isinstance(prepared, DeviceImage) for prepared, _ in found.values()] == [True, False, False]
+    assert [shape for _, shape in found.values()] == [(240, 320), (480, 640), (48, 64)]
+    assert [not isinstance(prepared, DeviceImage) for _, prepared, _ in readable(plain, sample, None)] == [True] * 3
 
 
 def test_what_waits_on_the_device_is_left_out_of_the_room_for_a_batch(model, cuda, monkeypatch):
