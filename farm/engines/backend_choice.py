@@ -84,7 +84,7 @@ def choose_backend_unseen(prepared: Prepared, note: Callable[[str], None], spare
     `spare`: where a conversion lies if the user's cache cannot be written.
     """
     model = prepared.config.model
-    for text in _without_cache(prepared):
+    for text in notes(prepared):
         note(text)
     backend = backend_of(model, prepared.device, many=False)
     if not model.is_convertible:

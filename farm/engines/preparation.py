@@ -11,7 +11,7 @@ from typing import BinaryIO
 from farm.config import factories
 from farm.config.sections import FarmConfig
 from farm.core.continuation import MODEL
-from farm.core.placement import plan, shortfall
+from farm.core.placement import plan, shortfall, unused_devices
 from farm.engines.base import LOCAL, Prepared
 from farm.engines.fingerprint import FACTORY_DIGEST
 from farm.engines.known_backend import backend_of
@@ -46,7 +46,8 @@ def prepare(
     backend_of(config.model, placements[0].device, many=False)  # raises where this machine cannot run it
     device_decoding.check(config.model, placements[0].device)
     implied = frozenset(f"{MODEL}{name}" for name in resolved.implied)
-    notes = (*resolved.notes, *filter(None, [untrained(config.model), shortfall(machine, config.workers)]))
+    own = [untrained(config.model), shortfall(machine, config.workers), unused_devices(machine, config.workers)]
+    notes = (*resolved.notes, *filter(None, own))
     return Prepared(config, source, placements, digest, resolved.origins, implied, notes)
 
 

@@ -36,7 +36,7 @@ class Initialized:
 def initialize(spec: WorkerSpec, load: LoadModel) -> Initialized:
     """Runs in the thread that will predict. Raises whatever a model raises while it is loaded."""
     pin(spec.placement.cpus)
-    model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
+    model = load(spec.model, spec.placement.loads_on, spec.placement.threads, spec.digest)
     batch = _fitting_batch(model, spec.placement)
     model.restore_threads()
     getattr(model, "full_batch", lambda images: None)(batch)

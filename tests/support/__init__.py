@@ -3,5 +3,6 @@
 harness       pictures to label, the fake model and its runs, rows to compare with, processes to disturb and to wait for
 engines       the same run on each engine, and what must be true of every run directory
 checkout      where the checkout and the shared data lie
+driver        a driver of CUDA devices that is made up: its command, its files, the binding of its library
 live_weights  models of any task that find plenty without training
 """

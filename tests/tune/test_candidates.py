@@ -3,12 +3,14 @@
 import pytest
 
 from farm.config.loading import validate
-from farm.machine.hardware import Machine
+from farm.machine.hardware import CudaDevice, Machine
 from farm.models import backends
 from farm.tune.candidates import grid, lowered
 from tests.tune.samples import FOUR, config
 
-GPUS = Machine(cores=tuple((cpu,) for cpu in range(16)), memory_bytes=64 << 30, cuda_devices=("A", "B"))
+GPUS = Machine(
+    cores=tuple((cpu,) for cpu in range(16)), memory_bytes=64 << 30, cuda_devices=(CudaDevice("A"), CudaDevice("B"))
+)
 
 
 def test_what_is_tried_on_cpu():
