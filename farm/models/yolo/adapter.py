@@ -156,6 +156,10 @@ class YoloModel:
             self.stages["device"] = launched.begun.elapsed_time(launched.done) / 1e3
         return results
 
+    def infer(self, images: Any) -> None:
+        """Only the network, for benchmarks: on a batch (n, C, H, W) as it takes it, which lies on its device."""
+        self._infer(images)
+
     def encode(self, predictions: list[Any]) -> Mapping[str, pa.Array]:
         with self._beside_network():
             return encode_results(self.task, predictions)
