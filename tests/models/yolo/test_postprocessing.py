@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.live_weights import FEW, MANY, SIDE, build, save
 from farm.config.sections import ModelConfig
 from farm.images.decoding import decode
 from farm.models import load_model
@@ -16,7 +17,6 @@ from farm.models.yolo.candidates import on_host
 from farm.models.yolo.encode import encode
 from farm.models.yolo.found import found_in_results
 from farm.models.yolo.postprocessing import Postprocessor
-from tests.support.live_weights import FEW, MANY, SIDE, build, save
 
 TOGETHER = 6  # images of a batch; their sizes differ, their letterboxed shapes do not
 LIVE = {  # weights by name: what they are built of, how many boxes they find, and which head is taken
