@@ -29,7 +29,7 @@ def summarise(
     counts, schema = Counters(), store.history.schema()
     for batch in store.history.batches(counted_columns(schema)):
         counts.add(batch)
-    warnings = [*store.problems, *prepared.source.problems]
+    warnings = [*store.problems, *prepared.source.problems, *outcome.notes]
     if outcome.repeated:
         were = "1 image was" if outcome.repeated == 1 else f"{outcome.repeated:,} images were"
         warnings.append(f"{were} listed more than once; each was labelled once")
@@ -63,13 +63,16 @@ def summarise(
         exports={name: report.path for name, report in reports.items()},
         warnings=tuple(warnings),
         left_out=prepared.source.left_out.counts(),
+        devices=outcome.devices,
     )
 
 
 def _bottleneck(runnable: Runnable, outcome: Outcome) -> str:
     prepared, backend = runnable.prepared, runnable.executable.backend
     devices = {placement.device for placement in prepared.placements} - {"cpu"}
-    crew = Crew(len(prepared.placements), prepared.placements[0].decoders, len(devices), outcome.labelling_s)
+    known = [use.busy for use in outcome.devices if use.busy is not None]
+    busy = sum(known) / len(known) if known else None
+    crew = Crew(len(prepared.placements), prepared.placements[0].decoders, len(devices), outcome.labelling_s, busy)
     model = prepared.config.model
     return bottleneck(outcome.stage_s, crew, model.factory or backend, faster(model, backend, prepared.device))
 

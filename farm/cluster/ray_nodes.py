@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from farm.cluster.ray_connection import LOCAL, connected, import_ray
 from farm.config.sections import FarmConfig
 from farm.core.placement import Machine, Placement, usable_cores
+from farm.machine.hardware import CudaDevice
 from farm.machine.inspection import inspect_machine
 
 SHARE_DIGITS = 4  # of a share of a GPU, as far as Ray counts
@@ -28,7 +29,9 @@ def nodes_of(config: FarmConfig) -> list[Machine]:
 
 def _node(resources: Mapping[str, float], cuda: bool) -> Machine:
     cpus, gpus, memory = (int(resources.get(name, 0)) for name in ("CPU", "GPU", MEMORY))
-    return Machine(tuple((cpu,) for cpu in range(cpus)), memory, ("of the cluster",) * (gpus if cuda else 0))
+    return Machine(
+        tuple((cpu,) for cpu in range(cpus)), memory, (CudaDevice("of the cluster"),) * (gpus if cuda else 0)
+    )
 
 
 def together(nodes: Sequence[Machine]) -> Machine:

@@ -20,7 +20,19 @@ from pydantic import (
     model_validator,
 )
 
-from farm.config.types import FACTORY, MAX_PIXELS, Classes, Count, Devices, Part, Positive, Seconds, Share, Switch
+from farm.config.types import (
+    FACTORY,
+    MAX_PIXELS,
+    AutoSwitch,
+    Classes,
+    Count,
+    Devices,
+    Part,
+    Positive,
+    Seconds,
+    Share,
+    Switch,
+)
 from farm.machine.locations import is_url
 
 
@@ -105,12 +117,14 @@ class ModelConfig(Section):
     min_agreement: Share = Field(
         0.995, description="share of what torch finds that a backend must find too, on a sample, to be chosen by `auto`"
     )
-    decode: Literal["exact", "reduced"] = Field(
+    decode: Literal["exact", "reduced", "device"] = Field(
         "exact",
-        description="reduced: JPEGs far larger than imgsz are decoded at 1/2, 1/4 or 1/8, faster, not to the digit",
+        description="reduced: JPEGs far larger than imgsz are decoded at 1/2, 1/4 or 1/8, faster, not to the digit; "
+        "device: JPEGs are decoded on CUDA devices by torchcodec, not to the digit either",
     )
-    cuda_graphs: Switch = Field(
-        False, description="on CUDA, launch the network in one call for each shape of batch; torch alone"
+    cuda_graphs: AutoSwitch = Field(
+        "auto",
+        description="full batches of frequent shapes are launched in one call; auto: with torch on CUDA, where equal",
     )
     safe_load: Switch = Field(True, description="refuse weights and model YAML that would run code when loaded")
     autoinstall: Switch = Field(False, description="let Ultralytics pip-install what it misses")

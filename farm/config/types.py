@@ -53,7 +53,14 @@ def _device_numbers(value: Any) -> Any:
     return value
 
 
+def _automatic_switch(value: Any) -> Any:
+    if value != "auto" and not isinstance(value, bool):
+        raise ValueError("is no switch")
+    return value
+
+
 Switch = Annotated[bool, BeforeValidator(_switch)]
+AutoSwitch = Annotated[Literal["auto"] | bool, BeforeValidator(_automatic_switch)]
 Positive = Annotated[int, Field(gt=0), BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from farm.config.sections import FarmConfig
 from farm.core.placement import Placement
-from farm.core.summary import WorkerStart
+from farm.core.summary import DeviceUse, WorkerStart
 
 NamesKnown = Callable[[str, dict[int, str], tuple[int, int] | None], None]
 """Hears task, class names and, of a pose model, the shape of its keypoints, when the first worker knows them."""
@@ -36,7 +36,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the loop ended. `remaining` is None where the source was not listed to its end."""
+    """How the loop ended. `remaining` is None where the source was not listed to its end.
+
+    `notes`: what the user should know of it, in sentences.
+    """
 
     signal: int | None
     committed: int
@@ -46,3 +49,5 @@ class Outcome:
     labelling_s: float
     starts: tuple[WorkerStart, ...]
     stage_s: dict[str, float]
+    devices: tuple[DeviceUse, ...] = ()
+    notes: tuple[str, ...] = ()

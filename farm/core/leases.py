@@ -94,6 +94,10 @@ class LeaseBook:
         leased = self._leased.get(uid)
         return len(leased.items) if leased else 0
 
+    def has_others(self, uid: int) -> bool:
+        """Whether any other worker is ready to hold items."""
+        return any(other != uid for other in self._leased)
+
     def failures(self, seq: int) -> int:
         """Attempts that were charged to an item."""
         return self._failures.get(seq, 0)

@@ -108,6 +108,20 @@ class WorkerStart:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """How a CUDA device was used while images were labelled, as its driver says. Other programs' work counts, too."""
+
+    device: str
+    """As `workers.devices` numbers it, such as `cuda:0`."""
+    busy: float | None
+    """The mean share of the time in which it computed, 0 to 1; None where the driver does not say, as of a slice."""
+    peak_bytes: int | None
+    """The most of its memory that was in use."""
+    total_bytes: int | None
+    """All of its memory."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """How a run ended. Counts are of the whole run directory; rates, times and restarts are of this session alone."""
 
@@ -165,6 +179,8 @@ class Summary:
     """The model's task."""
     classes: int = 0
     """Of a classification: how many classes came first in some image."""
+    devices: tuple[DeviceUse, ...] = ()
+    """How each CUDA device was used, where that is known."""
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-able values, as `summary.json` holds it."""

@@ -84,7 +84,7 @@ def choose_backend_unseen(prepared: Prepared, note: Callable[[str], None], spare
     `spare`: where a conversion lies if the user's cache cannot be written.
     """
     model = prepared.config.model
-    for text in _without_cache(prepared):
+    for text in notes(prepared):
         note(text)
     backend = backend_of(model, prepared.device, many=False)
     if not model.is_convertible:
@@ -145,7 +145,7 @@ def _cache(prepared: Prepared, store: RunStore, request: Request) -> Path | None
 def executable_for(request: Request, make: Callable[[Request], Executable], note: Callable[[str], None]) -> Executable:
     """What `make` gives. Where farm itself chose the backend, torch if that cannot be made, or does not agree.
 
-    A backend is compared with exact decoding, also where the run decodes reduced: what is doubted is the backend alone.
+    A backend is compared with exact decoding, however the run decodes: what is doubted is the backend alone.
     """
     model = request.config
     if request.is_converted and model.backend == "auto" and model.precision == "fp32":

@@ -78,7 +78,8 @@ class Prepared:
 
     @property
     def device(self) -> str:
-        return self.placements[0].device
+        """Of the first worker, as a process of its own names it."""
+        return self.placements[0].loads_on
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from farm.cluster.ray_pipeline import RayPipeline
 from farm.config.sections import FarmConfig
 from farm.core.job import Outcome
 from farm.core.key_set import KeySet
-from farm.core.placement import Machine
+from farm.core.placement import Machine, Placement
 from farm.engines import preparation
 from farm.engines.base import Hooks, Prepared, Runnable
 from farm.engines.run_record import RunRecord
@@ -50,7 +50,12 @@ def prepare(
             f"workers.threads: no node has {prepared.placements[0].threads} CPUs, the largest has {largest}; "
             f"a worker runs on one node"
         )
-    return replace(prepared, placements=tuple(replace(place, cpus=()) for place in prepared.placements))
+    return replace(prepared, placements=tuple(_anywhere(place) for place in prepared.placements))
+
+
+def _anywhere(placement: Placement) -> Placement:
+    """Unpinned; Ray itself shows a worker its device."""
+    return replace(placement, cpus=(), sees_alone=False)
 
 
 def run(

@@ -12,6 +12,7 @@ from farm.core.job import Job, NamesKnown, Outcome
 from farm.core.placement import Placement
 from farm.engines.base import Hooks, Prepared, Runnable, Running
 from farm.engines.run_record import RunRecord
+from farm.machine import cuda_devices
 from farm.models.yolo.settings import environment
 
 SHAPE_GROUP = 8  # images of one shape, one after the other
@@ -71,4 +72,5 @@ def _environment_of(prepared: Prepared) -> dict[str, str]:
     """Variables that must be set before a child imports torch, OpenMP or Ultralytics."""
     threads = str(prepared.placements[0].threads)
     budget = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    return {**budget, "OPENCV_LOG_LEVEL": "SILENT", **environment(prepared.config.model)}
+    order = cuda_devices.in_order_of_the_bus() if prepared.device != "cpu" else {}
+    return {**budget, **order, "OPENCV_LOG_LEVEL": "SILENT", **environment(prepared.config.model)}

@@ -121,13 +121,17 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker's model is loaded and warm. `kpt_shape`: of a pose model, keypoints and values of each."""
+    """The worker's model is loaded and warm. `kpt_shape`: of a pose model, keypoints and values of each.
+
+    `overlaps`: its device works by itself.
+    """
 
     uid: int
     task: str
     names: dict[int, str]
     own_bytes: int
     kpt_shape: tuple[int, int] | None = None
+    overlaps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

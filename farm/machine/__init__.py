@@ -4,8 +4,12 @@ Below core, config and all that does something; may be imported by everyone, and
 
 available_resources  which CPUs and how much memory this process may use
 cgroups              what control groups allow it
-hardware             a machine as farm plans for it: cores, memory, CUDA devices, CPU quota
+hardware             a machine as farm plans for it: cores and their nodes, memory, CUDA devices, CPU quota
 pinning              where the calling process or thread may run
+cuda_devices         which CUDA devices may be used, and why none where a driver is there
+nvidia_smi           devices and their load, as the driver's own command tells them
+nvml                 the same, as the driver's library tells it
+device_load          how busy devices are while something runs, sampled
 mount_points         what is mounted where
 inspection           what machine this is, asked once a run
 shortage             too few processes, descriptors or too little memory: by which limit, and what to set

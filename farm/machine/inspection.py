@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from farm.machine import available_resources
+from farm.machine import available_resources, cuda_devices
 from farm.machine.hardware import Machine
 
 CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
-NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader")
-NVIDIA_SMI_S = 20.0  # a driver that has no process yet wakes its devices first
+NODES = Path("/sys/devices/system/node")
 
 
 def inspect_machine(cuda: bool = True) -> Machine:
-    """The machine as this process may use it: see available_resources.py; CUDA devices are asked of nvidia-smi."""
+    """The machine as this process may use it: see available_resources.py, and cuda_devices.py for CUDA devices."""
+    cpus = available_resources.allowed_cpus()
+    devices, unused = cuda_devices.find(cpus) if cuda else ((), "")
     return Machine(
-        cores=_physical_cores(available_resources.allowed_cpus()),
+        cores=_physical_cores(cpus),
         memory_bytes=available_resources.memory_bytes(),
-        cuda_devices=_cuda_devices() if cuda else (),
+        cuda_devices=devices,
         cpu_quota=available_resources.cpu_quota(),
+        nodes=_nodes(cpus),
+        unused=unused,
     )
 
 
@@ -39,26 +39,25 @@ def _physical_cores(cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(group) for group in groups.values())
 
 
-def _cuda_devices() -> tuple[str, ...]:
-    """Names of the CUDA devices that torch would see. nvidia-smi is asked, since importing torch here costs seconds."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1"):
-        return ()
-    if shutil.which("nvidia-smi") is None:
-        return ()
+def _nodes(cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Allowed CPUs by memory node, in order of the nodes; by socket where nodes are not told; none where it is one."""
+    found = []
     try:
-        listed = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    rows = [[cell.strip() for cell in line.split(",", 2)] for line in listed.stdout.splitlines() if line.strip()]
-    if visible is None:
-        return tuple(row[2] for row in rows)
-    wanted = [name.strip() for name in visible.split(",")]
-    found = {name: [row[2] for row in rows if name == row[0] or _is_uuid_of(name, row[1])] for name in wanted}
-    slices = {name: [name] for name in wanted if name.startswith("MIG-")}  # of which nvidia-smi lists no index
-    return tuple(each for name in wanted for each in (found[name] or slices.get(name, [])))
+        for path in sorted(NODES.glob("node[0-9]*/cpulist"), key=lambda path: int(path.parent.name[4:])):
+            of_node = cuda_devices.cpus_in(path.read_text())
+            found.append(tuple(cpu for cpu in cpus if cpu in of_node))
+    except (OSError, ValueError):
+        found = []
+    nodes = tuple(node for node in found or _sockets(cpus) if node)
+    return nodes if len(nodes) > 1 else ()
 
 
-def _is_uuid_of(name: str, uuid: str) -> bool:
-    """CUDA takes the beginning of a uuid too."""
-    return name.startswith("GPU-") and uuid.startswith(name)
+def _sockets(cpus: Sequence[int]) -> list[tuple[int, ...]]:
+    groups: dict[str, list[int]] = {}
+    for cpu in cpus:
+        try:
+            socket = (CPU_TOPOLOGY / f"cpu{cpu}" / "topology" / "physical_package_id").read_text()
+        except OSError:
+            return []
+        groups.setdefault(socket, []).append(cpu)
+    return [tuple(group) for group in groups.values()]

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from farm.machine.shortage import is_out_of_memory as is_memory_refused
+
+Prepared = Any
+"""An image as it enters a batch: an ndarray, or a slot, which is a place in memory that a whole batch shares.
+
+A slot has `shape`, `dtype` and `nbytes` as an array does, `batch_key` (hashable), which the images of its batch have in
+common, and `batch_of`, how many its batch gathers. It stays valid as long as somebody refers to it, so that a batch
+that failed can be given to the model again, in parts. Whoever is done with an image lets go of its slot.
+"""
+
+
+def batch_key(prepared: Prepared) -> Hashable:
+    """What the images of a batch have in common: a slot says so itself. A float image shares none with bytes."""
+    own: Hashable | None = getattr(prepared, "batch_key", None)
+    return (*prepared.shape, prepared.dtype.num) if own is None else own
+
+
+def batch_of(prepared: Prepared, gathered: int) -> int:
+    """How many images the batch of this one waits for: `gathered`, where it is no slot that says so itself."""
+    return int(getattr(prepared, "batch_of", gathered))
+
+
+def pixels_of(prepared: Prepared) -> np.ndarray:
+    """(H, W, C) of a prepared image; the slot's own memory."""
+    pixels: np.ndarray = prepared if isinstance(prepared, np.ndarray) else prepared.pixels
+    return pixels
 
 
 class Model(Protocol):
@@ -21,11 +46,13 @@ class Model(Protocol):
 
     More is used where a model has it: `kpt_shape`, the keypoints of an object and the values of each (2 or 3), for the
     data.yaml of a pose run; `reduced_side`, the long side in pixels below which no image may be decoded (model.decode:
-    reduced); `stages`, the seconds that the last `predict` spent by stage (preprocess, forward,
-    postprocess, and `device`, by the device's own clock); `fitting_batch(wanted, share)`, which lowers a planned batch
-    to what a share of the device's memory has room for; `max_batch`, beyond which it takes none; `release_memory()`,
-    called after the device ran out of it. A model whose device works by itself sets `overlaps = True` and is an
-    OverlappingModel.
+    reduced); `device_decoder`, which decodes JPEGs on its device (model.decode: device, yolo/device_decoder.py), and
+    whose images `prepare` takes too; `close()`, called when its worker ends, where it is that worker's own; `stages`,
+    the seconds that the last `predict` spent by stage (preprocess, forward, postprocess, and `device`, by the device's
+    own clock); `fitting_batch(wanted, share)`, which lowers a planned batch to what a share of the device's memory has
+    room for; `max_batch`, beyond which it takes none; `full_batch(images)`, told how many make a full one before images
+    are prepared; `release_memory()`, called after the device ran out of it. A model whose device works by itself sets
+    `overlaps = True` and is an OverlappingModel.
     """
 
     task: str
@@ -33,14 +60,14 @@ class Model(Protocol):
     channels: int
     needs_pixels: bool
 
-    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """One decoded image (H, W, C) uint8 as it enters a batch. Images of equal prepared shape may share a batch.
+    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> Prepared:
+        """One decoded image (H, W, C) uint8 as it enters a batch. Images of equal `batch_key` may share a batch.
 
         `shape`: (height, width) of the original, which differ from the image's where it was decoded reduced.
         """
         ...
 
-    def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+    def predict(self, prepared: Sequence[Prepared], shapes: Sequence[tuple[int, int]]) -> Any:
         """Predictions of a batch; `shapes` are (height, width) of the originals. Handed to `encode` as they are."""
         ...
 
@@ -56,7 +83,7 @@ class Model(Protocol):
 class OverlappingModel(Model, Protocol):
     """`predict` in two halves: workers launch a batch before they finish the one before it."""
 
-    def launch(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+    def launch(self, prepared: Sequence[Prepared], shapes: Sequence[tuple[int, int]]) -> Any:
         """Begin a batch and return at once."""
         ...
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm.models.base import Model
+from farm.models.base import Model, Prepared
 
 ASK_S = 0.5  # between looks whether waiting still makes sense
 
@@ -33,6 +33,7 @@ class LockedModel:
         self.kpt_shape: tuple[int, int] | None = getattr(model, "kpt_shape", None)
         self.needs_pixels = model.needs_pixels
         self.reduced_side: int | None = getattr(model, "reduced_side", None)
+        self.device_decoder: Any = getattr(model, "device_decoder", None)
         self.max_batch: int | None = getattr(model, "max_batch", None)
 
     @property
@@ -40,7 +41,7 @@ class LockedModel:
         """The stages of this thread's last `predict`; waiting for the lock is in none of them."""
         return getattr(self._own, "stages", {})
 
-    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> Prepared:
         return self._model.prepare(image, shape)
 
     def wait_turn(self) -> None:
@@ -54,7 +55,7 @@ class LockedModel:
         """Somebody is stuck in `predict`: nobody waits for it."""
         self._abandoned = True
 
-    def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Any:
+    def predict(self, prepared: Sequence[Prepared], shapes: Sequence[tuple[int, int]]) -> Any:
         if not getattr(self._own, "turn", False):
             self.wait_turn()
         try:

@@ -25,6 +25,11 @@ def package_version(module: str) -> str | None:
     return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
+def installed_as(module: str) -> list[str]:
+    """The installed distributions that have a part in a module, with their versions: "tensorrt-cu12 10.4.0"."""
+    return [f"{name} {version(name)}" for name in distributions_of(module)]
+
+
 def distributions_of(module: str) -> Sequence[str]:
     """Names of the installed distributions that have a part in a module, in alphabetical order."""
     return sorted(set(_providers().get(module, ())))

@@ -1,8 +1,9 @@
 """Where the time of a run went, and what would make it faster: one sentence. Pure.
 
 Workers' seconds by stage come from their heartbeats. `wait` is a worker's main thread waiting for decoded images,
-`idle` its waiting for items; read, decode and prepare run in decoding threads beside it. `device` is the time that a
-GPU needed for batches, by its own clock.
+`idle` its waiting for items; read, decode and prepare run in decoding threads beside it. `device` is the time that
+batches took on a GPU, by its own clock. Where several processes share it, each one's batches take longer by those of
+the others: their sum says no more than how busy it was at most. How busy it was in truth is what its driver says.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ LIMIT_SHARE = 0.35  # of the workers' time spent waiting, from which what they w
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """Who was at work: workers, decoding threads of each, GPUs (0: on the CPU), for how many seconds."""
+    """Who was at work: workers, decoding threads of each, GPUs (0: on the CPU), for how many seconds.
+
+    `devices_busy`: the share of the time in which GPUs computed, by their driver; None where it does not say.
+    """
 
     workers: int
     decoders: int
     devices: int
     labelling_s: float
+    devices_busy: float | None = None
 
     def busy(self, stage_s: Mapping[str, float]) -> str:
         """How busy decoding threads and GPUs were, in words."""
@@ -33,8 +38,17 @@ class Crew:
         words = f"{min(decoding, threads):.1f} of {threads} decoding threads at work"
         if not self.devices or not self.labelling_s:
             return words
-        share = min(1.0, stage_s.get("device", 0.0) / self.labelling_s / self.devices)
-        return f"{words}, {'GPU' if self.devices == 1 else 'GPUs'} {share:.0%} busy"
+        share = self._devices_busy(stage_s)
+        return words + (f", {'GPU' if self.devices == 1 else 'GPUs'} {share} busy" if share else "")
+
+    def _devices_busy(self, stage_s: Mapping[str, float]) -> str:
+        """In words; nothing where that is not known."""
+        if self.devices_busy is not None:
+            return f"{self.devices_busy:.0%}"
+        share = stage_s.get("device", 0.0) / self.labelling_s / self.devices
+        if self.workers <= self.devices:
+            return f"{min(1.0, share):.0%}"
+        return f"at most {share:.0%}" if 0 < share < 1 else ""
 
 
 def bottleneck(stage_s: Mapping[str, float], crew: Crew, network: str, faster: str) -> str:

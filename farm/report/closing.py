@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from farm.core.marks import PARTS
-from farm.core.summary import Failure, Summary
+from farm.core.summary import DeviceUse, Failure, Summary
 from farm.report.lines import GAP, command_lines, prose_lines
 from farm.report.tasks import CLASSIFY
 from farm.report.text import counted, in_seconds, printable, rate
@@ -18,6 +18,7 @@ from farm.sources.path_filter import in_words
 
 MESSAGE_CHARS = 100
 KINDS_SHOWN = 5  # of failures, two lines each: with the table they fill a screen
+GIB = 1 << 30
 EXAMPLE = "    for example "
 FAILED, RESTARTS = "failed", "restarts"
 STYLES = {FAILED: "red", RESTARTS: "yellow"}  # of numbers above 0
@@ -80,6 +81,9 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.agreement:
         yield "backend", f"{summary.backend} {summary.precision}"
         yield "agreement", _agreement(summary.agreement)
+    for use in summary.devices:
+        if known := _use(use):
+            yield use.device, known
     if summary.restarts:
         yield RESTARTS, f"{summary.restarts:,}"
 
@@ -89,6 +93,15 @@ def _time(summary: Summary) -> str:
     rest_s = max(0.0, summary.wall_s - summary.labelling_s)
     parts = f" (labelling {in_seconds(summary.labelling_s)}, start and end {in_seconds(rest_s)})"
     return in_seconds(summary.wall_s) + (parts if summary.labelling_s else "")
+
+
+def _use(use: DeviceUse) -> str:
+    """How busy a device was, and how full its memory."""
+    busy = [] if use.busy is None else [f"{use.busy:.0%} busy"]
+    if use.peak_bytes is None or use.total_bytes is None:
+        return "".join(busy)
+    memory = f"at most {use.peak_bytes / GIB:.1f} of {use.total_bytes / GIB:.1f} GiB in use"
+    return ", ".join([*busy, memory])
 
 
 def _agreement(agreement: Mapping[str, Any]) -> str:

@@ -23,10 +23,10 @@ from farm.core.leases import LeaseBook, Verdict
 from farm.core.outages import Outage
 from farm.core.restarts import RestartPolicy
 from farm.core.schema import STAGE_READ, TIMEOUT
+from farm.errors import ModelError, WorkerError
 from farm.ipc.messages import AttemptFailed, InitFailed, PlaceFailed, Ready
 from farm.supervisor.worker_process import WorkerProcess
 
-INIT_RETRY_S = 1.0
 CHECK_S = 0.5  # between looks at deadlines; a beat comes between two of them
 GIVE_UP_S = 30.0  # after SIGKILL: a large process, or a driver, may take seconds to let go of its memory
 
@@ -70,7 +70,8 @@ class Lifecycle:
             if allowed is not None and (allowed == 0 or self._book.held_by(worker.uid)):
                 break
             gathered = worker.spec.placement.gathered
-            worker.lease_items = lease_items(worker.lease_items, now_s - worker.leased_s, gathered)
+            since_s = now_s - worker.leased_s
+            worker.lease_items = lease_items(worker.lease_items, since_s, gathered, worker.overlaps)
             worker.leased_s = now_s
             size = size_of(worker) if allowed is None else allowed
             count = min(size, fill - worker.leased) if fill else size
@@ -91,18 +92,23 @@ class Lifecycle:
         match message:
             case Ready():
                 worker.life.ready()
-                self._policy.ready()
+                worker.overlaps = message.overlaps
+                self._policy.ready(worker.index)
                 self._book.add_worker(worker.uid)
                 self._on_ready(message)
             case InitFailed(_, kind, text, permanent):
                 worker.life.init_failed()
-                self._policy.init_failed(kind, text, permanent)
+                error = ModelError(text) if permanent else WorkerError(f"{kind}: {text}")
+                self._init_failed(worker, error)
             case AttemptFailed(_, _, stage, kind, text):
-                error = {"stage": stage, "type": kind, "message": text}
-                self._give_up(self._attempt_failed(worker, message, now_s), error, worker.index)
+                described = {"stage": stage, "type": kind, "message": text}
+                self._give_up(self._attempt_failed(worker, message, now_s), described, worker.index)
             case PlaceFailed(_, _, _, kind, text):
-                error = {"stage": STAGE_READ, "type": kind, "message": text}
-                self._give_up(self._place_failed(worker, message, now_s), error, worker.index)
+                described = {"stage": STAGE_READ, "type": kind, "message": text}
+                self._give_up(self._place_failed(worker, message, now_s), described, worker.index)
+
+    def _init_failed(self, worker: WorkerProcess, error: ModelError | WorkerError) -> None:
+        self._policy.init_failed(worker.index, error, others_work=self._book.has_others(worker.uid))
 
     def _attempt_failed(self, worker: WorkerProcess, message: AttemptFailed, now_s: float) -> list[Verdict]:
         """Charge items that raised. Those that could not be read are tried again later. Returns who fails by it."""
@@ -233,10 +239,10 @@ class Lifecycle:
         if charge.to_place:
             return 0.0
         if worker.life.has_explained:
-            return INIT_RETRY_S
+            return self._policy.init_retry_s(worker.index)
         if worker.life.failed_to_start(worker.process.exitcode):
-            self._policy.init_failed("WorkerError", f"the process left with {worker.cause()} while starting", False)
-            return INIT_RETRY_S
+            self._init_failed(worker, WorkerError(f"the process left with {worker.cause()} while starting"))
+            return self._policy.init_retry_s(worker.index)
         return self._policy.died(f"worker {worker.index}", worker.cause(), charge.possible_causes)
 
 

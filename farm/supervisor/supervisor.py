@@ -11,6 +11,7 @@
     collector_link    the collector: started, told, heard, replaced
     result_reader     batches: read from the ring, counted, handed on
     failed_rows       what is given up on gets rows that say so
+    device_watch      how busy CUDA devices are, for the summary
     snapshots         what is shown of it all
 
 One loop, one wait over channels and sentinels with a timeout. A dead worker's channel is drained by the collector
@@ -50,6 +51,7 @@ from farm.supervisor import snapshots
 from farm.supervisor.callbacks import Callbacks
 from farm.supervisor.collector_link import CollectorLink
 from farm.supervisor.description import Description
+from farm.supervisor.device_watch import DeviceWatch
 from farm.supervisor.failed_rows import NO_WORKER, Quarantine
 from farm.supervisor.launcher import Launcher, start_method
 from farm.supervisor.leasing import Leasing
@@ -105,6 +107,7 @@ class Supervisor:
             self._book, self._policy, self._outages, self._limits.item_timeout_s, self._quarantine.add, self._on_ready
         )
         specs = WorkerSpecs(job, store, self._memory)
+        self._devices = DeviceWatch(job.placements)
         self._group = WorkerGroup(
             launcher, self._loop, lifecycle, self._link,
             spec_of=lambda index: specs.next(index, self._link.has_parts),
@@ -229,7 +232,8 @@ class Supervisor:
         self._quarantine.add(self._book.give_up(items), VANISHED, NO_WORKER)
 
     def _on_ready(self, ready: Ready) -> None:
-        """The first worker that is ready says what parts are about."""
+        """The first worker that is ready says what parts are about; from then on devices are looked at."""
+        self._devices.start()
         if self._description.learn(ready.task, ready.names, ready.kpt_shape):
             self._link.describe()
 
@@ -273,8 +277,15 @@ class Supervisor:
     def snapshot(self, now: float) -> Snapshot:
         """The run at this moment."""
         workers = snapshots.of_workers(self._group, self._job.placements, self._memory.heartbeats, self._draining)
-        note = stopping(len(self._signals)) if self._draining else self._outages.note(now)
+        note = stopping(len(self._signals)) if self._draining else self._outages.note(now) or self._missing_note()
         return self._snapshots.at(now, workers, self._group.images_per_s, self._book.committed_count, note)
+
+    def _missing_note(self) -> str:
+        """Which workers the others go on without; nothing where there is none."""
+        return "; ".join(
+            f"going on without worker {index} ({self._job.placements[index].pin}), which cannot start: {why}"
+            for index, why in sorted(self._policy.missing.items())
+        )
 
     # The end
 
@@ -293,6 +304,7 @@ class Supervisor:
     def _outcome(self, interrupted: int | None) -> Outcome:
         labelled_s = labelling_s(self._group.ready_s, self._link.last_commit_s)
         listed = self._leasing.listed
+        devices = self._devices.stop()
         self._stop_children()
         return Outcome(
             signal=interrupted,
@@ -308,6 +320,8 @@ class Supervisor:
                 **self._link.stage_s,
                 **self._group.stage_s,
             },
+            devices=devices,
+            notes=tuple(filter(None, [self._missing_note()])),
         )
 
     @property
@@ -337,6 +351,7 @@ class Supervisor:
     def _close(self, hurry: Callable[[], bool]) -> None:
         """Nothing is left behind: no process, no segment. `hurry`: wait no longer for what the collector still has."""
         self._lister.stop()
+        self._devices.stop()
         self._group.kill()
         try:
             with contextlib.suppress(FarmError):  # the run ends with another word already

@@ -27,8 +27,8 @@ class WorkerProcess:
     """One life of a worker: its process, and this side's ends of what leads to it.
 
     `watchdog` and `late`: what its heartbeats show, and the verdict that it was killed for, at `killed_s`.
-    `lease_items`, `leased_s`: size and time of its last lease. `leased`, `received`: items that it got, and that it
-    gave rows of.
+    `overlaps`: its device works by itself, as it has said. `lease_items`, `leased_s`: size and time of its last lease.
+    `leased`, `received`: items that it got, and that it gave rows of.
     """
 
     spec: WorkerSpec
@@ -41,6 +41,7 @@ class WorkerProcess:
     watchdog: Watchdog = field(default_factory=Watchdog)
     late: Overdue | None = None
     killed_s: float = 0.0
+    overlaps: bool = False
     lease_items: int = 1
     leased_s: float = 0.0
     leased: int = 0

@@ -62,7 +62,7 @@ class WorkerTemplate:
             root=self.root,
             max_pixels=self.max_pixels,
             heartbeats=heartbeats.name,
-            environment=self.environment,
+            environment={**self.environment, **placement.environment},
             host_silence_s=self.host_silence_s,
             root_id=root_id,
             example=self.example and os.path.join(self.root, self.example),

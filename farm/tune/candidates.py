@@ -15,8 +15,9 @@ def grid(machine: Machine, config: FarmConfig) -> Iterator[list[dict[str, Any]]]
     """Settings to try, in order, as `section.key: value`; none: the config as it is. What the config sets stays."""
     cpu = plan(machine, config.workers)[0].device == "cpu"
     yield [{}, *({"model.backend": name} for name in _backends(config, cpu))]
-    if not cpu and config.model.weights is not None and config.model.backend in ("auto", "torch"):
-        yield [{"model.cuda_graphs": True}]
+    model = config.model
+    if not cpu and model.weights is not None and model.backend in ("auto", "torch") and model.cuda_graphs == "auto":
+        yield [{"model.cuda_graphs": False}]
     cores = usable_cores(machine)
     free = config.workers.count == "auto" and config.workers.threads == "auto"
     if cpu and free:

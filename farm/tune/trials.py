@@ -81,7 +81,7 @@ class Bench:
             own_bytes=meter.own_bytes,
             agreement=Agreement(**summary.agreement).both_ways if summary.agreement else None,
             note=meter.note,
-            cuda_graphs=config.model.cuda_graphs,
+            cuda_graphs=_has_graphs(config, summary.backend, placements[0].device),
         )
 
     def _run(self, config: FarmConfig, meter: TrialMeter) -> Summary:
@@ -97,3 +97,7 @@ class Bench:
                 return run(trial, hooks=hooks, source=self.sample, convert_timeout_s=left_s)
             except OutOfTimeError:
                 raise self.out_of_time(f"its conversion did not end in what was left of {self.budget_s:g} s") from None
+
+
+def _has_graphs(config: FarmConfig, backend: str, device: str) -> bool:
+    return backend == "torch" and device != "cpu" and config.model.cuda_graphs is not False

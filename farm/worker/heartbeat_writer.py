@@ -53,12 +53,15 @@ class HeartbeatWriter:
         with self._lock:
             self._row["state"] = state
 
-    def begin(self, seqs: Sequence[int], stage: str, first: bool = False) -> None:
-        """Work on these items begins now, together. `first`: for the first time: from now on a death may be theirs."""
+    def begin(self, seqs: Sequence[int], stage: str, first: bool = False, together: int | None = None) -> None:
+        """Work on these items begins now, together. `first`: for the first time: from now on a death may be theirs.
+
+        `together`: with others that are said by themselves; in how many times an item's time they are all to be done.
+        """
         with self._lock:
             for seq in seqs:
                 self._active.pop(seq, None)
-            work = CurrentWork(min(seqs, default=0), time.monotonic(), len(seqs), stage)
+            work = CurrentWork(min(seqs, default=0), time.monotonic(), together or len(seqs), stage)
             self._active.update(dict.fromkeys(seqs, work))
             if first:
                 self._row["started"] += len(seqs)

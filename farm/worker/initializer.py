@@ -36,16 +36,18 @@ class Initialized:
 def initialize(spec: WorkerSpec, load: LoadModel) -> Initialized:
     """Runs in the thread that will predict. Raises whatever a model raises while it is loaded."""
     pin(spec.placement.cpus)
-    model = load(spec.model, spec.placement.device, spec.placement.threads, spec.digest)
+    model = load(spec.model, spec.placement.loads_on, spec.placement.threads, spec.digest)
     batch = _fitting_batch(model, spec.placement)
     model.restore_threads()
+    getattr(model, "full_batch", lambda images: None)(batch)
     return Initialized(model, batch, DecoderThreads(spec.placement.decoders).start())
 
 
 def ready(spec: WorkerSpec, model: Model) -> Ready:
     """What is told of a worker whose model is loaded."""
     own_bytes = psutil.Process().memory_full_info().uss
-    return Ready(spec.uid, model.task, dict(model.names), own_bytes, getattr(model, "kpt_shape", None))
+    kpt_shape = getattr(model, "kpt_shape", None)
+    return Ready(spec.uid, model.task, dict(model.names), own_bytes, kpt_shape, getattr(model, "overlaps", False))
 
 
 def init_failed(spec: WorkerSpec, to_supervisor: Writer, error: Exception) -> SystemExit:

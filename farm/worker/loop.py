@@ -21,7 +21,6 @@ import queue
 import socket
 import threading
 import time
-from concurrent.futures import Future, wait
 from typing import Any
 
 from farm.core.items import Item, Lease
@@ -42,7 +41,8 @@ from farm.worker.shape_batcher import ShapeBatcher
 from farm.worker.spec import WorkerSpec
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
-DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch
+DEVICE_POLL_S = 0.002  # between looks at a device that works by itself
+FILL_S = 0.05  # a device that stands still waits so long for a fuller batch: fewer are less work for Python
 
 
 def serve(
@@ -63,6 +63,8 @@ def serve(
         raise SystemExit(1) from None  # the collector is gone, and the supervisor replaces both; or it is gone itself
     except MemoryError:
         raise SystemExit(child.EXIT_NO_MEMORY) from None
+    finally:
+        getattr(made.model, "close", lambda: None)()
 
 
 class Worker:
@@ -83,6 +85,8 @@ class Worker:
         before = (self._ahead, self._shapes)
         self._sender = Sender(spec.uid, heartbeat, to_supervisor, to_collector, self._launched, before)
         self._predictor = Predictor(made.model, spec.index, made.batch, heartbeat, self._sender, self._launched)
+        self._overlaps: bool = getattr(made.model, "overlaps", False)
+        self._worked_s = time.monotonic()  # when the device had work last, as far as this thread knows
         self._stopping = False
 
     def run(self) -> None:
@@ -101,8 +105,8 @@ class Worker:
         return not (self._ahead or self._shapes or self._launched)
 
     def _take_leases(self) -> None:
-        """Everything that lies in the queue; waits only where there is nothing else to do."""
-        while not self._stopping:
+        """What lies in the queue, where it is needed; waits only where there is nothing else to do."""
+        while self._ahead.is_short and not self._stopping:
             try:
                 message = self._wait_for_lease() if self._is_idle else self._leases.get_nowait()
             except queue.Empty:
@@ -122,47 +126,57 @@ class Worker:
             return self._leases.get(timeout=QUEUE_WAIT_S)
         finally:
             self._heartbeat.spent({"idle": time.perf_counter() - began})
+            self._device_worked()  # it has waited for nothing that there was
 
     def _step(self) -> None:
-        """Take the next decoded image; predict a batch that is full, or the fullest one where none can be.
+        """Begin the next batch, or finish the one that the device is done with, or wait for the next image.
 
-        A batch that was launched is finished after the launch of the next one, or when the device is done with it.
+        A batch is begun before the one before it is finished. One that is not full waits while more images come.
         """
-        coming = self._ahead.coming
-        if self._launched and not self._is_decoded_first(coming):
-            self._predictor.finish()
-        elif coming is not None and not (self._shapes and self._ahead.is_full):
-            self._take_decoded(coming)
-        elif self._shapes and self._ahead.is_exhausted(ready=len(self._shapes)):
-            self._predict(self._shapes.take_fullest())
-
-    def _is_decoded_first(self, coming: Future[Any] | None) -> bool:
-        """Wait until the next image is decoded, or the device is done with what was launched: the image first?"""
-        if coming is None:
-            return False
-        self._flush_before(coming)
-        self._heartbeat.state(DECODING)
-        began = time.perf_counter()
-        while not coming.done() and not self._predictor.is_done:
-            wait([coming], DEVICE_POLL_S)
-        self._heartbeat.spent({"wait": time.perf_counter() - began})
-        return coming.done()
-
-    def _take_decoded(self, coming: Future[Any]) -> None:
-        """Wait for the next image. It may make a batch full, or be one that cannot be read."""
-        self._flush_before(coming)
-        self._heartbeat.state(DECODING)
-        began = time.perf_counter()
-        decoded = self._ahead.take()
-        self._heartbeat.spent({"wait": time.perf_counter() - began})
-        if isinstance(decoded, Unread):
-            self._fail(decoded)
-        elif (batch := self._shapes.add(decoded)) is not None:
+        batch = self._next_batch()
+        if batch is not None:
             self._predict(batch)
+        elif self._launched and (not self._ahead.is_coming or self._predictor.is_done):
+            self._device_worked()
+            self._predictor.finish()
+        elif self._ahead.is_coming:
+            self._wait_for_decoded()
+
+    def _next_batch(self) -> list[Decoded] | None:
+        """Take what is decoded, until a batch is full. The fullest, where nothing more comes or the device waits."""
+        while self._ahead.is_next_decoded:
+            decoded = self._ahead.take()
+            if isinstance(decoded, Unread):
+                self._fail(decoded)
+            elif (batch := self._shapes.add(decoded)) is not None:
+                return batch
+        if self._shapes and (self._ahead.is_exhausted(ready=len(self._shapes)) or self._has_waited):
+            return self._shapes.take_fullest()
+        return None
+
+    @property
+    def _has_waited(self) -> bool:
+        """Has the device stood still for so long that a batch which is not full is better than none?"""
+        return self._overlaps and not self._launched and time.monotonic() - self._worked_s >= FILL_S
+
+    def _wait_for_decoded(self) -> None:
+        """Wait until more is decoded, or it is time to look at the device again."""
+        self._sender.flush()  # no result waits to be sent while the worker itself waits
+        self._heartbeat.state(DECODING)
+        began = time.perf_counter()
+        if self._overlaps:
+            self._ahead.wait_for_some(DEVICE_POLL_S if self._launched else FILL_S)
+        else:
+            self._ahead.wait()
+        self._heartbeat.spent({"wait": time.perf_counter() - began})
 
     def _predict(self, batch: list[Decoded]) -> None:
-        self._ahead.predicted(batch)
         self._predictor.predict(batch)
+        self._ahead.predicted(batch)
+        self._device_worked()
+
+    def _device_worked(self) -> None:
+        self._worked_s = time.monotonic()
 
     def _fail(self, unread: Unread) -> None:
         """A failed row where another attempt cannot help; back to the supervisor otherwise."""
@@ -173,11 +187,6 @@ class Worker:
             self._sender.give_back(seq, error["stage"], error["type"], error["message"])
         else:
             self._sender.send([seq], failed_rows(self._model.task, unread, self._spec.index))
-
-    def _flush_before(self, coming: Future[Any]) -> None:
-        """No result waits to be sent while the worker itself waits."""
-        if not coming.done():
-            self._sender.flush()
 
     def _leave(self, lost: DeviceLostError) -> None:
         """The process ends, and another takes its place; a thread has no other process to leave for."""

@@ -69,19 +69,23 @@ class Predictor:
     def finish(self, ahead: int = 0) -> None:
         """Finish the batches begun first, encode and send them, until `ahead` are left."""
         while self._launched.count > ahead:
-            launched = self._launched.popleft()
-            images, seqs = launched.images, launched.seqs
-            self._heartbeat.state(PREDICTING)
-            failure = None
-            try:
-                rows, spent = self._rows(launched)
-            except Exception as error:
-                failure = BatchFailure.of(error)
-            if failure is not None:  # not inside `except`: what the error holds of the device's memory is let go first
-                self._retry(images, failure)
-                continue
-            self._heartbeat.spent(spent)
-            self._sender.send(seqs, rows)
+            failed = self._finish_first()
+            if failed is not None:
+                self._retry(*failed)
+
+    def _finish_first(self) -> tuple[list[Decoded], BatchFailure] | None:
+        """Returns the images and why, where it fails. Nothing here holds what the device's memory is held by then."""
+        launched = self._launched.popleft()
+        self._heartbeat.state(PREDICTING)
+        try:
+            rows, spent = self._rows(launched)
+        except Exception as error:
+            return launched.images, BatchFailure.of(error)
+        seqs = launched.seqs
+        del launched  # the memory of its images is free while their rows are sent
+        self._heartbeat.spent(spent)
+        self._sender.send(seqs, rows)
+        return None
 
     def _predict_in_parts(self, batch: list[Decoded], ahead: int = 0) -> None:
         """Launch as many at a time as the device has room for. Each part may show that there is less room."""
@@ -137,15 +141,17 @@ class Predictor:
     def _retry(self, batch: list[Decoded], failure: BatchFailure) -> None:
         """A batch that raised: in smaller parts when memory is short, else image by image: none shall fail others.
 
-        What else is begun is finished first: it holds memory.
+        What else is begun is finished first: it holds memory. An image for which there was no room beside it is tried
+        again without.
         """
         if failure.device_lost:
             raise DeviceLostError(failure)
         self._done_with([decoded.item.seq for decoded in batch])
+        was_alone = not self._launched
         self.finish()
         if failure.out_of_memory:
             self._sizes.refused(shape_of(batch[0]), len(batch), time.monotonic())
-        if len(batch) == 1:
+        if len(batch) == 1 and (was_alone or not failure.out_of_memory):
             self._sender.give_back(batch[0].item.seq, "predict", failure.kind, failure.message)
         elif failure.out_of_memory:
             getattr(self._model, "release_memory", lambda: None)()

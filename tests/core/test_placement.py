@@ -3,17 +3,20 @@
 import pytest
 
 from farm.config.sections import WorkersConfig
-from farm.core.placement import plan, shortfall, usable_cores
+from farm.core.placement import MAX_DECODERS, plan, shortfall, unused_devices, usable_cores, usable_cpus
 from farm.errors import ConfigError
-from farm.machine.hardware import Machine
+from farm.machine.hardware import CudaDevice, Machine
 
 GIB = 1 << 30
 
 
-def machine(cores=8, siblings=2, memory_gib=64, cuda=(), quota=None):
-    """Cores with their hyper-threads numbered as Linux does: core i holds CPUs i and i + cores."""
+def machine(cores=8, siblings=2, memory_gib=64, cuda=(), quota=None, sockets=1):
+    """Cores with their hyper-threads numbered as Linux does: core i holds CPUs i and i + cores; sockets are equal."""
     groups = tuple(tuple(i + cores * n for n in range(siblings)) for i in range(cores))
-    return Machine(groups, memory_gib * GIB, tuple(cuda), quota)
+    devices = tuple(each if isinstance(each, CudaDevice) else CudaDevice(each, f"GPU-{each}") for each in cuda)
+    size = cores // sockets
+    nodes = [tuple(cpu for core in groups[i * size : (i + 1) * size] for cpu in core) for i in range(sockets)]
+    return Machine(groups, memory_gib * GIB, devices, quota, tuple(nodes) if sockets > 1 else ())
 
 
 def test_a_worker_a_physical_core_with_one_thread_each():
@@ -44,12 +47,88 @@ def test_more_workers_than_cores_are_not_pinned():
     assert places[0].pin == "cpu"
 
 
-def test_two_workers_a_cuda_device_sharing_its_cores():
+def test_two_workers_a_cuda_device_sharing_the_cpus():
     places = plan(machine(cores=16, siblings=1, cuda=["H100", "H100"]), WorkersConfig())
     assert [place.device for place in places] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert [len(place.cpus) for place in places] == [4, 4, 4, 4]
-    assert len({cpu for place in places for cpu in place.cpus}) == 16
-    assert places[0].decoders == 4
+    assert [place.cpus for place in places] == [(0, 1, 2, 3), (8, 9, 10, 11), (4, 5, 6, 7), (12, 13, 14, 15)]
+    assert {place.decoders for place in places} == {3}, "and a CPU for the main thread"
+
+
+@pytest.mark.parametrize(
+    ("found", "decoders"),
+    [
+        (machine(cores=8, siblings=2, cuda=["A"]), 7),  # 16 logical CPUs, two processes
+        (machine(cores=16, siblings=1, cuda=["A"]), 7),
+        (machine(cores=8, siblings=2, cuda=["A"], quota=6.0), 2),
+        (machine(cores=1, siblings=1, cuda=["A"]), 1),
+        (machine(cores=2, siblings=2, cuda=["A", "B"]), 1),
+        (machine(cores=128, siblings=2, cuda=["A"]), MAX_DECODERS),
+    ],
+)
+def test_decoders_are_a_processes_share_of_the_logical_cpus_less_one(found, decoders):
+    assert {place.decoders for place in plan(found, WorkersConfig())} == {decoders}
+    assert {place.decoders for place in plan(found, WorkersConfig(decoders=5))} == {5}
+
+
+def test_hyper_threads_are_cpus_within_the_quota():
+    assert usable_cpus(machine(cores=8, siblings=2)) == 16
+    assert usable_cpus(machine(cores=8, siblings=2, quota=5.5)) == 6
+
+
+def cpus_of(found, device, **workers):
+    """All CPUs of a device's workers, of which none is shared."""
+    places = plan(found, WorkersConfig(**workers))
+    all_cpus = [cpu for place in places for cpu in place.cpus]
+    assert len(all_cpus) == len(set(all_cpus)), "a CPU of two workers"
+    return {cpu for place in places if place.device == f"cuda:{device}" for cpu in place.cpus}
+
+
+def test_devices_have_the_cpus_of_their_own_node():
+    nodes = ({0, 1, 2, 3, 8, 9, 10, 11}, {4, 5, 6, 7, 12, 13, 14, 15})
+    near = [CudaDevice("A", cpus=tuple(nodes[1])), CudaDevice("B", cpus=tuple(nodes[0]))]
+    found = machine(cores=8, siblings=2, cuda=near, sockets=2)
+    assert (cpus_of(found, 0), cpus_of(found, 1)) == (nodes[1], nodes[0])
+
+
+def test_devices_of_no_known_node_have_nodes_in_turn():
+    found = machine(cores=8, siblings=1, cuda="ABCD", sockets=2)
+    assert [cpus_of(found, device) for device in range(4)] == [{0, 1}, {4, 5}, {2, 3}, {6, 7}]
+
+
+def test_a_node_with_all_devices_leaves_no_cpu_idle():
+    near = tuple(CudaDevice(name, cpus=(0, 1, 2, 3)) for name in "AB")
+    found = machine(cores=8, siblings=1, cuda=near, sockets=2)
+    assert (cpus_of(found, 0), cpus_of(found, 1)) == ({0, 1, 2, 3}, {4, 5, 6, 7})
+    assert cpus_of(found, 1, devices=[1]) == set(range(8))
+
+
+def test_hyper_threads_of_a_core_stay_together():
+    places = plan(machine(cores=8, siblings=2, cuda=["A"]), WorkersConfig())
+    assert places[0].cpus == (0, 1, 2, 3, 8, 9, 10, 11)
+
+
+def test_a_quota_is_less_time_and_not_fewer_cpus():
+    assert len(cpus_of(machine(cores=8, siblings=2, cuda=["A"], quota=4.0), 0)) == 16
+
+
+def test_more_workers_on_a_device_than_cpus_are_not_pinned():
+    assert [p.cpus for p in plan(machine(cores=1, siblings=1, cuda=["A"]), WorkersConfig())] == [(), ()]
+
+
+def test_each_process_is_shown_one_slice_of_a_device_alone():
+    slices = [CudaDevice("A MIG 1g.5gb", f"MIG-{n}", is_slice=True) for n in range(2)]
+    found = machine(cuda=[*slices, CudaDevice("B", "GPU-b")])
+    places = plan(found, WorkersConfig(count=3))
+    assert [place.device for place in places] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert {place.loads_on for place in places} == {"cuda:0"}
+    assert [p.environment["CUDA_VISIBLE_DEVICES"] for p in places] == ["MIG-0", "MIG-1", "GPU-b"]
+    with pytest.raises(ConfigError, match="a process sees one MIG slice"):
+        plan(found, WorkersConfig(kind="thread"))
+
+
+def test_whole_devices_are_seen_as_the_user_has_them():
+    (place, _) = plan(machine(cuda=["A", "B"]), WorkersConfig(devices=[1]))
+    assert (place.loads_on, place.uuid, place.environment) == ("cuda:1", "GPU-B", {})
 
 
 def test_workers_of_a_cuda_device_share_its_memory():
@@ -67,6 +146,17 @@ def test_devices_can_be_chosen():
 def test_a_device_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(ConfigError, match=r"no CUDA device 2; devices here: 0 \(A\)"):
         plan(machine(cuda=["A"]), WorkersConfig(devices=[0, 2]))
+
+
+def test_devices_of_no_use_are_said_where_they_might_have_been_used():
+    found = Machine(((0,),), GIB, (), unused="the CUDA devices here (A) cannot be used: so it is")
+    assert unused_devices(found, WorkersConfig()).startswith("labelling on the CPU: the CUDA devices here (A) cannot")
+    assert unused_devices(found, WorkersConfig(devices="cpu")) is None
+    assert {place.device for place in plan(found, WorkersConfig())} == {"cpu"}
+    with pytest.raises(
+        ConfigError, match=r"devices here: none \(the CUDA devices here \(A\) cannot be used: so it is\)"
+    ):
+        plan(found, WorkersConfig(devices=[0]))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from farm.core.restarts import BACKOFF_LIMIT_S, GUILTY_PER_RESTART, RestartPolicy
+from farm.core.restarts import BACKOFF_LIMIT_S, GUILTY_PER_RESTART, INIT_FAILURES, INIT_RETRY_LIMIT_S, RestartPolicy
 from farm.errors import CollectorError, ModelError, WorkerError
 
 
@@ -90,17 +90,47 @@ def test_the_collector_has_an_error_of_its_own():
         policy.died("collector", "SIGKILL")
 
 
+NO_MEMORY = WorkerError("RuntimeError: no memory")
+
+
 def test_three_failed_starts_in_a_row_end_the_run_with_the_workers_own_error():
     policy = RestartPolicy(max_restarts=20)
-    policy.init_failed("RuntimeError", "no memory", permanent=False)
-    policy.init_failed("RuntimeError", "no memory", permanent=False)
-    policy.ready()
-    policy.init_failed("RuntimeError", "no memory", permanent=False)
-    policy.init_failed("RuntimeError", "no memory", permanent=False)
-    with pytest.raises(WorkerError, match="RuntimeError: no memory"):
-        policy.init_failed("RuntimeError", "no memory", permanent=False)
+    policy.init_failed(0, NO_MEMORY, others_work=False)
+    policy.init_failed(1, NO_MEMORY, others_work=False)
+    policy.ready(2)
+    policy.init_failed(0, NO_MEMORY, others_work=True)
+    policy.init_failed(1, NO_MEMORY, others_work=True)
+    with pytest.raises(WorkerError, match="workers cannot start, 3 in a row failed: RuntimeError: no memory"):
+        policy.init_failed(0, NO_MEMORY, others_work=True)
 
 
 def test_what_cannot_get_better_ends_the_run_at_once():
+    policy = RestartPolicy(20)
+    policy.ready(0)
     with pytest.raises(ModelError, match="no checkpoint"):
-        RestartPolicy(20).init_failed("ModelError", "no checkpoint", permanent=True)
+        policy.init_failed(0, ModelError("no checkpoint"), others_work=True)
+
+
+def test_others_go_on_without_a_worker_that_has_worked_and_cannot_start_again():
+    policy = RestartPolicy(max_restarts=1)
+    for index in range(3):
+        policy.ready(index)
+    delays = []
+    for failures in range(1, 20):
+        policy.init_failed(1, NO_MEMORY, others_work=True)
+        assert (1 in policy.missing) == (failures >= INIT_FAILURES)
+        delays.append(policy.init_retry_s(1))
+    assert delays[:4] == [1.0, 1.0, 1.0, 2.0] and delays[-1] == INIT_RETRY_LIMIT_S
+    policy.init_failed(2, NO_MEMORY, others_work=True)
+    assert policy.missing == {1: "RuntimeError: no memory"} and policy.init_retry_s(2) == 1.0
+    policy.ready(1)
+    assert policy.missing == {} and policy.init_retry_s(1) == 1.0
+
+
+def test_the_last_worker_that_cannot_start_again_ends_the_run():
+    policy = RestartPolicy(max_restarts=1)
+    policy.ready(0)
+    policy.init_failed(0, NO_MEMORY, others_work=False)
+    policy.init_failed(0, NO_MEMORY, others_work=False)
+    with pytest.raises(WorkerError, match="no memory"):
+        policy.init_failed(0, NO_MEMORY, others_work=False)

@@ -10,13 +10,13 @@ from farm.config.loading import validate
 from farm.engines.backend_choice import choose_backend
 from farm.engines.preparation import prepare
 from farm.errors import RunMismatchError
-from farm.machine.hardware import Machine
+from farm.machine.hardware import CudaDevice, Machine
 from farm.models import backends
 from farm.models.conversion import executables, job, sampling
 from farm.sources.base import Entry, Source
 from farm.storage.run_store import RunStore
 
-GPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=("A",))
+GPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=(CudaDevice("A"),))
 CPU = Machine(cores=((0,), (1,)), memory_bytes=64 << 30, cuda_devices=())
 BOXES = 100
 AGREED = {"matched": 1.0, "confidence": 0.0, "boxes": BOXES, "found": BOXES, "images": 32}

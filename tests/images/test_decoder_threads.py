@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import weakref
 
 import pytest
 
@@ -47,10 +49,38 @@ def test_results_and_errors_come_back():
         return a / b
 
     with DecoderThreads(2).start() as decoders:
-        futures = [decoders.submit(divide, 6, number) for number in (1, 2, 0)]
-        assert [future.result() for future in futures[:2]] == [6, 3]
+        tasks = [decoders.submit(divide, 6, number) for number in (1, 2, 0)]
+        assert all(decoders.wait(task, 10) for task in tasks)
+        assert [task.result() for task in tasks[:2]] == [6, 3]
         with pytest.raises(ZeroDivisionError):
-            futures[2].result()
+            tasks[2].result()
+
+
+@pytest.mark.timeout(60)
+def test_whoever_waits_is_woken_by_its_own_task_alone():
+    go_on = threading.Event()
+    with DecoderThreads(2).start() as decoders:
+        slow = decoders.submit(go_on.wait)
+        assert not decoders.wait(slow, 0.01) and not slow.is_done
+        for _ in range(50):
+            assert decoders.wait(decoders.submit(int))
+        assert not decoders.wait(slow, 0.0)
+        go_on.set()
+        assert decoders.wait(slow) and slow.result() is True
+
+
+def test_what_a_task_was_given_is_let_go_when_it_is_done():
+    class Pixels:
+        pass
+
+    given = Pixels()
+    gone = weakref.ref(given)
+    with DecoderThreads(1).start() as decoders:
+        task = decoders.submit(id, given)
+        del given
+        assert decoders.wait(task, 10)
+        assert decoders.wait(decoders.submit(int), 10)  # by now the thread has turned to another
+        assert gone() is None
 
 
 def test_threads_end_with_the_block():

@@ -1,9 +1,10 @@
-"""What a machine has for this process: cores, memory, and CUDA devices, without torch."""
+"""What a machine has for this process: cores and their nodes, memory."""
 
 import os
 
 import psutil
 
+from farm.machine import inspection
 from farm.machine.inspection import inspect_machine
 
 
@@ -16,17 +17,28 @@ def test_this_machine_respects_its_affinity_mask():
 
 def test_no_cuda_device_where_none_is_visible(monkeypatch):
     monkeypatch.setitem(os.environ, "CUDA_VISIBLE_DEVICES", "")
-    assert inspect_machine().cuda_devices == ()
+    found = inspect_machine()
+    assert (found.cuda_devices, found.unused) == ((), "")
 
 
-def test_visible_devices_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA A'\necho '1, GPU-bbb, NVIDIA B'\n")
-    smi.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert inspect_machine().cuda_devices == ("NVIDIA A", "NVIDIA B")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-aaa")
-    assert inspect_machine().cuda_devices == ("NVIDIA B", "NVIDIA A")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-0c3c,7")
-    assert inspect_machine().cuda_devices == ("MIG-0c3c",), "a slice of a device is a device"
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_cpus_are_grouped_by_memory_node(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "NODES", tmp_path)
+    write(tmp_path / "node0" / "cpulist", "0-3,8-11\n")
+    write(tmp_path / "node1" / "cpulist", "4-7,12-15\n")
+    write(tmp_path / "node2" / "cpulist", "\n")  # memory without CPUs
+    assert inspection._nodes(range(2, 10)) == ((2, 3, 8, 9), (4, 5, 6, 7))
+    assert inspection._nodes(range(4)) == (), "one node is none"
+
+
+def test_cpus_are_grouped_by_socket_where_no_nodes_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "NODES", tmp_path / "none")
+    monkeypatch.setattr(inspection, "CPU_TOPOLOGY", tmp_path)
+    assert inspection._nodes(range(4)) == ()
+    for cpu in range(4):
+        write(tmp_path / f"cpu{cpu}" / "topology" / "physical_package_id", f"{cpu % 2}\n")
+    assert inspection._nodes(range(4)) == ((0, 2), (1, 3))

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from farm.core.summary import Failure, Summary
+from farm.core.summary import DeviceUse, Failure, Summary
 from farm.models.conversion.agreement import Agreement
 from farm.report.closing import chosen, print_summary
 
@@ -36,6 +36,20 @@ def test_the_time_says_what_the_rate_is_of():
     console = Console(file=io.StringIO(), width=80)
     print_summary(console, summary(images_per_s=-0.0, labelling_s=0.0), "")
     assert "images/s" not in console.file.getvalue(), "nothing was labelled"
+
+
+def test_devices_are_shown_as_far_as_their_driver_tells():
+    gib = 1 << 30
+    uses = (DeviceUse("cuda:0", 0.934, 3 * gib + 1, 80 * gib), DeviceUse("cuda:1", None, gib, 10 * gib),
+            DeviceUse("cuda:2", 0.5, None, None), DeviceUse("cuda:3", None, None, None))  # fmt: skip
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, summary(devices=uses), "")
+    lines = [line.split(maxsplit=1) for line in console.file.getvalue().splitlines() if line.startswith("cuda:")]
+    assert lines == [
+        ["cuda:0", "93% busy, at most 3.0 of 80.0 GiB in use"],
+        ["cuda:1", "at most 1.0 of 10.0 GiB in use"],
+        ["cuda:2", "50% busy"],
+    ]
 
 
 def test_failures_fill_a_screen_at_most_and_the_others_are_named():

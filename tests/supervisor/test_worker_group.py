@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -13,14 +14,14 @@ from farm.core.leases import LeaseBook
 from farm.core.outages import RETRY_POLICY, Outage
 from farm.core.placement import Placement
 from farm.core.rates import SmoothedRate
-from farm.core.restarts import RestartPolicy
+from farm.core.restarts import INIT_RETRY_S, RestartPolicy
 from farm.errors import ModelError, WorkerError
 from farm.ipc.channel import Writer, channel
 from farm.ipc.event_loop import EventLoop
 from farm.ipc.heartbeat import Heartbeats
 from farm.ipc.messages import AttemptFailed, InitFailed, Ready, Stop
 from farm.supervisor import lifecycle
-from farm.supervisor.lifecycle import INIT_RETRY_S, Lifecycle
+from farm.supervisor.lifecycle import Lifecycle
 from farm.supervisor.thread_children import LeaseQueue
 from farm.supervisor.worker_group import WorkerGroup
 from farm.supervisor.worker_process import WorkerProcess
@@ -212,9 +213,36 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(bench):
         b.loop.turn(0.0)
 
 
+def test_a_worker_is_told_which_slice_of_a_device_it_sees():
+    template = WorkerTemplate(ModelConfig(factory="none:none"), "/images", 10**6, {"OMP_NUM_THREADS": "1"})
+    heartbeats = Heartbeats.create(f"farm-test-{secrets.token_hex(4)}", 2, local=True)
+    placement = Placement(0, (), "cuda:1", 1, 1, 1, uuid="MIG-1")
+    told = [template.spec(0, 0, 2, replace(placement, sees_alone=alone), heartbeats, None) for alone in (False, True)]
+    assert [spec.environment.get("CUDA_VISIBLE_DEVICES") for spec in told] == [None, "MIG-1"]
+    assert {spec.environment["OMP_NUM_THREADS"] for spec in told} == {"1"}
+    heartbeats.close()
+
+
+def test_others_go_on_without_a_worker_that_cannot_start_again(bench):
+    b = bench()
+    b.begin()
+    b.feed(4)
+    b.die(b.first, 1)
+    b.group.drained(b.first.uid)
+    for _ in range(5):
+        b.group.replace(time.monotonic() + 60)
+        worker = b.group.by_index()[0]
+        b.say(worker, InitFailed(worker.uid, "RuntimeError", "no such device", False))
+        b.die(worker, 1)
+        b.group.drained(worker.uid)
+    assert b.policy.missing == {0: "RuntimeError: no such device"}
+    b.group.feed(time.monotonic(), None, lambda worker: worker.lease_items)
+    assert b.book.held_by(b.second.uid), "the other goes on"
+
+
 def test_starts_that_fail_without_a_word_end_the_run(bench):
     b = bench()
-    with pytest.raises(WorkerError, match="3 in a row failed: WorkerError: the process left with exit code 1 while"):
+    with pytest.raises(WorkerError, match="3 in a row failed: the process left with exit code 1 while"):
         for _ in range(3):
             worker = b.group.by_index()[0]
             b.die(worker, 1)

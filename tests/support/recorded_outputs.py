@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.live_weights import FEW, MANY, SIDE, build, save
 from farm.config.sections import ModelConfig
 from farm.images.decoding import decode
 from farm.models import load_model
 from farm.models.yolo.found import Found, found_in_results
 from farm.models.yolo.postprocessing import Postprocessor
-from tests.support.live_weights import FEW, MANY, SIDE, build, save
 
 TOGETHER = 6  # images of a batch; their sizes differ, their letterboxed shapes do not
 SET_BY = 4  # photographs that live weights are set by

@@ -3,12 +3,14 @@
 import pytest
 
 from farm.config.loading import validate
-from farm.machine.hardware import Machine
+from farm.machine.hardware import CudaDevice, Machine
 from farm.models import backends
 from farm.tune.candidates import grid, lowered
 from tests.tune.samples import FOUR, config
 
-GPUS = Machine(cores=tuple((cpu,) for cpu in range(16)), memory_bytes=64 << 30, cuda_devices=("A", "B"))
+GPUS = Machine(
+    cores=tuple((cpu,) for cpu in range(16)), memory_bytes=64 << 30, cuda_devices=(CudaDevice("A"), CudaDevice("B"))
+)
 
 
 def test_what_is_tried_on_cpu():
@@ -24,6 +26,16 @@ def test_what_is_tried_on_two_devices():
     assert [c["workers.count"] for c in counts] == [2, 4, 6]
     assert [b["workers.batch"] for b in batches] == [16, 32, 64]
     assert [d["workers.decoders"] for d in decoders] == [2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("model", "graphs"), [({}, [False]), ({"cuda_graphs": True}, []), ({"cuda_graphs": False}, [])]
+)
+def test_graphs_are_left_out_once_where_the_config_leaves_it_open(monkeypatch, model, graphs):
+    monkeypatch.setattr(backends, "installed", lambda name: False)
+    values = validate({"source": "x", "model": {"weights": "m.pt", **model}, "output": "y"})
+    tried = [settings for each in grid(GPUS, values) for settings in each]
+    assert [each["model.cuda_graphs"] for each in tried if "model.cuda_graphs" in each] == graphs
 
 
 def test_what_the_user_has_set_stays():

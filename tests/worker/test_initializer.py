@@ -41,6 +41,15 @@ def test_the_batch_is_what_the_model_takes_and_the_device_has_room_for(model, sh
     assert [(device, threads, digest) for _, device, threads, digest in asked] == [("cpu", 1, None)]
 
 
+def test_a_process_that_sees_one_device_alone_loads_on_its_first():
+    asked = []
+    made = initialize(
+        spec(device="cuda:3", sees_alone=True), lambda config, device, *rest: asked.append(device) or FakeModel()
+    )
+    with made.decoders:
+        assert asked == ["cuda:0"]
+
+
 def test_a_worker_that_is_ready_says_what_its_model_is():
     told = ready(spec(), FakeModel(task="pose", kpt_shape=(17, 3)))
     assert (told.uid, told.task, told.names[0], told.kpt_shape) == (5, "pose", "thing", (17, 3))

@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from farm.config.sections import ModelConfig
 from farm.core.items import Item
-from farm.core.lease_size import READ_AHEAD_BATCHES
+from farm.core.lease_size import OVERLAPPING_BATCHES, READ_AHEAD_BATCHES
 from farm.core.placement import Placement
 from farm.core.rows import Unread
 from farm.images.decoder_threads import DecoderThreads
@@ -45,7 +46,12 @@ def ready_bytes():
 
 
 @pytest.fixture
-def ahead(source, ready_bytes, monkeypatch):
+def overlaps():
+    return False
+
+
+@pytest.fixture
+def ahead(source, ready_bytes, overlaps, monkeypatch):
     """Of a worker with two decoding threads that gathers one image."""
     monkeypatch.setattr(read_ahead, "READY_BYTES", ready_bytes)
     beats = Heartbeats.create(f"farm-test-{secrets.token_hex(4)}", 1)
@@ -55,8 +61,10 @@ def ahead(source, ready_bytes, monkeypatch):
     config = ModelConfig(factory="farm.models.fake:make")
     spec = WorkerSpec(0, 0, 1, placement, config, str(source), 10_000, beats.name, {})
     with DecoderThreads(2).start() as decoders:
-        yield ReadAhead(spec, Whole(pixels=True), HeartbeatWriter(beats, 0), decoders, gathered=1)
+        yield ReadAhead(spec, Whole(pixels=True, overlaps=overlaps), HeartbeatWriter(beats, 0), decoders, gathered=1)
         Whole.others.set()
+    for thread in decoders._threads:  # which write to what is closed now
+        thread.join(5)
     beats.close()
 
 
@@ -64,22 +72,58 @@ def items(*numbers, attempt=1):
     return [(Item(number, bytes(16), f"{number}.png"), attempt) for number in numbers]
 
 
+def take(ahead):
+    ahead.wait()
+    return ahead.take()
+
+
 def test_images_come_in_the_order_of_the_leases_whichever_is_decoded_first(ahead):
     ahead.add(items(0, 1, 2))
     ahead.start(ready=0)
-    assert ahead.coming is not None and not ahead.coming.done()
+    assert ahead.is_coming and not ahead.is_next_decoded
+    ahead.wait_for_some(0.01)
+    assert not ahead.is_next_decoded
     Whole.others.set()
-    assert [ahead.take().item.seq for _ in range(3)] == [0, 1, 2]
-    assert ahead.coming is None and len(ahead) == 0
+    ahead.wait_for_some(60)
+    assert [take(ahead).item.seq for _ in range(3)] == [0, 1, 2]
+    assert not ahead.is_coming and len(ahead) == 0
 
 
 def test_no_more_are_decoded_than_batches_need(ahead):
     ahead.add(items(*range(1, 10)))
     ahead.start(ready=READ_AHEAD_BATCHES)
-    taken = [ahead.take().item.seq for _ in range(2)]
-    assert taken == [1, 2], "as many as there are threads, since enough are ready"
-    assert ahead.coming is None and len(ahead) == 7
     assert ahead.is_exhausted(ready=READ_AHEAD_BATCHES) and not ahead.is_exhausted(ready=1)
+    taken = [take(ahead).item.seq for _ in range(2)]
+    assert taken == [1, 2], "as many as there are threads, since enough are ready"
+    assert not ahead.is_coming and len(ahead) == 7
+    assert ahead.is_exhausted(ready=1), "nothing comes"
+
+
+@pytest.mark.parametrize("overlaps", [True])
+def test_more_are_decoded_where_the_device_works_by_itself(ahead):
+    ahead.add(items(*range(1, 10)))
+    ahead.start(ready=OVERLAPPING_BATCHES - 1)
+    assert not ahead.is_exhausted(ready=OVERLAPPING_BATCHES - 1)
+    assert [take(ahead).item.seq for _ in range(3)] == [1, 2, 3]
+    assert not ahead.is_coming
+
+
+def test_whoever_waits_sleeps_until_the_next_image_is_decoded_whatever_else_is(ahead):
+    ahead.add(items(0, 1, 2))
+    ahead.start(ready=0)
+    ahead.wait_for_some(60)  # until the second is
+    began = time.monotonic()
+    ahead.wait_for_some(0.2)
+    assert time.monotonic() - began >= 0.19
+    assert not ahead.is_next_decoded
+
+
+def test_leases_are_looked_for_where_less_than_a_batch_is_left_to_begin_with(ahead):
+    assert ahead.is_short
+    ahead.add(items(1))
+    assert not ahead.is_short
+    ahead.start(ready=0)
+    assert ahead.is_short
 
 
 @pytest.mark.parametrize("ready_bytes", [SIDE * SIDE * 3])
@@ -88,9 +132,9 @@ def test_an_image_takes_room_until_it_is_predicted(ahead):
     ahead.add(items(0, 1))
     ahead.start(ready=0)  # of both, since the first is not decoded yet
     Whole.others.set()
-    first = ahead.take()
+    first = take(ahead)
     assert ahead.is_full and ahead.is_exhausted(ready=0)
-    second = ahead.take()
+    second = take(ahead)
     ahead.predicted([first])
     assert ahead.is_full
     ahead.predicted([second])
@@ -100,7 +144,7 @@ def test_an_image_takes_room_until_it_is_predicted(ahead):
 def test_an_image_that_cannot_be_read_comes_in_its_turn(ahead):
     ahead.add([*items(1), (Item(7, bytes(16), "none.png"), 3), *items(2)])
     ahead.start(ready=0)
-    assert ahead.take().item.seq == 1
-    unread = ahead.take()
+    assert take(ahead).item.seq == 1
+    unread = take(ahead)
     assert isinstance(unread, Unread) and (unread.item.seq, unread.attempt) == (7, 3)
-    assert ahead.take().item.seq == 2
+    assert take(ahead).item.seq == 2

@@ -1,11 +1,15 @@
 """Batches of one shape: full ones at once, the fullest of the others when it is asked for."""
 
+import weakref
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from farm.core.items import Item
 from farm.core.rows import Decoded
-from farm.worker.shape_batcher import ShapeBatcher, shape_of
+from farm.models.base import batch_key
+from farm.worker.shape_batcher import PATIENCE_BATCHES, ShapeBatcher, shape_of
 
 
 def decoded(seq, shape=(2, 3, 3), kind=np.uint8):
@@ -39,5 +43,59 @@ def test_one_image_may_be_a_batch(gathered):
 
 
 def test_floats_are_no_bytes_of_the_same_shape():
-    assert shape_of(decoded(0)) == shape_of(decoded(1))
-    assert shape_of(decoded(0)) != shape_of(decoded(0, kind=np.float32))
+    for common in (shape_of, lambda image: batch_key(image.prepared)):
+        assert common(decoded(0)) == common(decoded(1))
+        assert common(decoded(0)) != common(decoded(0, kind=np.float32))
+
+
+@pytest.mark.parametrize("gathered", [2, 3])
+def test_an_image_of_a_rare_shape_waits_for_so_many_others_and_no_more(gathered):
+    shapes, rare = ShapeBatcher(gathered), (9, 9, 3)
+    shapes.add(decoded(0, rare))
+    batches = [shapes.add(decoded(seq)) for seq in range(1, PATIENCE_BATCHES * gathered)]
+    assert all(0 not in seqs(batch) for batch in batches if batch is not None)
+    later = [shapes.add(decoded(seq, (seq, 1, 3))) for seq in range(1000, 1003)]
+    assert next(seqs(batch) for batch in later if batch is not None) == [0]
+
+
+class Slab:
+    """Memory for `size` images of one shape."""
+
+    def __init__(self, size):
+        self.size = size
+
+
+class Slot:
+    """A place in a slab."""
+
+    shape, dtype, nbytes = (2, 3, 3), np.dtype(np.uint8), 18
+
+    def __init__(self, slab):
+        self.batch_key, self.batch_of = slab, slab.size
+
+
+def in_slot(seq, slab):
+    return replace(decoded(seq), prepared=Slot(slab))
+
+
+def test_images_in_slots_are_gathered_by_slab_until_it_is_full():
+    """Beside images of the same shape that lie in none, and in another."""
+    shapes, slab, small = ShapeBatcher(4), Slab(3), Slab(2)
+    assert shapes.add(in_slot(0, slab)) is None
+    assert shapes.add(decoded(1)) is None
+    assert shapes.add(in_slot(2, small)) is None
+    assert shapes.add(in_slot(3, slab)) is None
+    assert seqs(shapes.add(in_slot(4, small))) == [2, 4]
+    assert seqs(shapes.add(in_slot(5, slab))) == [0, 3, 5]
+    assert len(shapes) == 1
+    assert shape_of(in_slot(0, slab)) == shape_of(decoded(1)), "they need the same room"
+
+
+def test_a_slab_is_let_go_with_its_batch():
+    shapes, slab = ShapeBatcher(4), Slab(1)
+    gone = weakref.ref(slab)
+    batch = shapes.add(in_slot(0, slab))
+    del slab
+    assert gone() is not None
+    del batch
+    assert gone() is None

@@ -5,7 +5,7 @@ one. `auto` takes a faster backend only where the run is long enough to pay for 
 only where its labels agree with torch's on a sample of the user's own images.
 
 base             Backend: what farm knows of one             by_shape         a network made anew for frequent shapes
-torch            checkpoints as they are                     cuda_graphs      by_shape for torch on CUDA
+torch            checkpoints as they are                     cuda_graphs      full batches of torch on CUDA
 onnxruntime      ONNX Runtime, and its threads               openvino_shapes  by_shape for OpenVINO
 openvino         OpenVINO: threads, precision, shapes        processor        what the processor can compute with
 tensorrt         engines for the GPUs of one machine
@@ -77,7 +77,7 @@ def _check(backend: Backend, config: ModelConfig, device: str, is_there: Callabl
     if device != "cpu" and not (backend.on_cuda or (backend.cuda_build and is_there(backend.cuda_build))):
         other = f", or install {backend.cuda_build} in its place" if backend.cuda_build else ""
         raise ModelError(f"model.backend {name} runs on the CPU only; set workers.devices=cpu{other}")
-    if config.cuda_graphs and (device == "cpu" or name != "torch"):
+    if config.cuda_graphs is True and (device == "cpu" or name != "torch"):
         where = "the CPU" if device == "cpu" else f"model.backend {name}"
         raise ModelError(f"model.cuda_graphs is for torch on CUDA, not for {where}; leave it out")
     if config.precision == "int8" and not is_there("nncf"):

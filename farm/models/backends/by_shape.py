@@ -7,8 +7,8 @@ only some are kept; a batch whose shape is rarely seen goes through the network 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 from farm.machine import standard_streams
 
@@ -16,36 +16,45 @@ STALE_CALLS = 1000  # without a shape, before it makes room for another: shapes 
 
 Network = Callable[[Any], Any]
 Make = Callable[[Network, Any], Network | None]
+Made = TypeVar("Made")
 
 
-class ByShape:
-    """Called as the network is, with a batch, for its outputs."""
+class FrequentShapes(Generic[Made]):
+    """What was made for which shape, and which shape something is to be made for."""
 
-    def __init__(self, network: Network, make: Make, seen_before: int, kept: int) -> None:
-        """`make(network, batch)` gives what takes batches of that shape alone; None or an error where nothing does.
-
-        It is asked once a shape, after `seen_before` batches of it; no more than `kept` are kept.
-        """
-        self._network = network
-        self._make = make
+    def __init__(self, seen_before: int, kept: int) -> None:
+        """Something is made for a shape after `seen_before` batches of it; no more than `kept` are kept."""
         self._seen_before = seen_before
         self._kept = kept
-        self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._made: OrderedDict[tuple[Any, ...], Network] = OrderedDict()
-        self._last: dict[tuple[Any, ...], int] = {}
+        self._seen: Counter[Hashable] = Counter()
+        self._made: OrderedDict[Hashable, Made | None] = OrderedDict()
+        self._last: dict[Hashable, int] = {}
         self._calls = 0
 
-    def __call__(self, batch: Any) -> Any:
-        shape = (*batch.shape, str(batch.dtype))
+    def find(self, shape: Hashable, make: Callable[[], Made | None]) -> Made | None:
+        """What there is for a batch of this shape; None while it is rare, and where `make()` gave None.
+
+        `make` is asked once a shape. Where it raises, it is asked again with the next batch.
+        """
         self._calls += 1
         if shape not in self._made:
             self._seen[shape] += 1
             if self._seen[shape] <= self._seen_before or not self._has_room():
-                return self._network(batch)
-            self._made[shape] = self._made_for(batch)
+                return None
+            self._made[shape] = make()
         self._made.move_to_end(shape)
         self._last[shape] = self._calls
-        return self._made[shape](batch)
+        return self._made[shape]
+
+    def clear(self) -> None:
+        """Forget all shapes, and what was made for them."""
+        self._seen.clear()
+        self._made.clear()
+        self._last.clear()
+
+    def made(self) -> dict[Hashable, Made | None]:
+        """By shape; None for a shape that nothing could be made for."""
+        return dict(self._made)
 
     def _has_room(self) -> bool:
         """There is, or the shape that was seen longest ago gives it up."""
@@ -54,13 +63,31 @@ class ByShape:
         oldest = next(iter(self._made))
         if self._calls - self._last[oldest] <= STALE_CALLS:
             return False
-        del self._made[oldest]
+        del self._made[oldest], self._last[oldest]
         self._seen[oldest] = 0
         return True
 
-    def _made_for(self, batch: Any) -> Network:
+
+class ByShape:
+    """Called as the network is, with a batch, for its outputs."""
+
+    def __init__(self, network: Network, make: Make, seen_before: int, kept: int) -> None:
+        """`make(network, batch)` gives what takes batches of that shape alone; None or an error where nothing does."""
+        self._network = network
+        self._make = make
+        self._shapes: FrequentShapes[Network] = FrequentShapes(seen_before, kept)
+
+    def __call__(self, batch: Any) -> Any:
+        shape = (*batch.shape, str(batch.dtype))
+        return (self._shapes.find(shape, lambda: self._made_for(batch)) or self._network)(batch)
+
+    def made(self) -> dict[Hashable, Network | None]:
+        """What was made, by shape; None where the network itself is used."""
+        return self._shapes.made()
+
+    def _made_for(self, batch: Any) -> Network | None:
         try:
-            return self._make(self._network, batch) or self._network
+            return self._make(self._network, batch)
         except Exception as error:  # without it, it is only slower
             standard_streams.tell(f"farm: nothing is made for batches of {tuple(batch.shape)}: {error}")
-            return self._network
+            return None

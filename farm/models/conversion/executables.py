@@ -1,9 +1,9 @@
 """Weights as they will be executed, made by the supervisor's side before any worker starts: converted, compared.
 
 A .pt is converted once per weights, backend, precision and version of the backend, into a cache that two runs may use
-at once. Whatever may move boxes (another backend, a lower precision, reduced decoding) is compared with torch in fp32
-and exact decoding, on a sample of the user's images. Which cache has it, or has room for it, is decided here; what is
-done in its entry, in job.py.
+at once. Whatever may move boxes (another backend, a lower precision, decoding that is not exact) is compared with torch
+in fp32 and exact decoding, on a sample of the user's images. Which cache has it, or has room for it, is decided here;
+what is done in its entry, in job.py.
 """
 
 from __future__ import annotations

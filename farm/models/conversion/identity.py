@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from farm.config.sections import ModelConfig
-from farm.models import cache
+from farm.models import cache, device_decoding
 from farm.models.backends import BACKENDS, packages_of
 from farm.models.backends.tensorrt import ENGINE_BATCH
 from farm.models.cache import Content, Entry
 from farm.models.conversion import sampling
 from farm.models.conversion.agreement import Agreement
 from farm.models.conversion.request import Request
-from farm.models.packages import package_version
+from farm.models.packages import installed_as, package_version
 
 EXPORTED_DET = 300  # boxes that a model without non-maximum suppression gives at least, as in torch
 INT8_RECIPE = 2  # what is quantised, and what is kept in float
@@ -50,8 +50,12 @@ def agreement_name(request: Request, made: Content) -> str:
 
 def _compared(config: ModelConfig) -> dict[str, Any]:
     """The arguments that a comparison depends on, and how it is made."""
-    reduced = {"decode"} if config.decode == "reduced" else set()
-    return {**config.model_dump(mode="json", include=set(COMPARED) | reduced), "recipe": AGREEMENT_RECIPE}
+    compared = {**config.model_dump(mode="json", include=set(COMPARED)), "recipe": AGREEMENT_RECIPE}
+    if config.decode != "exact":
+        compared["decode"] = config.decode
+    if config.decode == "device":
+        compared["decoder"] = package_version(device_decoding.PACKAGE)
+    return compared
 
 
 def _as_it_is(path: str) -> list[Any]:
@@ -68,12 +72,14 @@ def _depends_on(request: Request) -> list[Any]:
     What is not converted has an entry for its comparisons alone: on a GPU it rounds as that does.
     """
     config, backend = request.config, request.backend
-    packages = {name: package_version(name) for name in ("ultralytics", "torch", *packages_of(backend))}
+    packages: dict[str, Any] = {name: package_version(name) for name in ("ultralytics", "torch", *packages_of(backend))}
     calibration: list[Any] = []
     if config.precision == "int8":
         calibration = [INT8_RECIPE, _content_of(request.sample), config.imgsz, package_version("nncf")]
     is_engine = backend in BACKENDS and BACKENDS[backend].is_engine
     fixed: list[Any] = [config.imgsz, ENGINE_BATCH] if is_engine else []
+    if is_engine:  # tensorrt-cu12 and tensorrt-cu13 have the same numbers, and cannot read each other's engines
+        packages |= {name: installed_as(name) for name in packages_of(backend)}
     fixed += [_devices_here()] if is_engine or (request.device != "cpu" and not request.is_converted) else []
     baked = [max(config.max_det, EXPORTED_DET), config.agnostic_nms]  # in models without non-maximum suppression
     return [request.digest, backend, config.precision, config.task, packages, calibration, fixed, baked]

@@ -21,6 +21,7 @@ from farm.models.conversion.identity import agreement_name, entry_name
 from farm.models.conversion.request import Request
 from farm.models.weights.unchanged import check
 
+DECODING_IN_WORDS = {"exact": "", "reduced": " and reduced decoding", "device": " and decoding on the device"}
 UNWRITABLE = "the cache of converted models cannot be written"
 
 
@@ -111,8 +112,8 @@ class ConversionJob:
         self.entry.remember(name, found)
 
     def _in_words(self) -> str:
-        reduced = " and reduced decoding" if self.request.config.decode == "reduced" else ""
-        return f"{self.request.backend} {self.request.config.precision}{reduced}"
+        decoding = DECODING_IN_WORDS[self.request.config.decode]
+        return f"{self.request.backend} {self.request.config.precision}{decoding}"
 
     def _say_who(self, holder: str, waited_s: float) -> None:
         weights = Path(str(self.request.config.weights)).name

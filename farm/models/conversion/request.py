@@ -32,9 +32,9 @@ class Request:
         """What it is compared with, in words. Of a model that was exported elsewhere there is no torch."""
         exported = "the same model" if self.config.precision == "fp32" else "the same model in fp32"
         model = "torch fp32" if self.config.is_convertible else exported
-        return f"{model} and exact decoding" if self.config.decode == "reduced" else model
+        return model if self.config.decode == "exact" else f"{model} and exact decoding"
 
 
 def is_lowered(config: ModelConfig) -> bool:
     """Whether the config trades exact labels for speed."""
-    return config.decode == "reduced" or config.precision != "fp32"
+    return config.decode != "exact" or config.precision != "fp32"

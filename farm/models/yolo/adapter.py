@@ -10,10 +10,7 @@ are those of `predict(batch=1)` whatever the batch.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,37 +18,26 @@ import pyarrow as pa
 
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
+from farm.images.memory_budget import READY_BYTES
 from farm.models import backends
-from farm.models.backends.by_shape import ByShape
-from farm.models.backends.cuda_graphs import GRAPHS_KEPT, SEEN_BEFORE, Recorder, anchored_modules
-from farm.models.base import is_out_of_memory
-from farm.models.yolo import loading, settings
-from farm.models.yolo.cuda_streams import CudaStreams, event
+from farm.models.backends import tensorrt
+from farm.models.base import Prepared, is_out_of_memory, pixels_of
+from farm.models.yolo import letterbox, loading, settings, torchcodec_lists
+from farm.models.yolo.cuda_streams import CudaStreams
+from farm.models.yolo.device_decoder import CHANNELS, DeviceDecoder
+from farm.models.yolo.device_image import DeviceImage
+from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.device_memory import MEASURED_BATCHES, largest_batch, peak_bytes, room_bytes
+from farm.models.yolo.device_pipeline import DevicePipeline, Parts
 from farm.models.yolo.encode import encode
-from farm.models.yolo.found import Found, found_in_results
+from farm.models.yolo.found import Found
 from farm.models.yolo.postprocessing import TASKS_ON_HOST, Postprocessor, on_host, with_polygons
-from farm.models.yolo.preprocessing import as_input, as_planes, resize_as_whole
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceBatch:
-    """A batch that the device works on, or has done. `raw` is what the network puts out.
-
-    `begun` and `done` are events of the device; None on the CPU.
-    """
-
-    batch: Any
-    raw: Any
-    originals: list[np.ndarray]
-    begun: Any
-    done: Any
-    preprocess_s: float
-    forward_s: float
+from farm.models.yolo.predictor_pipeline import PredictorPipeline
+from farm.models.yolo.preprocessing import as_floats, resize_as_whole
 
 
 class YoloModel:
-    """One model on one device with its thread budget. On CUDA its batches overlap (cuda_streams.py)."""
+    """One model on one device with its thread budget. On CUDA its batches overlap (device_pipeline.py)."""
 
     needs_pixels = True
 
@@ -66,25 +52,51 @@ class YoloModel:
             yolo = loading.load(config, device, digest)
         self.task: str = yolo.task
         self._predictor = yolo.predictor
-        self._letterbox = self._predictor.pre_transform
-        self._predictor.pre_transform = lambda images: images  # `prepare` has done it
         network = self._predictor.model
-        self.overlaps = device != "cpu" and getattr(network, "format", None) == "pt"  # others reuse their outputs
-        self._streams = CudaStreams(device) if self.overlaps else None
-        self._infer: Callable[[Any], Any] = self._predictor.inference
-        if config.cuda_graphs and self.overlaps:
-            record = Recorder(anchored_modules(network.backend.model))
-            self._infer = ByShape(self._predictor.inference, record, SEEN_BEFORE, GRAPHS_KEPT)
-        self.max_batch: int | None = network.batch if getattr(network, "format", None) == "engine" else None
-        self._postprocessor = Postprocessor.for_predictor(self._predictor, self.task) if device == "cpu" else None
-        self._speed_up_postprocessing()
-        self._transforms_host_side = self.task == "classify" and self._predictor.device_transform is None
         self.names: Mapping[int, str] = {int(i): str(name) for i, name in network.names.items()}
         self.channels = int(getattr(network, "channels", 3) or 3)
         self.kpt_shape = _keypoint_shape(network) if self.task == "pose" else None
         self.reduced_side = None if self.task == "classify" else max(self._predictor.imgsz)
-        self.stages: dict[str, float] = {}
+        self.max_batch: int | None = network.batch if getattr(network, "format", None) == "engine" else None
+        self._letterbox = letterbox.of_predictor(self._predictor)
+        self._pre_transform = self._predictor.pre_transform
+        self._predictor.pre_transform = lambda images: images  # `prepare` has done it
+        self._transforms_host_side = self.task == "classify" and self._predictor.device_transform is None
+        self.overlaps = device != "cpu" and _overlaps(network)
+        self._pipeline = self._made_pipeline()
+        self.device_decoder = self._made_decoder()
+        self.stages: Mapping[str, float] = {}
         self.restore_threads()
+
+    def _made_pipeline(self) -> DevicePipeline | PredictorPipeline:
+        """What batches go through, by what the device and the predictor are."""
+        predictor = self._predictor
+        postprocessor = Postprocessor.for_predictor(predictor, self.task) if self.overlaps else None
+        if postprocessor is None:
+            self._speed_up_postprocessing()
+            streams = CudaStreams(self._device) if self.overlaps else None
+            return PredictorPipeline(predictor, self.task, self.input_of, self.channels, streams)
+        half, is_torch = bool(predictor.model.fp16), predictor.model.format == "pt"
+        channels_last = half and is_torch  # as it was loaded
+        convert = DeviceInput.checked(self._device, half, channels_last, self.channels)
+        parts = Parts(predictor, postprocessor, CudaStreams(self._device), convert)
+        return DevicePipeline(parts, self._device, is_torch and self._config.cuda_graphs is not False, channels_last)
+
+    def _made_decoder(self) -> DeviceDecoder | None:
+        """What decodes on the device, where the config wants it. Raises ModelError where that cannot be."""
+        if self._config.decode != "device":
+            return None
+        if self._letterbox is None or self.channels != CHANNELS or not self._pipeline.can_letterbox:
+            raise ModelError(
+                f"model.decode device is for networks that take letterboxed images of three channels on CUDA, not for "
+                f"{self._config.weights}; set model.decode=exact"
+            )
+        return DeviceDecoder(torchcodec_lists.checked(self._device))
+
+    def close(self) -> None:
+        """Its worker ends."""
+        if self.device_decoder is not None:
+            self.device_decoder.close()
 
     def _speed_up_postprocessing(self) -> None:
         """Replace slow steps only: a device is neither filled with masks nor asked for each image by itself."""
@@ -102,71 +114,54 @@ class YoloModel:
             torch.set_num_threads(self._threads)
         cv2.setNumThreads(self._threads)
 
-    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """The image letterboxed alone (or, for classification, resized and cropped). Safe in several threads."""
+    def full_batch(self, images: int) -> None:
+        """Told once, before images are prepared: so many make a full batch of their shape."""
+        self._pipeline.full_batch(images)
+
+    def prepare(self, image: Any, shape: tuple[int, int]) -> Prepared:
+        """The image letterboxed alone (or, for classification, resized and cropped). Safe in several threads.
+
+        For a device it lies in a slot of its batch's memory. What the device has decoded is letterboxed there, later.
+        """
+        if not isinstance(image, np.ndarray):
+            assert self._letterbox is not None
+            return DeviceImage(image, self._letterbox.plan(*shape))
         if self._transforms_host_side:
             return image
         if image.shape[:2] != shape:
             image = resize_as_whole(image, shape, self._predictor.imgsz)
-        return self._letterbox([image])[0]  # type: ignore[no-any-return]
+        if self._letterbox is None or image.dtype != np.uint8 or image.ndim != 3:
+            return self._pre_transform([image])[0]
+        plan = self._letterbox.plan(*image.shape[:2])
+        if self._pipeline.slots is None:
+            return letterbox.letterboxed(image, plan)
+        slot = self._pipeline.slots.take((*plan.padded, image.shape[2]))
+        letterbox.letterbox_into(image, slot.pixels, plan)
+        return slot
 
-    def predict(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Found:
+    def predict(self, prepared: Sequence[Prepared], shapes: Sequence[tuple[int, int]]) -> Found:
         """What is found in a batch of one prepared shape; seconds by stage are left in `stages`."""
         return self.finish(self.launch(prepared, shapes))
 
-    def launch(self, prepared: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]) -> DeviceBatch:
+    def launch(self, prepared: Sequence[Prepared], shapes: Sequence[tuple[int, int]]) -> Any:
         """Begin a batch. On CUDA it returns while the device still works."""
-        import torch
+        return self._pipeline.launch(prepared, shapes)
 
-        originals = [np.broadcast_to(np.uint8(0), (*shape, self.channels)) for shape in shapes]
-        names = [""] * len(originals)
-        with torch.inference_mode():
-            began = time.perf_counter()
-            self._predictor.batch = (names, originals, names)
-            batch = self.input_of(prepared)
-            ready = time.perf_counter()
-            begun = event(self._device)
-            raw = self._infer(batch)
-            done = event(self._device)
-        return DeviceBatch(batch, raw, originals, begun, done, ready - began, time.perf_counter() - ready)
+    def is_done(self, launched: Any) -> bool:
+        """Would `finish` return without waiting for the network?"""
+        return self._pipeline.is_done(launched)
 
-    def is_done(self, launched: DeviceBatch) -> bool:
-        """Has the network done with a batch that was begun?"""
-        return launched.done is None or bool(launched.done.query())
-
-    def finish(self, launched: DeviceBatch) -> Found:
+    def finish(self, launched: Any) -> Found:
         """What is found in a batch that was begun."""
-        import torch
-
-        began = time.perf_counter()
-        if launched.done is not None:
-            launched.done.synchronize()
-        inferred = time.perf_counter()
-        with torch.inference_mode(), self._beside_network():
-            found = self._found(launched)
-        if self._streams is not None:
-            self._streams.synchronize_beside()
-        done = time.perf_counter()
-        self.stages = {
-            "preprocess": launched.preprocess_s,
-            "forward": launched.forward_s + inferred - began,
-            "postprocess": done - inferred,
-        }
-        if launched.done is not None:
-            self.stages["device"] = launched.begun.elapsed_time(launched.done) / 1e3
+        found, self.stages = self._pipeline.finish(launched)
         return found
 
-    def _found(self, launched: DeviceBatch) -> Found:
-        """By farm's own postprocessing, or by that of a predictor which has another."""
-        if self._postprocessor is not None:
-            compacted = self._postprocessor.compact(launched.raw, None)
-            originals = [image.shape[:2] for image in launched.originals]
-            shape = launched.batch.shape[2:]
-            return self._postprocessor.found(compacted.to_host(), tuple(shape), originals, compacted.protos)
-        names = [""] * len(launched.originals)
-        self._predictor.batch = (names, launched.originals, names)
-        results = self._predictor.postprocess(launched.raw, launched.batch, launched.originals)
-        return found_in_results(self.task, list(results))
+    def infer(self, images: Any) -> None:
+        """Only the network, for benchmarks: on a batch (n, C, H, W) as it takes it, which lies on its device.
+
+        On CUDA as `launch` runs a full batch, candidates included. Nothing is waited for; the current stream is behind.
+        """
+        self._pipeline.infer(images)
 
     def encode(self, predictions: Found) -> Mapping[str, pa.Array]:
         return encode(predictions)
@@ -185,8 +180,10 @@ class YoloModel:
             torch.cuda.empty_cache()
             return 1
         room = room_bytes(self._device, share)
-        if self._config.cuda_graphs:
+        if self._pipeline.has_graphs:
             room //= 2  # what graphs compute in is theirs alone
+        if self.device_decoder is not None:
+            room -= READY_BYTES  # decoded images wait there
         return largest_batch(wanted, room, MEASURED_BATCHES, peaks)
 
     def release_memory(self) -> None:
@@ -201,21 +198,20 @@ class YoloModel:
         largest = [np.zeros((*self._predictor.imgsz, self.channels), np.uint8)] * count
         return peak_bytes(self._device, lambda: self.predict(largest, [(1, 1)] * count))
 
-    def input_of(self, prepared: Sequence[np.ndarray]) -> Any:
-        """The batch as the network takes it."""
-        if self.task == "classify" or prepared[0].dtype != np.uint8:
-            return self._predictor.preprocess(list(prepared))
-        if self._device == "cpu":
-            import torch
+    def input_of(self, prepared: Sequence[Prepared]) -> Any:
+        """The batch as the network takes it, by the CPU's ways or by Ultralytics'."""
+        images = [pixels_of(each) for each in prepared]
+        if self._device != "cpu" or self.task == "classify" or images[0].dtype != np.uint8:
+            return self._predictor.preprocess(images)
+        import torch
 
-            return torch.from_numpy(as_planes(prepared)).float().div_(255)
-        if self._streams is None:
-            return self._predictor.preprocess(list(prepared))
-        return as_input(self._streams.to_device(prepared), self._predictor.model.fp16)
+        return torch.from_numpy(as_floats(images))
 
-    def _beside_network(self) -> AbstractContextManager[Any]:
-        """Postprocessing does not wait for the network's next batch."""
-        return nullcontext() if self._streams is None else self._streams.beside_network()
+
+def _overlaps(network: Any) -> bool:
+    """Does it work on the stream that is current, with outputs of their own for each batch? Others wait themselves."""
+    kind = getattr(network, "format", None)
+    return kind == "pt" or (kind == "engine" and tensorrt.run_async(network.backend))
 
 
 def _keypoint_shape(network: Any) -> tuple[int, int] | None:

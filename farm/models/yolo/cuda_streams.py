@@ -1,71 +1,80 @@
 """The CUDA streams of a worker's model, on which copying, the network and postprocessing overlap.
 
-    copying   images, from pinned memory to the device
-    torch's   the network: the stream that is current where the worker launches a batch
-    beside    postprocessing of a batch, while the next one is already in the network
+    copying    images, from pinned memory to the device
+    computing  the network and the choice of candidates; CUDA graphs are recorded and replayed here
+    beside     what of a batch's postprocessing the device does, while the next batch is already in the network
 
-Used by adapter.py for checkpoints on CUDA. Exported formats reuse their outputs, so that nothing overlaps there.
+None is torch's own stream, on which others may work. torch hands memory out again on the stream that it was taken on:
+what another stream reads is told to it (`record_stream`), or waited for before it is let go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
-
-import numpy as np
 
 
 class CudaStreams:
-    """The streams of one model on one device."""
+    """The streams of one model on one device, `cuda:0` for example."""
 
     def __init__(self, device: str) -> None:
         import torch
 
         self._device = device
         self._copying = torch.cuda.Stream(device)
+        self.computing = torch.cuda.Stream(device)
         self._beside = torch.cuda.Stream(device)
+        self.computing.wait_stream(torch.cuda.current_stream(device))  # on which the weights were made ready
 
-    def to_device(self, prepared: Sequence[np.ndarray]) -> Any:
-        """Images (H, W, C) uint8 as one tensor (n, H, W, C) on the device, which the network's stream waits for."""
+    def to_device(self, pixels: Any, rows: Sequence[int] | None) -> Any:
+        """Pixels (n, H, W, C) uint8 from pinned memory on the device; the computing stream waits for them.
+
+        `rows`: those that are wanted, in order; None: all.
+        """
         import torch
 
         with torch.cuda.stream(self._copying):
-            pixels = pinned(prepared, True).to(self._device, non_blocking=True)
-        stream = torch.cuda.current_stream(self._device)
-        stream.wait_stream(self._copying)
-        pixels.record_stream(stream)
-        return pixels
+            copied = self._copied(pixels)
+            index = None
+            if rows is not None:
+                wanted = torch.empty(len(rows), dtype=torch.int64, pin_memory=copied.is_cuda)
+                wanted.numpy()[:] = rows
+                index = self._copied(wanted)
+        self.computing.wait_stream(self._copying)
+        copied.record_stream(self.computing)
+        if index is None:
+            return copied
+        index.record_stream(self.computing)
+        with torch.cuda.stream(self.computing):
+            return copied.index_select(0, index)
 
-    def beside_network(self) -> AbstractContextManager[Any]:
-        """Work on the stream that does not wait for the network's next batch."""
+    def _copied(self, host: Any) -> Any:
+        """A copy on the device, which is begun on the current stream. torch keeps pinned memory until it is done."""
         import torch
 
-        return torch.cuda.stream(self._beside)
+        copied = torch.empty(host.shape, dtype=host.dtype, device=self._device)
+        return copied.copy_(host, non_blocking=True)
 
-    def synchronize_beside(self) -> None:
-        """Wait for what was begun beside the network: what it reads is given back to the network's stream then."""
-        self._beside.synchronize()
+    @contextmanager
+    def beside_network(self) -> Iterator[None]:
+        """Work on what an event of the computing stream was waited for; it is done at the end of the block.
+
+        So whoever lets go of what it read gives nothing back too early.
+        """
+        import torch
+
+        with torch.cuda.stream(self._beside):
+            yield
+            done = torch.cuda.Event(blocking=True)
+            done.record(self._beside)
+        done.synchronize()
 
 
-def event(device: str) -> Any:
-    """An event behind what the device has been given so far; None on the CPU."""
-    if device == "cpu":
-        return None
+def timed_event(stream: Any) -> Any:
+    """An event behind what the stream has been given so far. Who waits for it sleeps."""
     import torch
 
-    recorded = torch.cuda.Event(enable_timing=True)
-    recorded.record(torch.cuda.current_stream(device))
+    recorded = torch.cuda.Event(enable_timing=True, blocking=True)
+    recorded.record(stream)
     return recorded
-
-
-def pinned(prepared: Sequence[np.ndarray], pin: bool) -> Any:
-    """Images (H, W, C) as one tensor (n, H, W, C) uint8, in memory that the device copies from by itself.
-
-    torch keeps such memory for reuse, and hands it out again only when its copy is done.
-    """
-    import torch
-
-    whole = torch.empty((len(prepared), *prepared[0].shape), dtype=torch.uint8, pin_memory=pin)
-    np.stack(prepared, out=whole.numpy())
-    return whole

@@ -39,16 +39,16 @@ def test_the_same_numbers_before_a_shape_is_compiled_for_and_after(converted, co
     before = [outputs(model, batch) for batch in images]
     for _ in range(2):
         after = [outputs(model, batch) for batch in images]
-    made = model._predictor.model.backend.forward._made
+    made = model._predictor.model.backend.forward.made()
     assert len(made) == len({tuple(batch.shape) for batch in images}) > 1
-    assert any(network is not model._predictor.model.backend.forward._network for network in made.values())
+    assert any(network is not None for network in made.values())
     for ours, theirs in zip(after, before, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_bf16_stays_dynamic(converted):
     model = load_model(converted.model_copy(update={"precision": "bf16"}), "cpu", 1)
-    assert not hasattr(model._predictor.model.backend.forward, "_made")
+    assert not hasattr(model._predictor.model.backend.forward, "made")
 
 
 class Doubling:
