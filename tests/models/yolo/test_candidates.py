@@ -1,12 +1,14 @@
 """Candidates where the output lies: without waiting for a device, in one copy, and what happens where room is short."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from farm.models.yolo.candidates import on_host
-from tests.support.recorded_outputs import LIVE, same
+from tests.support.recorded_outputs import LIVE, of_each, same
 
 WAIT = (
     "aten.nonzero.",
@@ -77,3 +79,14 @@ def test_rows_and_counts_are_one_copy(coco):
         assert host.total == 0
         later.copy_(compacted.buffer)
         assert same(coco.post.found(host, coco.shape, coco.originals), coco.ours())
+
+
+@pytest.mark.parametrize("cap", [None, 64])
+@pytest.mark.parametrize("half", [False, True])
+def test_an_output_without_places(coco, cap, half):
+    """Prompt-free YOLOE looks only where its filter lets something through."""
+    empty = replace(coco, raw=of_each(coco.half().raw if half else coco.raw, lambda tensor: tensor[..., :0]))
+    with torch.inference_mode():
+        found = empty.ours(cap)
+        assert same(found, empty.theirs())
+    assert found.counts.tolist() == [0] * len(coco.originals)
