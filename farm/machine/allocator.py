@@ -1,8 +1,7 @@
 """Memory that was freed stays with the process, for the next image. Called at the start of a worker's process.
 
-glibc gives a large block back to the kernel when it is freed, and the next image pays for each of its pages again. Where
-a decoding thread holds no image of its own that is a tenth of its time. glibc learns to keep blocks as they are freed,
-up to these sizes, but keeps least where one image follows another. What is kept beyond use is KEPT_BYTES a thread at
+glibc gives a large block back to the kernel when it is freed, and the next image pays for each of its pages again: a
+tenth of the time of a decoding thread that holds no image of its own. What is kept beyond use is KEPT_BYTES a thread at
 most, half of what glibc may come to keep by itself.
 """
 
