@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -33,6 +34,7 @@ from farm.models.yolo.pinned_slots import PinnedSlots
 from farm.models.yolo.postprocessing import Postprocessor
 
 Shape = tuple[int, int, int, int]  # (n, C, H, W)
+ON_DEVICE = ("segment", "obb")  # tasks whose postprocessing asks the device for masks, or for overlaps of many boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +124,9 @@ class DevicePipeline:
             batch = self._again(batch)
             device_s += _wait(batch)
         inferred = time.perf_counter()
-        find = partial(self._parts.postprocessor.found, batch.candidates, batch.shape[2:], batch.originals)
-        with torch.inference_mode():
-            if batch.protos is None:
-                found = find()
-            else:
-                with self._parts.streams.beside_network():
-                    found = find(batch.protos)
+        postprocessor, streams = self._parts.postprocessor, self._parts.streams
+        with torch.inference_mode(), streams.beside_network() if postprocessor.task in ON_DEVICE else nullcontext():
+            found = postprocessor.found(batch.candidates, batch.shape[2:], batch.originals, batch.protos)
         stages = {
             "preprocess": batch.preprocess_s,
             "forward": batch.forward_s + inferred - began,
