@@ -63,6 +63,8 @@ def serve(
         raise SystemExit(1) from None  # the collector is gone, and the supervisor replaces both; or it is gone itself
     except MemoryError:
         raise SystemExit(child.EXIT_NO_MEMORY) from None
+    finally:
+        getattr(made.model, "close", lambda: None)()
 
 
 class Worker:

@@ -4,5 +4,4 @@ harness       pictures to label, the fake model and its runs, rows to compare wi
 engines       the same run on each engine, and what must be true of every run directory
 checkout      where the checkout and the shared data lie
 driver        a driver of CUDA devices that is made up: its command, its files, the binding of its library
-live_weights  models of any task that find plenty without training
 """

@@ -63,6 +63,8 @@ def ahead(source, ready_bytes, overlaps, monkeypatch):
     with DecoderThreads(2).start() as decoders:
         yield ReadAhead(spec, Whole(pixels=True, overlaps=overlaps), HeartbeatWriter(beats, 0), decoders, gathered=1)
         Whole.others.set()
+    for thread in decoders._threads:  # which write to what is closed now
+        thread.join(5)
     beats.close()
 
 
