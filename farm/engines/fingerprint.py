@@ -10,7 +10,7 @@ from typing import Any
 from farm.core.continuation import BACKEND, CONVERSION, DEVICE, MODEL, SOURCE_ROOT, THREADS, VERSION, WEIGHTS_DIGEST
 from farm.engines.base import Prepared
 from farm.machine.filenames import kept
-from farm.models import backends
+from farm.models import backends, device_decoding
 from farm.models.conversion.executables import Executable
 from farm.models.packages import package_version
 
@@ -26,6 +26,7 @@ def fingerprint_of(prepared: Prepared, executable: Executable) -> dict[str, Any]
     model = prepared.config.model.model_dump(exclude=CHANGE_NO_LABELS)
     labels = {f"{MODEL}{name}": value for name, value in model.items()}
     backend = executable.backend
+    decoder = (device_decoding.PACKAGE,) if prepared.config.model.decode == "device" else ()
     calibrated = {CONVERSION: executable.conversion} if prepared.config.model.precision == "int8" else {}
     return {
         SOURCE_ROOT: kept(prepared.source.root),
@@ -36,5 +37,5 @@ def fingerprint_of(prepared: Prepared, executable: Executable) -> dict[str, Any]
         THREADS: prepared.placements[0].threads,
         DEVICE: prepared.device.partition(":")[0],
         **{f"{name}{VERSION}": package_version(module) for name, module in LABEL_VERSIONS.items()},
-        **{f"{package}{VERSION}": package_version(package) for package in backends.packages_of(backend)},
+        **{f"{package}{VERSION}": package_version(package) for package in (*backends.packages_of(backend), *decoder)},
     }

@@ -19,7 +19,7 @@ from farm.errors import ModelError
 from farm.machine import standard_streams
 from farm.machine.hardware import Machine
 from farm.machine.inspection import inspect_machine
-from farm.models import backends
+from farm.models import backends, device_decoding
 from farm.models.weights.files import resolve_weights, weights_digest
 from farm.models.weights.predict_arguments import Resolved, resolve, untrained
 from farm.models.weights.unchanged import unchanged
@@ -44,6 +44,7 @@ def prepare(
     machine = machine or inspect_machine(cuda=config.workers.devices != "cpu")
     placements = plan(machine, config.workers)
     backend_of(config.model, placements[0].device, many=False)  # raises where this machine cannot run it
+    device_decoding.check(config.model, placements[0].device)
     implied = frozenset(f"{MODEL}{name}" for name in resolved.implied)
     own = [untrained(config.model), shortfall(machine, config.workers), unused_devices(machine, config.workers)]
     notes = (*resolved.notes, *filter(None, own))

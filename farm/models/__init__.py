@@ -6,6 +6,7 @@ locked          one model for several threads             conversion/     .pt â†
 fake            no weights: for tests and measurements    weights/        weights files, looked into without torch
 arrays          Arrow arrays from numpy columns           cache           what is kept between runs
 packages        what is installed                         cache_eviction  what is removed from it, and when
+device_decoding can a run decode on its devices?
 
 Workers use base, yolo, locked, simple; the supervisor's side (engines) uses weights, backends and conversion, none of
 which imports torch there. Conversion runs in a process of its own. How to add a backend: backends/__init__.py. Another

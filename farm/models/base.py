@@ -32,7 +32,7 @@ def batch_of(prepared: Prepared, gathered: int) -> int:
 
 def pixels_of(prepared: Prepared) -> np.ndarray:
     """(H, W, C) of a prepared image; the slot's own memory."""
-    pixels: np.ndarray = getattr(prepared, "pixels", prepared)
+    pixels: np.ndarray = prepared if isinstance(prepared, np.ndarray) else prepared.pixels
     return pixels
 
 
@@ -46,12 +46,13 @@ class Model(Protocol):
 
     More is used where a model has it: `kpt_shape`, the keypoints of an object and the values of each (2 or 3), for the
     data.yaml of a pose run; `reduced_side`, the long side in pixels below which no image may be decoded (model.decode:
-    reduced); `stages`, the seconds that the last `predict` spent by stage (preprocess, forward,
-    postprocess, and `device`, by the device's own clock); `fitting_batch(wanted, share)`, which lowers a planned batch
-    to what a share of the device's memory has room for; `max_batch`, beyond which it takes none; `full_batch(images)`,
-    told how many make a full one before images are prepared; `release_memory()`, called after the device ran out of
-    it. A model whose device works by itself sets `overlaps = True` and is an
-    OverlappingModel.
+    reduced); `device_decoder`, which decodes JPEGs on its device (model.decode: device, yolo/device_decoder.py), and
+    whose images `prepare` takes too; `close()`, called when its worker ends, where it is that worker's own; `stages`,
+    the seconds that the last `predict` spent by stage (preprocess, forward, postprocess, and `device`, by the device's
+    own clock); `fitting_batch(wanted, share)`, which lowers a planned batch to what a share of the device's memory has
+    room for; `max_batch`, beyond which it takes none; `full_batch(images)`, told how many make a full one before images
+    are prepared; `release_memory()`, called after the device ran out of it. A model whose device works by itself sets
+    `overlaps = True` and is an OverlappingModel.
     """
 
     task: str

@@ -33,6 +33,7 @@ class LockedModel:
         self.kpt_shape: tuple[int, int] | None = getattr(model, "kpt_shape", None)
         self.needs_pixels = model.needs_pixels
         self.reduced_side: int | None = getattr(model, "reduced_side", None)
+        self.device_decoder: Any = getattr(model, "device_decoder", None)
         self.max_batch: int | None = getattr(model, "max_batch", None)
 
     @property

@@ -7,7 +7,7 @@ from farm.errors import EXIT_USAGE
 from tests.support.harness import pictures
 
 
-@pytest.mark.parametrize("setting", ["model.backend=tensorrt", "model.precision=fp16"])
+@pytest.mark.parametrize("setting", ["model.backend=tensorrt", "model.precision=fp16", "model.decode=device"])
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_what_this_machine_cannot_run_is_refused_first(tmp_path, coco_weights, capsys, command, setting):
     run = tmp_path / "run"

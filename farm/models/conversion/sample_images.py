@@ -9,7 +9,8 @@ import numpy as np
 
 from farm.config.types import MAX_PIXELS
 from farm.errors import DecodeError
-from farm.images.decoding import decode, decode_reduced
+from farm.images.baseline_jpeg import baseline_jpeg
+from farm.images.decoding import decode_bytes, decode_reduced
 from farm.images.reading import read_bytes
 
 
@@ -19,14 +20,21 @@ def readable(
     """Path of each image that can be read, the image prepared for the model, and (height, width) of the original."""
     for path in sample:
         try:
-            image, shape = _decoded(path, model.channels, reduced_side)
+            image, shape = _decoded(path, model, reduced_side)
         except DecodeError:
             continue
         yield path, model.prepare(image, shape), shape
 
 
-def _decoded(path: str, channels: int, reduced_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    if reduced_side is not None and channels == 3:
-        return decode_reduced(read_bytes(path, MAX_PIXELS), path, MAX_PIXELS, reduced_side)
-    image = decode(path, MAX_PIXELS, channels)
+def _decoded(path: str, model: Any, reduced_side: int | None) -> tuple[Any, tuple[int, int]]:
+    data = read_bytes(path, MAX_PIXELS)
+    if reduced_side is not None and model.channels == 3:
+        return decode_reduced(data, path, MAX_PIXELS, reduced_side)
+    decoder: Any = getattr(model, "device_decoder", None)
+    jpeg = baseline_jpeg(data, path, MAX_PIXELS)
+    if decoder is not None and jpeg is not None:
+        pixels = decoder.decode(jpeg)
+        if pixels is not None:
+            return pixels, (jpeg.height, jpeg.width)
+    image = decode_bytes(data, path, MAX_PIXELS, model.channels)
     return image, (image.shape[0], image.shape[1])

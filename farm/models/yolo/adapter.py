@@ -18,11 +18,14 @@ import pyarrow as pa
 
 from farm.config.sections import ModelConfig
 from farm.errors import ModelError
+from farm.images.memory_budget import READY_BYTES
 from farm.models import backends
 from farm.models.backends import tensorrt
 from farm.models.base import Prepared, is_out_of_memory, pixels_of
-from farm.models.yolo import letterbox, loading, settings
+from farm.models.yolo import letterbox, loading, settings, torchcodec_lists
 from farm.models.yolo.cuda_streams import CudaStreams
+from farm.models.yolo.device_decoder import CHANNELS, DeviceDecoder
+from farm.models.yolo.device_image import DeviceImage
 from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.device_memory import MEASURED_BATCHES, largest_batch, peak_bytes, room_bytes
 from farm.models.yolo.device_pipeline import DevicePipeline, Parts
@@ -61,6 +64,7 @@ class YoloModel:
         self._transforms_host_side = self.task == "classify" and self._predictor.device_transform is None
         self.overlaps = device != "cpu" and _overlaps(network)
         self._pipeline = self._made_pipeline()
+        self.device_decoder = self._made_decoder()
         self.stages: Mapping[str, float] = {}
         self.restore_threads()
 
@@ -77,6 +81,22 @@ class YoloModel:
         convert = DeviceInput.checked(self._device, half, channels_last, self.channels)
         parts = Parts(predictor, postprocessor, CudaStreams(self._device), convert)
         return DevicePipeline(parts, self._device, is_torch and self._config.cuda_graphs is not False, channels_last)
+
+    def _made_decoder(self) -> DeviceDecoder | None:
+        """What decodes on the device, where the config wants it. Raises ModelError where that cannot be."""
+        if self._config.decode != "device":
+            return None
+        if self._letterbox is None or self.channels != CHANNELS or not self._pipeline.can_letterbox:
+            raise ModelError(
+                f"model.decode device is for networks that take letterboxed images of three channels on CUDA, not for "
+                f"{self._config.weights}; set model.decode=exact"
+            )
+        return DeviceDecoder(torchcodec_lists.checked(self._device))
+
+    def close(self) -> None:
+        """Its worker ends."""
+        if self.device_decoder is not None:
+            self.device_decoder.close()
 
     def _speed_up_postprocessing(self) -> None:
         """Replace slow steps only: a device is neither filled with masks nor asked for each image by itself."""
@@ -98,11 +118,14 @@ class YoloModel:
         """Told once, before images are prepared: so many make a full batch of their shape."""
         self._pipeline.full_batch(images)
 
-    def prepare(self, image: np.ndarray, shape: tuple[int, int]) -> Prepared:
+    def prepare(self, image: Any, shape: tuple[int, int]) -> Prepared:
         """The image letterboxed alone (or, for classification, resized and cropped). Safe in several threads.
 
-        For a device it lies in a slot of its batch's memory.
+        For a device it lies in a slot of its batch's memory. What the device has decoded is letterboxed there, later.
         """
+        if not isinstance(image, np.ndarray):
+            assert self._letterbox is not None
+            return DeviceImage(image, self._letterbox.plan(*shape))
         if self._transforms_host_side:
             return image
         if image.shape[:2] != shape:
@@ -159,6 +182,8 @@ class YoloModel:
         room = room_bytes(self._device, share)
         if self._pipeline.has_graphs:
             room //= 2  # what graphs compute in is theirs alone
+        if self.device_decoder is not None:
+            room -= READY_BYTES  # decoded images wait there
         return largest_batch(wanted, room, MEASURED_BATCHES, peaks)
 
     def release_memory(self) -> None:

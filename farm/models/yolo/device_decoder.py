@@ -71,12 +71,31 @@ class DeviceDecoder:
         return self._health.is_good
 
     def submit(self, jpeg: BaselineJpeg, waiting: Waiting) -> None:
-        """Decode it, soon; returns at once. To be called from any thread, before `close`."""
+        """Decode it, soon; returns at once. May be called from any thread, and not after `close`."""
         self._jobs.put(_Job(jpeg, waiting))
+
+    def decode(self, jpeg: BaselineJpeg) -> Any:
+        """Decode it, and wait: what `Waiting.done` is given."""
+        alone = _Alone()
+        self.submit(jpeg, alone)
+        return alone.pixels.get()
 
     def close(self) -> None:
         """Nothing more is submitted. What waits is decoded, then the threads end."""
         self._close()
+
+
+class _Alone:
+    """`Waiting` for one image, which is waited for."""
+
+    def __init__(self) -> None:
+        self.pixels: SimpleQueue[Any] = SimpleQueue()
+
+    def begin_decoding(self, together: int) -> None:
+        pass
+
+    def done(self, pixels: Any, seconds: float) -> None:
+        self.pixels.put(pixels)
 
 
 class _Health:

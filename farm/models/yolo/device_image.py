@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from farm.models.yolo.device_decoder import CHANNELS
 from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.letterbox import LetterboxPlan
 
-CHANNELS = 3
 BYTES = np.dtype(np.uint8)
 
 
@@ -55,32 +55,17 @@ def is_on_device(prepared: Sequence[Any]) -> bool:
     return isinstance(prepared[0], DeviceImage)
 
 
-def source_of(images: Sequence[DeviceImage], to_input: DeviceInput) -> tuple[tuple[int, ...], Callable[[Any], Any]]:
-    """Shape (n, C, H, W) of a batch, and what letterboxes it into memory of that shape, or, given None, into new memory.
+def source_of(
+    images: Sequence[DeviceImage], to_input: DeviceInput, stream: Any
+) -> tuple[tuple[int, int, int, int], Callable[[Any], Any]]:
+    """Shape (n, C, H, W) of a batch, and what letterboxes it into memory of that shape, or into new memory for None.
 
-    To be called with the stream current on which that memory is used.
+    That is to be called with `stream` current. It is told to the memory of the images, which belongs to the decoder:
+    else an image that nobody holds any longer would be overwritten by the next one, while a batch still reads it. Some
+    decoders write without waiting even for what was launched on their own stream.
     """
+    for image in images:
+        image.pixels.record_stream(stream)
     height, width, channels = images[0].shape
-    return (len(images), channels, height, width), partial(_letterboxed, images, to_input)
-
-
-def _letterboxed(images: Sequence[DeviceImage], to_input: DeviceInput, out: Any) -> Any:
-    """The decoder's stream, to which this memory belongs, is told who reads it.
-
-    Otherwise an image that nobody holds any longer would be overwritten by the next one that is decoded, while a batch
-    that was launched still reads it: the decoders of some devices do not even wait for their own stream.
-    """
-    stream = _current_stream(images[0].pixels)
-    if stream is not None:
-        for image in images:
-            image.pixels.record_stream(stream)
-    return to_input.letterbox([image.pixels for image in images], [image.plan for image in images], out)
-
-
-def _current_stream(pixels: Any) -> Any:
-    """None on the CPU, where tests run."""
-    if not pixels.is_cuda:
-        return None
-    import torch
-
-    return torch.cuda.current_stream(pixels.device)
+    pixels, plans = [image.pixels for image in images], [image.plan for image in images]
+    return (len(images), channels, height, width), partial(to_input.letterbox, pixels, plans)

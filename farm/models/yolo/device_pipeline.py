@@ -26,6 +26,7 @@ from farm.models.base import Prepared, pixels_of
 from farm.models.yolo.anchors import WithAnchors, anchored_modules
 from farm.models.yolo.candidates import Candidates, Compacted, on_host
 from farm.models.yolo.cuda_streams import CudaStreams, timed_event
+from farm.models.yolo.device_image import is_on_device, source_of
 from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.found import Found
 from farm.models.yolo.pinned_slots import PinnedSlots
@@ -85,6 +86,11 @@ class DevicePipeline:
         self._memory = InputMemory(device, bool(network.fp16), channels_last, prod(parts.predictor.imgsz))
         self._graphs = CudaGraphs(heads, self._same, self._memory.of) if graphs else None
         self._exact = not network.fp16
+
+    @property
+    def can_letterbox(self) -> bool:
+        """Does it take images that the device has decoded (device_image.py)?"""
+        return self._parts.input.can_letterbox and not self._preprocesses
 
     def full_batch(self, images: int) -> None:
         """Batches of so many images are worth a graph, and lie in one piece of memory: they come again and again."""
@@ -176,6 +182,8 @@ class DevicePipeline:
 
         Classifiers and images of other types than bytes are preprocessed by Ultralytics, which waits for its copies.
         """
+        if is_on_device(prepared):
+            return source_of(prepared, self._parts.input, self._parts.streams.computing)
         if self._preprocesses or prepared[0].dtype != np.uint8:
             made = self._parts.predictor.preprocess([pixels_of(each) for each in prepared])
             return made.shape, partial(_into, made)

@@ -38,7 +38,7 @@ class PredictorPipeline:
     """One model's. Used by one thread."""
 
     slots: PinnedSlots | None = None  # images lie where they are
-    has_graphs = False
+    has_graphs = can_letterbox = False
 
     def __init__(
         self, predictor: Any, task: str, input_of: Callable[[Sequence[Prepared]], Any], channels: int,

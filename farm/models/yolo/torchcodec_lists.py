@@ -63,20 +63,22 @@ def lists(device: str) -> DecodeList:
     return decode
 
 
-def _difference(decode: DecodeList) -> float:
-    """The largest mean difference from OpenCV, in a smooth picture, of two samplings."""
+def samples() -> list[tuple[BaselineJpeg, np.ndarray]]:
+    """A smooth picture in two samplings, with what OpenCV decodes: (h, w, 3) RGB."""
     ramp = np.linspace(0, 255, SAMPLE_SIDE, dtype=np.uint8)
     picture = np.stack(np.broadcast_arrays(ramp, ramp[:, None], ramp[::-1]), axis=-1)
-    samplings = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
-    jpegs = []
-    for sampling in samplings:
+    made = []
+    for sampling in (cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420):
         data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling])[1].tobytes()
         jpeg = baseline_jpeg(data, SAMPLE_NAME, picture.size)
         assert jpeg is not None
-        jpegs.append(jpeg)
-    differences = []
-    for jpeg, decoded in zip(jpegs, decode(jpegs), strict=True):
-        ours = decode_bytes(jpeg.data, SAMPLE_NAME, picture.size)[..., ::-1]
-        theirs = decoded.permute(1, 2, 0).cpu().numpy()
-        differences.append(float(np.abs(theirs.astype(np.int16) - ours).mean()))
-    return max(differences)
+        made.append((jpeg, decode_bytes(data, SAMPLE_NAME, picture.size)[..., ::-1]))
+    return made
+
+
+def _difference(decode: DecodeList) -> float:
+    """The larger mean difference from OpenCV of the two samples."""
+    tried = samples()
+    decoded = [pixels.permute(1, 2, 0).cpu().numpy() for pixels in decode([jpeg for jpeg, _ in tried])]
+    differences = [theirs.astype(np.int16) - ours for theirs, (_, ours) in zip(decoded, tried, strict=True)]
+    return max(float(np.abs(difference).mean()) for difference in differences)

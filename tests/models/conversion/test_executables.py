@@ -13,7 +13,7 @@ from farm.config.sections import ModelConfig
 from farm.errors import ModelError, OutOfTimeError, RunMismatchError, WeightsChangedError
 from farm.models import cache
 from farm.models.cache_eviction import found, remove
-from farm.models.conversion import int8, job
+from farm.models.conversion import identity, int8, job
 from farm.models.conversion.executables import make
 from farm.models.conversion.identity import entry_of
 from farm.models.conversion.request import Request
@@ -79,6 +79,7 @@ def asked(monkeypatch):
     [
         ({"precision": "fp16"}, "cuda:0", "torch fp32"),
         ({"decode": "reduced"}, "cpu", "torch fp32 and exact decoding"),
+        ({"decode": "device"}, "cuda:0", "torch fp32 and exact decoding"),
         ({"weights": "m.onnx", "decode": "reduced"}, "cpu", "the same model and exact decoding"),
         ({"weights": "m_openvino_model", "precision": "bf16"}, "cpu", "the same model in fp32"),
     ],
@@ -112,11 +113,24 @@ def test_images_that_have_changed_are_compared_again(tmp_path, asked):
     assert len(asked) == 2
 
 
-def test_exact_and_reduced_decoding_of_one_conversion_are_told_apart(tmp_path, asked):
-    for decode in ("exact", "reduced"):
+def test_ways_to_decode_with_one_conversion_are_told_apart(tmp_path, asked):
+    for decode in ("exact", "reduced", "device"):
         config = model(backend="onnxruntime", decode=decode)
         make(Request(config, "digest", "onnxruntime", "cpu", ("a.jpg",)), print, tmp_path)
-    assert [task["what"] for task in asked] == ["convert", "compare", "compare"]
+    assert [task["what"] for task in asked] == ["convert", "compare", "compare", "compare"]
+
+
+def test_another_version_of_the_device_s_decoder_is_compared_again(tmp_path, asked, monkeypatch):
+    request = Request(model(decode="device"), "digest", "torch", "cuda:0", ("a.jpg",))
+    notes = []
+    make(request, notes.append, tmp_path)
+    version = identity.package_version
+    monkeypatch.setattr(identity, "package_version", lambda name: "9.9" if name == "torchcodec" else version(name))
+    make(request, notes.append, tmp_path)
+    assert len(asked) == 2
+    assert notes[0] == (
+        "comparing torch fp32 and decoding on the device with torch fp32 and exact decoding on 1 of the images"
+    )
 
 
 def test_the_process_that_compares_uses_the_processors_it_may(monkeypatch):

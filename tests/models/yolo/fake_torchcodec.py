@@ -43,10 +43,11 @@ class FakeTorchcodec:
             raise RuntimeError("Failed to decode batch: 5")
         if self._most is not None and sum(jpeg.height * jpeg.width for jpeg in jpegs) > self._most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
-        return [_planes(data) for data in encoded]
+        return [planes(data) for data in encoded]
 
 
-def _planes(data: bytes) -> torch.Tensor:
+def planes(data: bytes) -> torch.Tensor:
+    """(3, h, w) RGB, as torchcodec gives it."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if GROWS in data:
         pixels = pixels[:-8]
