@@ -20,6 +20,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -121,9 +123,7 @@ def tell(lines: list[dict[str, Any]], save: bool) -> None:
     about = outcome.machine or {"cards": [], "stamp": stamp(), "cpus": cpus(), "images": "none"}
     cards = about["cards"]
     where = f"{len(cards)} × {cards[0]}" if cards else "no GPU: a rehearsal, its numbers mean nothing"
-    failed = [
-        f"- failed: {line['step']}: {(line['error'].strip() or 'no word').splitlines()[-1]}" for line in outcome.failed
-    ]
+    failed = [f"- failed: {line['step']}: {last_words(line['error'])}" for line in outcome.failed]
     goals = [f"- {each}" for each in (*outcome.verdict(), *outcome.goals())]
     images = f"{about['images']}, all from the file cache"
     notes = [*goals, *failed, "", f"{where}, {about['cpus']} CPUs; {images}; `python -m benchmarks.gpu`"]
@@ -146,6 +146,7 @@ def main() -> None:
     if args.device == "cuda" and not cards:
         raise SystemExit("no CUDA device here (nvidia-smi shows none): nothing to measure")
     journal = Journal(args.json)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as at a time limit: the table is told
     try:
         measure(args, cards, journal)
     finally:

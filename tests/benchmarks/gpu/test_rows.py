@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.gpu.rows import Labeller, compared, found_in
 from farm.core.schema import BOXES, TASK_COLUMNS
+from farm.models.yolo.pinned_slots import PinnedSlots
 
 TWO = [[100, 100, 200, 200, 0.9, 1], [300, 100, 400, 300, 0.5, 2]]
 FIELDS = ("x1", "y1", "x2", "y2", "confidence", "class_id")
@@ -88,6 +89,30 @@ class Overlapping:
 
     def encode(self, predictions):
         return {"boxes": boxes(*([[0, 0, 9, 9, 0.5, int(image[0, 0, 0])]] for image in predictions))}
+
+
+class InSlots(Overlapping):
+    """Images of one batch lie in one slab."""
+
+    def full_batch(self, images):
+        self.slots = PinnedSlots(images, pin=False)
+
+    def prepare(self, image, shape):
+        slot = self.slots.take(image.shape)
+        slot.pixels[:] = image
+        return slot
+
+    def launch(self, prepared, shapes):
+        assert len({slot.batch_key for slot in prepared}) == 1
+        pixels, rows = self.slots.gathered(prepared)
+        return super().launch([image.numpy() for image in (pixels if rows is None else pixels[rows])], shapes)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_images_in_slots_are_gathered_by_their_slab(batch):
+    images = [np.full((4, 6, 3), number, np.uint8) for number in range(11)]
+    labelled = dict(Labeller(InSlots(), batch).label(images))
+    assert {number: int(objects.boxes[0, 5]) for number, objects in labelled.items()} == {n: n for n in range(11)}
 
 
 def test_batches_are_of_one_shape_and_two_of_them_are_in_flight():
