@@ -124,9 +124,9 @@ def tell(lines: list[dict[str, Any]], save: bool) -> None:
     cards = about["cards"]
     where = f"{len(cards)} × {cards[0]}" if cards else "no GPU: a rehearsal, its numbers mean nothing"
     failed = [f"- failed: {line['step']}: {last_words(line['error'])}" for line in outcome.failed]
-    goals = [f"- {each}" for each in (*outcome.verdict(), *outcome.goals())]
+    said = [f"- {each}" for each in (*outcome.verdict(), *outcome.goals(), *outcome.details())]
     images = f"{about['images']}, all from the file cache"
-    notes = [*goals, *failed, "", f"{where}, {about['cpus']} CPUs; {images}; `python -m benchmarks.gpu`"]
+    notes = [*said, *failed, "", f"{where}, {about['cpus']} CPUs; {images}; `python -m benchmarks.gpu`"]
     place = Place(cards[0], f"{cards[0]}, {about['stamp']}") if cards else None
     report("GPU", HEADER, outcome.table(), notes, save and bool(cards), place)
 

@@ -74,6 +74,10 @@ class Outcome:
             ),
         ]
 
+    def details(self) -> list[str]:
+        """Where the time of each run of farm went."""
+        return [f"farm, {Setting.of(line)}: {_busy(line)}" for line in self.farm]
+
     def goals(self) -> list[str]:
         """Each goal, and whether it is reached."""
         exact = _best(line for line in self.farm if line["decode"] == "exact")
@@ -115,6 +119,18 @@ def agrees(line: Line) -> bool:
     if line["way"].startswith(STRICT):
         return bool(line["alike"] >= ALIKE * line["images"])
     return bool(line["task"] != "detect" or line["matched"] >= MATCHED["fp16" if "fp16" in line["way"] else "fp32"])
+
+
+def _busy(line: Line) -> str:
+    stages = ", ".join(f"{stage} {spent}" for stage, spent in line.get("stage_us", {}).items() if spent)
+    shares = [
+        f"main thread {line['main_thread']:.0%} busy" if "main_thread" in line else "",
+        f"{line['worker_cores']:.1f} cores a worker" if "worker_cores" in line else "",
+        f"GPU {line['gpu_busy']:.0%} busy" if "gpu_busy" in line else "",
+        f"µs an image: {stages}" if stages else "",
+        line.get("bottleneck", ""),
+    ]
+    return "; ".join(filter(None, shares)) or "nothing is known"
 
 
 def _rate(best: Line | None, goal: int, how: str) -> str:

@@ -69,6 +69,16 @@ def test_the_goals(fastest, decode, times, share):
     assert said[4].startswith("a worker killed and the run stopped, then continued: whole: 12,000")
 
 
+def test_where_the_time_of_each_run_went_is_said():
+    watched = {"main_thread": 0.47, "worker_cores": 7.5, "gpu_busy": 0.56, "stage_us": {"decode": 1900, "idle": 0}}
+    (said,) = Outcome([{**farm(3600.0), **watched, "bottleneck": "decode-bound: add decoders"}]).details()
+    assert (
+        said
+        == "farm, torch fp16, 2 × batch 32: main thread 47% busy; 7.5 cores a worker; GPU 56% busy; µs an image: decode 1900; decode-bound: add decoders"
+    )
+    assert Outcome([farm(1.0)]).details() == ["farm, torch fp16, 2 × batch 32: nothing is known"]
+
+
 def test_what_was_not_measured_is_said():
     assert [line.rpartition(": ")[2] for line in Outcome([]).goals()] == ["not measured"] * 4
     assert Outcome([]).table() == []
