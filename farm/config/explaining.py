@@ -15,6 +15,7 @@ from farm.config.sections import BARE_KEYS, Auto, FarmConfig
 TAKES = {  # in words, where a type has branches that pydantic would report one by one
     "workers.devices": "must be `auto` or cpu or a list of device numbers",
     "model.imgsz": "must be a whole number of pixels above 0, or [height, width], or null",
+    "model.cuda_graphs": "must be auto, true or false",
     "model.classes": "must be numbers or names of classes, such as [0, 2] or person, or null",
     "limits.max_failed": "must be a count of images (0: none, 1: one), or a share above 0 and below 1, or null",
 }

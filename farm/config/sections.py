@@ -124,7 +124,7 @@ class ModelConfig(Section):
     )
     cuda_graphs: AutoSwitch = Field(
         "auto",
-        description="launch a full batch in one call; auto: with torch on CUDA, for frequent shapes, where it proves equal",
+        description="full batches of frequent shapes are launched in one call; auto: with torch on CUDA, where equal",
     )
     safe_load: Switch = Field(True, description="refuse weights and model YAML that would run code when loaded")
     autoinstall: Switch = Field(False, description="let Ultralytics pip-install what it misses")

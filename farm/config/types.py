@@ -55,7 +55,7 @@ def _device_numbers(value: Any) -> Any:
 
 def _automatic_switch(value: Any) -> Any:
     if value != "auto" and not isinstance(value, bool):
-        raise ValueError("must be auto, true or false")
+        raise ValueError("is no switch")
     return value
 
 

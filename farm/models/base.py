@@ -32,7 +32,7 @@ def batch_of(prepared: Prepared, gathered: int) -> int:
 
 def pixels_of(prepared: Prepared) -> np.ndarray:
     """(H, W, C) of a prepared image; the slot's own memory."""
-    pixels: np.ndarray = getattr(prepared, "pixels", prepared)
+    pixels: np.ndarray = prepared if isinstance(prepared, np.ndarray) else prepared.pixels
     return pixels
 
 

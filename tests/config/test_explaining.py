@@ -49,6 +49,7 @@ def test_a_mistake_is_told_where_it_stands_and_what_would_be_right(tmp_path, tex
         ("limits.max_failed=-1", "`limits.max_failed`: must be a count of images"),
         ("limits.max_failed=true", "`limits.max_failed`: must be a count of images"),
         ("model.conf=high", "`model.conf`: must be a number, not text (given: 'high')"),
+        ("model.cuda_graphs=1", "`model.cuda_graphs`: must be auto, true or false (given: 1)"),
         ("model.safe_load=1", "`model.safe_load`: must be true or false (given: 1)"),
         ("limits.attempts=2.5", "`limits.attempts`: "),
         ("model.batch=4", "unknown key `batch` in `model`; did you mean `workers.batch`?"),

@@ -2,14 +2,18 @@
 
 import importlib.metadata
 import re
+from dataclasses import replace
 
 import pytest
 
 import farm
+from farm.config.sections import ModelConfig
 from farm.engines.base import Prepared
 from farm.engines.fingerprint import fingerprint_of
 from farm.models import backends, packages
-from farm.models.packages import distributions_of, package_version
+from farm.models.conversion.identity import entry_name
+from farm.models.conversion.request import Request
+from farm.models.packages import distributions_of, installed_as, package_version
 from tests.support.harness import ROOT
 
 
@@ -37,6 +41,19 @@ def test_tensorrt_by_any_of_its_names(site, name):
     site(name, "10.4.0", "tensorrt")
     assert backends.installed("tensorrt")
     assert package_version("tensorrt") == "10.4.0"
+
+
+def test_an_engine_is_kept_by_the_distribution_that_builds_it(site):
+    """Those for CUDA 12 and 13 have the same numbers, and do not read each other's engines."""
+    request = Request(ModelConfig(weights="m.pt", backend="tensorrt"), "digest", "tensorrt", "cuda:0")
+    site("tensorrt-cu12", "10.4.0", "tensorrt")
+    before = entry_name(request)
+    assert installed_as("tensorrt") == ["tensorrt-cu12 10.4.0"]
+    site("tensorrt-cu13", "10.4.0", "tensorrt")
+    packages._providers.cache_clear()
+    assert installed_as("tensorrt") == ["tensorrt-cu12 10.4.0", "tensorrt-cu13 10.4.0"]
+    assert package_version("tensorrt") is not None
+    assert entry_name(request) != before
 
 
 def test_a_module_of_several_distributions(site):
@@ -76,6 +93,10 @@ def test_a_fingerprint_has_the_versions_of_what_is_imported():
     prepared = Prepared(config, FailedImages("none", "/a", lambda: iter(())), places, "0")
     fingerprint = fingerprint_of(prepared, Executable("m.pt", "torch"))
     assert fingerprint["opencv-python version"] == package_version("cv2") is not None
+    assert "torchcodec version" not in fingerprint
+    on_device = config.model_copy(update={"model": config.model.model_copy(update={"decode": "device"})})
+    fingerprint = fingerprint_of(replace(prepared, config=on_device), Executable("m.pt", "torch"))
+    assert (fingerprint["model.decode"], "torchcodec version" in fingerprint) == ("device", True)
 
 
 def test_the_version_is_that_of_the_project():

@@ -261,7 +261,7 @@ class FakeCuda(TorchDispatchMode):
     def _kernel(self, name: str, read: list[Any], written: list[Any]) -> None:
         writes = {_address(t) for t in written}
         reads = {_address(t) for t in read} - writes
-        names = dict.fromkeys(reads | writes, [name])
+        names = {key: [name] for key in reads | writes}
         found = self.races._handle_kernel_launch(self.current.cuda_stream, reads, writes, set(), name, names)
         assert not found, "\n".join(map(str, found))
 

@@ -28,6 +28,16 @@ def test_what_is_tried_on_two_devices():
     assert [d["workers.decoders"] for d in decoders] == [2, 4, 8]
 
 
+@pytest.mark.parametrize(
+    ("model", "graphs"), [({}, [False]), ({"cuda_graphs": True}, []), ({"cuda_graphs": False}, [])]
+)
+def test_graphs_are_left_out_once_where_the_config_leaves_it_open(monkeypatch, model, graphs):
+    monkeypatch.setattr(backends, "installed", lambda name: False)
+    values = validate({"source": "x", "model": {"weights": "m.pt", **model}, "output": "y"})
+    tried = [settings for each in grid(GPUS, values) for settings in each]
+    assert [each["model.cuda_graphs"] for each in tried if "model.cuda_graphs" in each] == graphs
+
+
 def test_what_the_user_has_set_stays():
     workers = {"devices": "cpu", "count": 3, "batch": 2, "decoders": 5}
     assert list(grid(FOUR, config(workers=workers))) == [[{}]]

@@ -158,19 +158,6 @@ def test_batches_may_be_begun_before_others_are_finished(model, prepared):
     assert found == [model.encode(model.predict([image], [shape])) for image, shape in prepared]
 
 
-def test_pixels_from_pinned_memory_become_the_same_input(model, prepared):
-    import torch
-
-    from farm.models.yolo.cuda_streams import pinned
-    from farm.models.yolo.preprocessing import as_input
-
-    image = prepared[0][0]
-    batch = [image, image[::-1].copy()]
-    expected = model._predictor.preprocess(batch)
-    assert torch.equal(as_input(pinned(batch, pin=False), half=False), expected)
-    assert as_input(pinned(batch, pin=False), half=True).dtype == torch.float16
-
-
 @pytest.mark.parametrize("weights", ["yolo11n.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml"])
 def test_detections_that_leave_the_device_in_one_copy_are_the_same(paths, weights):
     from farm.models.yolo.postprocessing import on_host
@@ -192,7 +179,7 @@ def test_no_clock_decides_what_is_found(model, prepared, monkeypatch):
 
     import torchvision
 
-    monkeypatch.setattr(model, "_postprocessor", None)  # as for a predictor that Ultralytics' suppression serves
+    monkeypatch.setattr(model._pipeline, "_postprocessor", None)  # Ultralytics' suppression serves some predictors
     image, shape = prepared[0]
     expected = model.encode(model.predict([image] * 3, [shape] * 3))
     now, jump = time.time, [0.0]
