@@ -14,13 +14,13 @@ import psutil
 
 RESULTS = Path(__file__).parent / "results"
 FEATURES = {"avx512f": "AVX-512", "avx512_vnni": "VNNI", "amx_int8": "AMX int8", "amx_bf16": "AMX bf16"}
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+DATA = Path(os.environ.get("FARM_SHARED_DATA") or Path(__file__).resolve().parents[1].parent / "shared" / "data")
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """An argument parser with what every benchmark takes."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--save", action="store_true", help="append the result to benchmarks/results/<machine>.md")
+    made.add_argument("--save", action="store_true", help="keep the result in benchmarks/results/<machine>.md")
     made.add_argument("--data", type=Path, default=DATA, help="folder with coco/ and models/")
     return made
 
@@ -50,19 +50,22 @@ def _cpuinfo(field: str) -> str:
     return found[1] if found else ""
 
 
-def report(title: str, header: list[str], rows: list[list[str]], notes: list[str], save: bool) -> None:
-    """Print a Markdown table; with `save` keep it."""
+def report(
+    title: str, header: list[str], rows: list[list[str]], notes: list[str], save: bool, card: str = ""
+) -> None:  # fmt: skip
+    """Print a Markdown table; with `save` keep it, in the file of the GPU called `card` where there is one."""
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
     line = lambda row: "| " + " | ".join(str(cell).ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"  # noqa: E731
     table = [line(header), "| " + " | ".join("-" * w for w in widths) + " |", *map(line, rows)]
     versions = ", ".join(f"{name} {version(name)}" for name in ("ultralytics", "torch", "pyarrow"))
-    stamp = f"{datetime.date.today()}, {machine()}, Python {platform.python_version()}, {versions}"
+    where = f"{card}, {machine()}" if card else machine()
+    stamp = f"{datetime.date.today()}, {where}, Python {platform.python_version()}, {versions}"
     text = "\n".join([f"## {title}", "", stamp, "", *table, "", *notes, ""])
     print(text)
     if save:
         RESULTS.mkdir(exist_ok=True)
-        kept = [section for section in _sections() if not section.startswith(f"## {title}\n")]
-        _file("md").write_text("\n".join([*kept, text]), encoding="utf-8")
+        kept = [section for section in _sections(card) if not section.startswith(f"## {title}\n")]
+        _file("md", card).write_text("\n".join([*kept, text]), encoding="utf-8")
 
 
 def plot(title: str, column: str) -> Path:
@@ -90,14 +93,15 @@ def plot(title: str, column: str) -> Path:
     return path
 
 
-def _file(suffix: str) -> Path:
-    name = re.sub(r"\(r\)|\(tm\)|[^a-z0-9]+", "-", f"{_processor()}-{os.cpu_count()}cpu".lower())
-    name = re.sub(r"-+", "-", name)
-    return RESULTS / f"{name}.{suffix}"
+def _file(suffix: str, card: str = "") -> Path:
+    """Named by the GPU, or else by the processor."""
+    name = (card or f"{_processor()}-{os.cpu_count()}cpu").lower()
+    name = re.sub(r"\(r\)|\(tm\)|[^a-z0-9]+", "-", name)
+    return RESULTS / f"{re.sub(r'-+', '-', name)}.{suffix}"
 
 
-def _sections() -> list[str]:
+def _sections(card: str = "") -> list[str]:
     """What is kept, a text a section."""
-    path = _file("md")
+    path = _file("md", card)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [f"## {section.rstrip()}\n" for section in text.split("## ")[1:]]

@@ -25,6 +25,7 @@ PCI_DEVICES = Path("/sys/bus/pci/devices")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 LIBRARY = "libcuda.so.1"
+OLDEST_DRIVERS = {12: 525, 13: 580}  # of each CUDA, any minor version: "CUDA Compatibility", NVIDIA
 WORDS = 200  # characters of what nvidia-smi says
 
 
@@ -44,7 +45,7 @@ def find(allowed: Sequence[int]) -> tuple[tuple[CudaDevice, ...], str]:
         why = "they are in MIG mode and have no slices; make some (nvidia-smi mig)"
     elif not devices:
         why = f"CUDA_VISIBLE_DEVICES={visible} names none of them; change it"
-    why = why or torch_without_cuda()
+    why = why or torch_unable(listed[0].driver)
     names = ", ".join(dict.fromkeys(device.name for device in listed))
     return ((), f"the CUDA devices here ({names}) cannot be used: {why}") if why else (devices, "")
 
@@ -77,18 +78,40 @@ def visible_among(listed: Sequence[tuple[Listed, tuple[int, ...]]], visible: str
         yield from parts[number]
 
 
-def torch_without_cuda() -> str:
-    """Why the torch that is installed can use no device; empty where it may. Its file is read, it is not imported."""
+def torch_unable(driver: str) -> str:
+    """Why the torch that is installed can use no device of this driver; empty where it may, or that is not known."""
+    torch = _torch_build()
+    cuda = torch.get("cuda", "")
+    if cuda == "None":
+        return (
+            f"torch {torch.get('__version__')} is built without CUDA; install a build with it "
+            f"(https://pytorch.org/get-started/locally)"
+        )
+    if not _number(driver) or _number(driver) >= OLDEST_DRIVERS.get(_number(cuda), 0):
+        return ""
+    known = nvidia_smi.cuda_version()  # a container may bring a newer CUDA for an old driver
+    if not known or _number(known) >= _number(cuda):
+        return ""
+    return (
+        f"torch {torch.get('__version__')} is built for CUDA {cuda}, and driver {driver} knows CUDA {known}; install a "
+        f"newer driver, or a build for CUDA {_number(known)} (https://pytorch.org/get-started/locally)"
+    )
+
+
+def _torch_build() -> dict[str, str]:
+    """What torch's file `version.py` says. It is read and not imported."""
     try:
         spec = importlib.util.find_spec("torch")
         text = (Path(str(spec and spec.origin)).parent / "version.py").read_text()
     except (OSError, ValueError, ImportError):
-        return ""
-    found = dict(re.findall(r"^(\w+)[^=\n]*= *'?([^'\n]*)'?", text, re.MULTILINE))
-    if found.get("cuda", "") != "None":
-        return ""
-    version = found.get("__version__", "")
-    return f"torch {version} is built without CUDA; install a build with it (https://pytorch.org/get-started/locally)"
+        return {}
+    return dict(re.findall(r"^(\w+)[^=\n]*= *'?([^'\n]*)'?", text, re.MULTILINE))
+
+
+def _number(version: str) -> int:
+    """The first number of a version; 0 where it has none."""
+    first = version.partition(".")[0]
+    return int(first) if first.isdigit() else 0
 
 
 def _listed() -> tuple[list[Listed], str]:

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from farm.machine.nvml import Listed, Reading
 
 COMMAND = "nvidia-smi"
-DEVICES = ("--query-gpu=uuid,pci.bus_id,mig.mode.current,name", "--format=csv,noheader")
+DEVICES = ("--query-gpu=uuid,pci.bus_id,mig.mode.current,driver_version,name", "--format=csv,noheader")
 LOAD = ("--query-gpu=uuid,utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
 TIMEOUT_S = 20.0  # a driver that has no process yet wakes its devices first
+MIG_ENABLED = "Enabled"
 MIB = 1 << 20
 
 _DEVICE = re.compile(r"GPU \d+:.*\(UUID: (GPU-[^)]+)\)")
+_CUDA = re.compile(r"CUDA(?: UMD)? Version *: *(\d+\.\d+)")  # in the head of its table
 _SLICE = re.compile(r"\s+(MIG \S+)\s+Device\s+\d+:\s+\(UUID: (MIG-[^)]+)\)")
 
 
@@ -29,11 +31,21 @@ def is_there() -> bool:
 
 def devices() -> list[Listed]:
     """All devices, in order of their bus. Raises NvidiaSmiError."""
-    found = [Listed(name, uuid, bus, mig == "Enabled") for uuid, bus, mig, name in _rows(_ask(*DEVICES), 4)]
-    if not any(device.is_cut for device in found):
-        return found
-    slices = slices_in(_ask("-L"))
-    return [Listed(each.name, each.uuid, each.bus_id, each.is_cut, tuple(slices.get(each.uuid, ()))) for each in found]
+    rows = list(_rows(_ask(*DEVICES), 5))
+    slices = slices_in(_ask("-L")) if any(mig == MIG_ENABLED for _, _, mig, _, _ in rows) else {}
+    return [
+        Listed(name, uuid, bus, mig == MIG_ENABLED, tuple(slices.get(uuid, ())), driver)
+        for uuid, bus, mig, driver, name in rows
+    ]
+
+
+def cuda_version() -> str:
+    """The newest CUDA that the driver knows, with what a container adds to it: `12.2`. Empty where it does not say."""
+    try:
+        found = _CUDA.search(_ask())
+    except NvidiaSmiError:
+        return ""
+    return found[1] if found else ""
 
 
 def readings(uuids: Sequence[str]) -> dict[str, Reading]:

@@ -17,13 +17,17 @@ MIG_ENABLED = 1
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A device as the driver lists it. `slices`: uuid and name of each, where it is cut into some (MIG)."""
+    """A device as the driver lists it. `slices`: uuid and name of each, where it is cut into some (MIG).
+
+    `driver`: the driver's version, empty where it is not known.
+    """
 
     name: str
     uuid: str = ""
     bus_id: str = ""
     is_cut: bool = False
     slices: tuple[tuple[str, str], ...] = ()
+    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,15 @@ true` prepared images have the shapes that photographs of COCO have, of a thirty
 
 Faults, for testing what a farm does with them, are chosen by an image's first pixel (blue value), which needs `pixels:
 true`: `kill_on` ends the process with SIGSEGV, `hang_on` never returns, `raise_on` raises, `hog_on` takes memory until
-it is refused or the process killed; `lose_on` loses the made-up device, which answers nothing any more. `fits` is the
-largest batch that the device has memory for.
+it is refused or the process killed; `lose_on` loses the made-up device, which answers nothing any more, and on
+`stall_on` it never gets done. `fits` images are what the device has memory for at a time, of all batches that are
+launched; `finish_fits`, the largest batch whose results it has memory for.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import signal
@@ -63,7 +65,9 @@ class FakeModel:
     raise_on: int | None = None
     hog_on: int | None = None
     lose_on: int | None = None
+    stall_on: int | None = None
     fits: int | None = None
+    finish_fits: int | None = None
     task: str = "detect"
     names: Mapping[int, str] = field(default_factory=lambda: {0: "thing", 1: "other"})
     kpt_shape: Sequence[int] | None = None
@@ -95,6 +99,8 @@ class FakeModel:
         if self.fits is not None and self._launched + len(shapes) > self.fits:
             raise OutOfMemoryError(f"{self._launched + len(shapes)} images do not fit")
         self._launched += len(shapes)
+        if self.stall_on is not None and any(int(image[0, 0, 0]) == self.stall_on for image in prepared):
+            self._device_free_s = math.inf
         self._device_free_s = max(self._device_free_s, time.monotonic()) + self.sleep_ms * len(shapes) / 1e3
         return prepared, shapes, self._device_free_s
 
@@ -104,7 +110,9 @@ class FakeModel:
     def finish(self, launched: Any) -> Any:
         prepared, shapes, done_s = launched
         self._launched -= len(shapes)
-        time.sleep(max(0.0, done_s - time.monotonic()) + self.post_ms * len(shapes) / 1e3)
+        time.sleep(min(HANG_S, max(0.0, done_s - time.monotonic()) + self.post_ms * len(shapes) / 1e3))
+        if self.finish_fits is not None and len(shapes) > self.finish_fits:
+            raise OutOfMemoryError(f"the results of {len(shapes)} images do not fit")
         for image in prepared:
             self._misbehave(int(image[0, 0, 0]))
         return shapes

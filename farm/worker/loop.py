@@ -41,7 +41,7 @@ from farm.worker.shape_batcher import ShapeBatcher
 from farm.worker.spec import WorkerSpec
 
 QUEUE_WAIT_S = 1.0  # how long an idle worker sleeps between looks at its queue; leaving early needs no wake-up
-DEVICE_POLL_S = 0.002  # between looks at a device that works on a batch
+DEVICE_POLL_S = 0.002  # between looks at a device that works by itself
 FILL_S = 0.05  # a device that stands still waits so long for a fuller batch: fewer are less work for Python
 
 
@@ -160,15 +160,14 @@ class Worker:
         return self._overlaps and not self._launched and time.monotonic() - self._worked_s >= FILL_S
 
     def _wait_for_decoded(self) -> None:
-        """Wait until the next image is decoded, or the device is done, or has waited for long enough."""
+        """Wait until more is decoded, or it is time to look at the device again."""
         self._sender.flush()  # no result waits to be sent while the worker itself waits
         self._heartbeat.state(DECODING)
         began = time.perf_counter()
-        if self._launched:
-            while not self._ahead.wait(DEVICE_POLL_S) and not self._predictor.is_done:
-                pass
+        if self._overlaps:
+            self._ahead.wait_for_some(DEVICE_POLL_S if self._launched else FILL_S)
         else:
-            self._ahead.wait(FILL_S if self._overlaps and self._shapes else None)
+            self._ahead.wait()
         self._heartbeat.spent({"wait": time.perf_counter() - began})
 
     def _predict(self, batch: list[Decoded]) -> None:

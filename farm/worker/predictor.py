@@ -141,15 +141,17 @@ class Predictor:
     def _retry(self, batch: list[Decoded], failure: BatchFailure) -> None:
         """A batch that raised: in smaller parts when memory is short, else image by image: none shall fail others.
 
-        What else is begun is finished first: it holds memory.
+        What else is begun is finished first: it holds memory. An image for which there was no room beside it is tried
+        again without.
         """
         if failure.device_lost:
             raise DeviceLostError(failure)
         self._done_with([decoded.item.seq for decoded in batch])
+        was_alone = not self._launched
         self.finish()
         if failure.out_of_memory:
             self._sizes.refused(shape_of(batch[0]), len(batch), time.monotonic())
-        if len(batch) == 1:
+        if len(batch) == 1 and (was_alone or not failure.out_of_memory):
             self._sender.give_back(batch[0].item.seq, "predict", failure.kind, failure.message)
         elif failure.out_of_memory:
             getattr(self._model, "release_memory", lambda: None)()

@@ -5,6 +5,7 @@ Bounded by count, since batches of one shape must be found among them, and by by
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable
 
@@ -31,7 +32,8 @@ class ReadAhead:
         self._decoder = ImageDecoder(spec, model, heartbeat, self._backlog)
         self._gathered = gathered
         self._most_ready = read_ahead(gathered, getattr(model, "overlaps", False))
-        self._most = self._most_ready + spec.placement.decoders
+        self._at_once = spec.placement.decoders
+        self._most = self._most_ready + self._at_once
         self._items: deque[tuple[Item, int]] = deque()
         self._decoding: deque[tuple[int, Task]] = deque()  # each with its seq
 
@@ -63,11 +65,18 @@ class ReadAhead:
     def is_next_decoded(self) -> bool:
         return bool(self._decoding) and self._decoding[0][1].is_done
 
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the next one that is coming, or so long; for its sake room is made. Returns whether it is there."""
+    def wait(self) -> None:
+        """Wait for the next one that is coming; for its sake room is made."""
         seq, task = self._decoding[0]
         with self._backlog.awaiting(seq):
-            return self._decoders.wait(task, timeout_s)
+            self._decoders.wait(task)
+
+    def wait_for_some(self, timeout_s: float) -> None:
+        """Wait for as many as are decoded at once, or so long: to be woken for each would cost more than to take it."""
+        begun = itertools.islice(self._decoding, self._at_once)
+        task = [task for _, task in begun if not task.is_done][-1:] or [self._decoding[0][1]]
+        with self._backlog.awaiting(self._decoding[0][0]):
+            self._decoders.wait(task[0], timeout_s)
 
     def take(self) -> Decoded | Unread:
         """The next one, which is decoded. Its memory is counted until `predicted`."""

@@ -6,12 +6,18 @@ import importlib.util
 import pytest
 
 from farm.machine import cuda_devices
-from farm.machine.cuda_devices import cpus_in, find, in_order_of_the_bus, torch_without_cuda
+from farm.machine.cuda_devices import cpus_in, find, in_order_of_the_bus
 from farm.machine.hardware import CudaDevice
 from tests.support.driver import Driver, Handle
 
-TWO = ("GPU-aaa, 00000000:3B:00.0, [N/A], NVIDIA A", "GPU-bbb, 00000000:5E:00.0, [N/A], NVIDIA B, of a kind")
-CUT = ("GPU-aaa, 00000000:3B:00.0, Enabled, NVIDIA A100", "GPU-bbb, 00000000:5E:00.0, Disabled, NVIDIA A100")
+TWO = (
+    "GPU-aaa, 00000000:3B:00.0, [N/A], 580.82.07, NVIDIA A",
+    "GPU-bbb, 00000000:5E:00.0, [N/A], 580.82.07, NVIDIA B, of a kind",
+)
+CUT = (
+    "GPU-aaa, 00000000:3B:00.0, Enabled, 580.82.07, NVIDIA A100",
+    "GPU-bbb, 00000000:5E:00.0, Disabled, 580.82.07, NVIDIA A100",
+)
 INFORMATION = "Model: \t\t NVIDIA H100\nGPU UUID: \t {uuid}\nBus Location: \t 0000:3b:00.0\nDevice Minor: \t {minor}\n"
 
 
@@ -141,34 +147,56 @@ def test_devices_without_the_library_of_cuda(driver, monkeypatch):
     )
 
 
+VERSION = "__version__ = '2.14.1+{}'\ndebug = False\ncuda: Optional[str] = {}\nhip: Optional[str] = None\n"
+
+
 @pytest.mark.parametrize(
-    ("version", "said"),
+    ("text", "said"),
     [
-        ("__version__ = '2.14.1+cu130'\ndebug = False\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n", ""),
-        (
-            "__version__ = '2.14.1+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n",
-            "torch 2.14.1+cpu is built",
-        ),
-        ("__version__ = '2.14.1'\ncuda = None\n", "torch 2.14.1 is built without CUDA"),
-        ("# of another kind\n", ""),
-        (None, ""),
+        (VERSION.format("cu130", "'13.0'"), ("2.14.1+cu130", "13.0")),
+        (VERSION.format("cpu", "None"), ("2.14.1+cpu", "None")),
+        ("__version__ = '2.14.1'\ncuda = None\n", ("2.14.1", "None")),
+        ("# of another kind\n", (None, None)),
+        (None, (None, None)),
     ],
 )
-def test_how_torch_was_built_is_read_and_not_imported(tmp_path, monkeypatch, version, said):
-    if version is not None:
-        (tmp_path / "version.py").write_text(version)
+def test_how_torch_was_built_is_read_and_not_imported(tmp_path, monkeypatch, text, said):
+    if text is not None:
+        (tmp_path / "version.py").write_text(text)
     spec = importlib.machinery.ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    assert said in torch_without_cuda() if said else torch_without_cuda() == ""
+    found = cuda_devices._torch_build()
+    assert (found.get("__version__"), found.get("cuda")) == said
 
 
-def test_a_torch_without_cuda_is_said_of_devices(driver, monkeypatch):
-    monkeypatch.setattr(cuda_devices, "torch_without_cuda", lambda: "torch 2.14.1+cpu is built without CUDA")
+def test_a_torch_without_cuda_is_said_of_devices(driver):
+    driver.torch = {"__version__": "2.14.1+cpu", "cuda": "None"}
     driver.command(TWO)
-    assert find(range(8))[0] == ()
-    assert find(range(8))[1].endswith(
-        "(NVIDIA A, NVIDIA B, of a kind) cannot be used: torch 2.14.1+cpu is built without CUDA"
-    )
+    devices, why = find(range(8))
+    assert devices == ()
+    assert "(NVIDIA A, NVIDIA B, of a kind) cannot be used: torch 2.14.1+cpu is built without CUDA; install" in why
+
+
+@pytest.mark.parametrize(
+    ("version", "knows", "torch", "usable"),
+    [
+        ("535.54.03", "12.2", "13.0", False),
+        ("535.54.03", "12.2", "12.8", True),  # any minor version will do
+        ("535.54.03", "13.0", "13.0", True),  # a container brings the library of a newer driver
+        ("580.82.07", "13.0", "13.2", True),
+        ("470.1", "11.4", "12.6", False),
+        ("[N/A]", "12.2", "13.0", True),  # not known: the first worker will see
+        ("535.54.03", "N/A", "13.0", True),
+        ("535.54.03", "12.2", "", True),
+    ],
+)
+def test_a_driver_that_is_too_old_for_this_torch(driver, version, knows, torch, usable):
+    driver.torch = {"__version__": "2.14.1", "cuda": torch}
+    driver.command([f"GPU-aaa, 00000000:3B:00.0, [N/A], {version}, NVIDIA A"], cuda=knows)
+    devices, why = find(range(8))
+    assert bool(devices) == usable
+    said = f"torch 2.14.1 is built for CUDA {torch}, and driver {version} knows CUDA {knows}; install a newer driver"
+    assert (said in why) == (not usable)
 
 
 def test_devices_are_numbered_as_nvidia_smi_does_unless_the_user_orders_them():

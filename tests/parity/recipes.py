@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.support.live_weights import CLASSES, FEW, FEWEST, MANY, TINY_HEADS, build, prompt_free
+from benchmarks.live_weights import CLASSES, FEW, FEWEST, MANY, TINY_HEADS, build, prompt_free
 
 Change = Callable[[nn.Module, Sequence[Path]], nn.Module]
 

@@ -55,7 +55,7 @@ class Watch:
 @pytest.mark.parametrize("how", [CALL, FOR_GOOD, KILL])
 def test_a_device_that_is_lost_costs_no_image_and_work_follows_speed(source, tmp_path, monkeypatch, how):
     driver = Driver(tmp_path / "driver", monkeypatch)
-    driver.command([f"GPU-{n}, 0000:0{n}:00.0, [N/A], H{n}" for n in range(DEVICES)])
+    driver.command([f"GPU-{n}, 0000:0{n}:00.0, [N/A], 580.1, H{n}" for n in range(DEVICES)])
     driver.binding(*(Handle(f"H{n}", f"GPU-{n}", load=[(20 * n, 100 * n)]) for n in range(DEVICES)))
     args = {"sleep_ms": SLEEP_MS, "lost": LOST, "after": AFTER, "how": how, "flag": str(tmp_path / "lost"), "boxes": 2}
     values = config(source, tmp_path / "run", commit={"images": 64, "seconds": 0.5})

@@ -21,6 +21,9 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-bbb)
 """
 
 
+TABLE = "| NVIDIA-SMI 535.54.03      Driver Version: 535.54.03    CUDA Version: {}     |"
+
+
 class Driver:
     """Nothing of it is there at first. This machine's own is hidden."""
 
@@ -31,9 +34,10 @@ class Driver:
         self.device_files = folder / "dev"
         self.pci = folder / "pci"
         self._commands = folder / "bin"
+        self.torch = {"__version__": "2.14.1+cu130", "cuda": "13.0"}
         for name, path in (("DRIVER", self.files), ("DEVICE_FILES", self.device_files), ("PCI_DEVICES", self.pci)):
             monkeypatch.setattr(cuda_devices, name, path)
-        monkeypatch.setattr(cuda_devices, "torch_without_cuda", lambda: "")
+        monkeypatch.setattr(cuda_devices, "_torch_build", lambda: self.torch)
         monkeypatch.setattr(cuda_devices, "_is_loadable", lambda: True)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setitem(sys.modules, "pynvml", None)  # its import fails
@@ -46,14 +50,27 @@ class Driver:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def command(self, devices: Sequence[str], load: Sequence[str] = (), listing: str = LISTING, code: int = 0) -> None:
-        """nvidia-smi, which prints these lines when it is asked for devices, for their load, or with -L."""
-        for name, text in (("devices", "\n".join(devices)), ("load", "\n".join(load)), ("listing", listing)):
+    def command(
+        self,
+        devices: Sequence[str],
+        load: Sequence[str] = (),
+        listing: str = LISTING,
+        code: int = 0,
+        cuda: str = "13.0",
+    ) -> None:
+        """nvidia-smi, which prints these lines when it is asked for devices, for their load, or with -L; `cuda`: that it knows."""
+        shown = (
+            ("devices", "\n".join(devices)),
+            ("load", "\n".join(load)),
+            ("listing", listing),
+            ("table", TABLE.format(cuda)),
+        )
+        for name, text in shown:
             self.write(self._folder / name, text)
         smi = self._commands / "nvidia-smi"
         smi.write_text(
             f'#!/bin/sh\ncase "$1" in -L) cat {self._folder}/listing;; *utilization*) cat {self._folder}/load;; '
-            f"*) cat {self._folder}/devices;; esac\nexit {code}\n"
+            f"*uuid*) cat {self._folder}/devices;; *) cat {self._folder}/table;; esac\nexit {code}\n"
         )
         smi.chmod(0o755)
 

@@ -153,6 +153,25 @@ def test_what_was_begun_before_a_batch_that_raises_is_finished_first(bench):
     assert made.given_back() == []
 
 
+def test_an_image_for_which_there_is_no_room_beside_a_batch_is_tried_without_it(bench):
+    made = bench(overlaps=True, fits=3)
+    made.predictor.predict(images(0, 1, 2))
+    made.predictor.predict(images(3))
+    made.predictor.finish()
+    assert [seq for message in made.labelled() for seq in message] == [0, 1, 2, 3]
+    assert made.given_back() == []
+
+
+def test_a_batch_whose_results_do_not_fit_is_halved_and_what_was_begun_after_it_is_finished_first(bench):
+    made = bench(overlaps=True, finish_fits=2)
+    made.predictor.predict(images(0, 1, 2))
+    made.predictor.predict(images(3, 4))
+    made.predictor.finish()
+    assert [seq for message in made.labelled() for seq in message] == [3, 4, 0, 1, 2]
+    assert made.given_back() == []
+    assert made.beats.read(0).work is None
+
+
 def test_a_model_that_looks_at_no_pixels_labels_a_lease_at_once(bench):
     made = bench()
     made.predictor.predict_unseen(Lease((4, 5), bytes(32), ("4.png", "5.png"), 2))

@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -72,7 +73,7 @@ def items(*numbers, attempt=1):
 
 
 def take(ahead):
-    assert ahead.wait(10)
+    ahead.wait()
     return ahead.take()
 
 
@@ -80,8 +81,10 @@ def test_images_come_in_the_order_of_the_leases_whichever_is_decoded_first(ahead
     ahead.add(items(0, 1, 2))
     ahead.start(ready=0)
     assert ahead.is_coming and not ahead.is_next_decoded
-    assert not ahead.wait(0.01)
+    ahead.wait_for_some(0.01)
+    assert not ahead.is_next_decoded
     Whole.others.set()
+    ahead.wait_for_some(60)
     assert [take(ahead).item.seq for _ in range(3)] == [0, 1, 2]
     assert not ahead.is_coming and len(ahead) == 0
 
@@ -103,6 +106,16 @@ def test_more_are_decoded_where_the_device_works_by_itself(ahead):
     assert not ahead.is_exhausted(ready=OVERLAPPING_BATCHES - 1)
     assert [take(ahead).item.seq for _ in range(3)] == [1, 2, 3]
     assert not ahead.is_coming
+
+
+def test_whoever_waits_sleeps_until_the_next_image_is_decoded_whatever_else_is(ahead):
+    ahead.add(items(0, 1, 2))
+    ahead.start(ready=0)
+    ahead.wait_for_some(60)  # until the second is
+    began = time.monotonic()
+    ahead.wait_for_some(0.2)
+    assert time.monotonic() - began >= 0.19
+    assert not ahead.is_next_decoded
 
 
 def test_leases_are_looked_for_where_less_than_a_batch_is_left_to_begin_with(ahead):

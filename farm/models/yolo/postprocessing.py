@@ -62,6 +62,7 @@ class Postprocessor:
             agnostic=bool(args.agnostic_nms),
             rotated=task == "obb",
             chosen=bool(getattr(network, "end2end", False)),
+            device=str(predictor.device),
         )
         return cls(
             task,
@@ -116,7 +117,7 @@ class Postprocessor:
         places = geometries(shape, originals, counts)
         if self.task == "obb":
             return _oriented(rows, counts, places)
-        boxes = np.ascontiguousarray(rows[:, :ROW])
+        boxes = rows[:, :ROW].copy()  # masks are cropped to boxes in pixels of the input
         scale_boxes(boxes[:, :BOX], places)
         if self.outlines is not None:
             found = self.outlines.polygons(protos, rows, boxes[:, :BOX], counts, shape, originals)

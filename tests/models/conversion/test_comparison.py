@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.live_weights import MANY, SIDE, build, save
 from farm.config.sections import ModelConfig
 from farm.engines.backend_choice import executable_for
 from farm.models.conversion import comparison, job
@@ -23,7 +24,6 @@ from farm.models.conversion.similarity import (
 )
 from farm.models.weights.files import weights_digest
 from tests.models.conversion.test_similarity import square
-from tests.support.live_weights import MANY, SIDE, build, save
 
 IMAGES = 12
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.live_weights import MANY, SIDE, build, save
 from farm.config.sections import ModelConfig
 from farm.images.decoding import decode
 from farm.models import load_model
@@ -15,7 +16,6 @@ from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.device_pipeline import DevicePipeline, Parts
 from farm.models.yolo.postprocessing import Postprocessor
 from tests.support import cuda as fake
-from tests.support.live_weights import MANY, SIDE, build, save
 
 FULL = 3
 TASKS = ("detect", "segment", "pose", "obb", "classify")
@@ -141,6 +141,14 @@ def test_what_another_stream_reads_is_told_to_torch(models, images, cuda):
     computing = device.pipeline._parts.streams.computing
     device.find(images[:2])
     assert {stream for _, stream in cuda.told} == {computing.cuda_stream}
+
+
+def test_what_masks_are_made_of_is_kept_until_they_are_made(models, images, cuda):
+    """Its memory goes back to the network's stream, which does not wait for the other one."""
+    device = Device(models("segment"), cuda)
+    device.find(images[:2])
+    beside = device.pipeline._parts.streams._beside
+    assert 0 < beside.kernels == beside.waited_for
 
 
 def test_more_candidates_than_rows_are_run_again_with_more(models, images, cuda, monkeypatch):

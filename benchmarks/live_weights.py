@@ -19,7 +19,7 @@ from ultralytics.nn import tasks
 
 SEED = 2
 CLASSES = 6
-SIDE = 160  # pixels of the photographs that the layers are set by
+SIDE = 160  # pixels of the photographs that the layers are set by, and of a training
 MANY, FEW, FEWEST = -1.6, -3.0, -4.0  # mean of scores, in logits; the default confidence is -1.1
 SCORE_SPREAD = 1.2
 BIN_SLOPE, BIN_SPREAD = 0.35, 0.6  # logits of a distance's bins: three strides from an anchor to each side of its box
@@ -68,13 +68,17 @@ def tiny(task: str) -> dict[str, Any]:
 
 
 def build(
-    architecture: str, photographs: Sequence[Path], mean_score: float, channels: int = 3, classes: int = CLASSES
-) -> nn.Module:
-    """A model, alive: of a YAML that Ultralytics ships, or a tiny one ("tiny-detect"). YOLOE has its classes set."""
+    architecture: str, photographs: Sequence[Path], mean_score: float, channels: int = 3, classes: int = CLASSES,
+    side: int = SIDE,
+) -> nn.Module:  # fmt: skip
+    """A model, alive: of a YAML that Ultralytics ships, or a tiny one ("tiny-detect"). YOLOE has its classes set.
+
+    `side`: pixels of the photographs that its layers are set by.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         model = _random(architecture, channels, classes)
-        batch = torch.cat([_read(path, channels) for path in photographs])
+        batch = torch.cat([_read(path, channels, side) for path in photographs])
         _normalise(model, batch)
         _give(model, batch, dict(_wanted(model.model[-1], mean_score)))
     return model
@@ -92,7 +96,11 @@ def prompt_free(model: nn.Module, photographs: Sequence[Path]) -> nn.Module:
     model.args = {"imgsz": SIDE}
     model.set_vocab(nn.ModuleList(branch[-1] for branch in head.cv3), names=dict(model.names))
     filters = [branch.pf for branch in head.lrpc if branch.enabled]
-    _give(model, torch.cat([_read(path, 3) for path in photographs]), dict.fromkeys(filters, (PROPOSAL, SCORE_SPREAD)))
+    _give(
+        model,
+        torch.cat([_read(path, 3, SIDE) for path in photographs]),
+        dict.fromkeys(filters, (PROPOSAL, SCORE_SPREAD)),
+    )
     return model
 
 
@@ -116,8 +124,8 @@ def _random(architecture: str, channels: int, classes: int) -> nn.Module:
     return model
 
 
-def _read(path: Path, channels: int) -> torch.Tensor:
-    image = cv2.resize(cv2.imread(str(path)), (SIDE, SIDE))
+def _read(path: Path, channels: int, side: int) -> torch.Tensor:
+    image = cv2.resize(cv2.imread(str(path)), (side, side))
     if channels == 1:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
     return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))).float()[None] / 255
