@@ -180,10 +180,10 @@ class YoloModel:
             torch.cuda.empty_cache()
             return 1
         room = room_bytes(self._device, share)
-        if self._pipeline.has_graphs:
-            room //= 2  # what graphs compute in is theirs alone
         if self.device_decoder is not None:
             room -= READY_BYTES  # decoded images wait there
+        if self._pipeline.has_graphs:
+            room //= 2  # what graphs compute in is theirs alone
         return largest_batch(wanted, room, MEASURED_BATCHES, peaks)
 
     def release_memory(self) -> None:
