@@ -77,7 +77,7 @@ class YoloModel:
             streams = CudaStreams(self._device) if self.overlaps else None
             return PredictorPipeline(predictor, self.task, self.input_of, self.channels, streams)
         half, is_torch = bool(predictor.model.fp16), predictor.model.format == "pt"
-        channels_last = half and is_torch  # as it was loaded
+        channels_last = is_torch and bool(getattr(predictor.args, "channels_last", False))  # as it was loaded
         convert = DeviceInput.checked(self._device, half, channels_last, self.channels)
         parts = Parts(predictor, postprocessor, CudaStreams(self._device), convert)
         return DevicePipeline(parts, self._device, is_torch and self._config.cuda_graphs is not False, channels_last)
