@@ -7,6 +7,7 @@ import datetime
 import os
 import platform
 import re
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,22 +51,39 @@ def _cpuinfo(field: str) -> str:
     return found[1] if found else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something was measured: by whose name it is kept, a processor's or a GPU's, and a line about it."""
+
+    name: str
+    stamp: str
+
+
+def here() -> Place:
+    """This machine, today."""
+    return Place(f"{_processor()}-{os.cpu_count()}cpu", stamp())
+
+
+def stamp() -> str:
+    """The date, this machine, and versions."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("ultralytics", "torch", "pyarrow"))
+    return f"{datetime.date.today()}, {machine()}, Python {platform.python_version()}, {versions}"
+
+
 def report(
-    title: str, header: list[str], rows: list[list[str]], notes: list[str], save: bool, card: str = ""
+    title: str, header: list[str], rows: list[list[str]], notes: list[str], save: bool, place: Place | None = None
 ) -> None:  # fmt: skip
-    """Print a Markdown table; with `save` keep it, in the file of the GPU called `card` where there is one."""
+    """Print a Markdown table; with `save` keep it. It was measured here, or at another place."""
+    place = place or here()
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
     line = lambda row: "| " + " | ".join(str(cell).ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"  # noqa: E731
     table = [line(header), "| " + " | ".join("-" * w for w in widths) + " |", *map(line, rows)]
-    versions = ", ".join(f"{name} {version(name)}" for name in ("ultralytics", "torch", "pyarrow"))
-    where = f"{card}, {machine()}" if card else machine()
-    stamp = f"{datetime.date.today()}, {where}, Python {platform.python_version()}, {versions}"
-    text = "\n".join([f"## {title}", "", stamp, "", *table, "", *notes, ""])
+    text = "\n".join([f"## {title}", "", place.stamp, "", *table, "", *notes, ""])
     print(text)
     if save:
         RESULTS.mkdir(exist_ok=True)
-        kept = [section for section in _sections(card) if not section.startswith(f"## {title}\n")]
-        _file("md", card).write_text("\n".join([*kept, text]), encoding="utf-8")
+        kept = [section for section in _sections(place) if not section.startswith(f"## {title}\n")]
+        _file("md", place).write_text("\n".join([*kept, text]), encoding="utf-8")
 
 
 def plot(title: str, column: str) -> Path:
@@ -75,7 +93,7 @@ def plot(title: str, column: str) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    section = next(section for section in _sections() if section.startswith(f"## {title}\n"))
+    section = next(section for section in _sections(here()) if section.startswith(f"## {title}\n"))
     lines = section.splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     at = cells[0].index(column)
@@ -88,20 +106,18 @@ def plot(title: str, column: str) -> Path:
     axes.set(xlabel=column, title=title, xlim=(0, max(values) * 1.12))
     axes.spines[["top", "right"]].set_visible(False)
     figure.text(0.01, -0.02, lines[2], fontsize=7, color="#606060", va="top")
-    path = _file("png")
+    path = _file("png", here())
     figure.savefig(path, dpi=150, bbox_inches="tight")
     return path
 
 
-def _file(suffix: str, card: str = "") -> Path:
-    """Named by the GPU, or else by the processor."""
-    name = (card or f"{_processor()}-{os.cpu_count()}cpu").lower()
-    name = re.sub(r"\(r\)|\(tm\)|[^a-z0-9]+", "-", name)
+def _file(suffix: str, place: Place) -> Path:
+    name = re.sub(r"\(r\)|\(tm\)|[^a-z0-9]+", "-", place.name.lower())
     return RESULTS / f"{re.sub(r'-+', '-', name)}.{suffix}"
 
 
-def _sections(card: str = "") -> list[str]:
+def _sections(place: Place) -> list[str]:
     """What is kept, a text a section."""
-    path = _file("md", card)
+    path = _file("md", place)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [f"## {section.rstrip()}\n" for section in text.split("## ")[1:]]

@@ -24,7 +24,7 @@ LONGEST = (  # minutes each: begun first, so that none of them is waited for alo
     "engines/test_ray.py", "models/backends/test_backends.py", "parity/test_label_files.py",
     "parity/test_checkpoints.py", "guides/test_folder.py", "guides/test_programs.py", "guides/test_elsewhere.py",
     "test_readme.py", "parity/test_exports.py", "library/test_farm.py", "engines/test_contract.py",
-    "storage/test_remote_runs.py",
+    "storage/test_remote_runs.py", "benchmarks/gpu/test_rehearsal.py",
 )  # fmt: skip
 
 

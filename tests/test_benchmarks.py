@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, peer_exports
+from benchmarks import peer_exports
 from benchmarks.__main__ import ALL, ARGUMENTS, command
 from benchmarks.forward import STAGES, Round, goals, row
 from benchmarks.peers import steady_rate
 from tests.support.harness import ROOT
 
+PARTS = ("record", "live_weights", "peer_exports")  # of others
 NAMES = sorted(path.stem for path in (Path(ROOT) / "benchmarks").glob("*.py") if path.stem[0] != "_")
 
 
@@ -19,7 +20,7 @@ def run(*words):
     return subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("record", "peer_exports")])
+@pytest.mark.parametrize("name", [*(name for name in NAMES if name not in PARTS), "gpu"])
 def test_each_says_what_it_measures(name):
     done = run(f"benchmarks.{name}", "--help")
     assert done.returncode == 0, done.stderr
@@ -80,68 +81,19 @@ def test_an_export_is_what_a_user_would_make(coco_images, coco_weights, tmp_path
     assert not networks[0].input().get_partial_shape().is_dynamic
 
 
-FP32, FP16 = gpu.Network("torch", "fp32"), gpu.Network("torch", "fp16")
-GRAPHS, ENGINE = gpu.Network("torch", "fp16", graphs=True), gpu.Network("tensorrt", "fp16")
+def test_images_of_an_export_in_int8_lie_where_ultralytics_may_write(coco_images, tmp_path):
+    from ultralytics.data.utils import check_det_dataset
 
-
-def measured(fastest, decode):
-    """What a GPU might give: four ways to execute the network."""
-    rows = [gpu.Row(FP32, 2, 32, 900.0), gpu.Row(FP16, 2, 32, fastest, 0.995), gpu.Row(GRAPHS, 1, 32, 1500.0, 0.995)]
-    forward = {FP32: (1200.0, 900.0), FP16: (2500.0, 1900.0), GRAPHS: (2600.0, 2000.0), ENGINE: (9000.0, 7000.0)}
-    return gpu.Measured(
-        decode, {"YOLO.predict, fp32, batch 8": 150.0, "YOLO.predict, fp16, batch 32": 200.0}, rows, forward
-    )
-
-
-def test_the_table_of_a_gpu_has_every_way_beside_the_best_predict():
-    lines = {line[0]: line[1:] for line in gpu.table(measured(2400.0, 5000.0))}
-    assert lines["YOLO.predict, fp32, batch 8"] == ["150", "0.75", ""]
-    assert lines["farm, torch fp32, 2 workers a device, batch 32"] == ["900", "4.50", ""]
-    assert lines["farm, torch fp16, 2 workers a device, batch 32"] == ["2400", "12.00", "99.5%"]
-    assert lines["farm, torch fp16 graphs, 1 workers a device, batch 32"] == ["1500", "7.50", "99.5%"]
-    assert lines["decoding alone, all CPUs"] == ["5000", "25.00", ""]
-    assert lines["the network alone, torch fp16 graphs, the photographs' shapes"] == ["2600", "13.00", ""]
-    assert lines["the network alone, torch fp16 graphs, 640×640"] == ["2000", "10.00", ""]
-
-
-@pytest.mark.parametrize(
-    ("fastest", "decode", "times", "share"),
-    [
-        (2400.0, 5000.0, "12.0 × the best YOLO.predict; the goal is 10: reached", "0.92 of the smaller limit, the network (2600 images/s); the goal is 0.9: reached"),
-        (1900.0, 2200.0, "9.5 × the best YOLO.predict; the goal is 10: missed", "0.86 of the smaller limit, decoding (2200 images/s); the goal is 0.9: missed"),
-    ],
-)  # fmt: skip
-def test_the_goals_of_a_gpu(fastest, decode, times, share):
-    best = f"best: farm, torch fp16, 2 workers a device, batch 32: {fastest:.0f} images/s"
-    assert gpu.goals(measured(fastest, decode)) == [best, times, share]
-
-
-def test_an_engine_is_given_no_batch_that_it_was_not_built_for():
-    tried = list(gpu.settings([FP16, ENGINE], [1, 2], [32, 64]))
-    assert tried == [(FP16, 1, 32), (FP16, 1, 64), (FP16, 2, 32), (FP16, 2, 64), (ENGINE, 1, 32), (ENGINE, 2, 32)]
-
-
-@pytest.mark.timeout(120)
-def test_the_limit_of_the_network_is_of_rectangles_and_of_squares(monkeypatch, coco_images, coco_weights):
-    """With a pass that takes a microsecond a pixel, on the CPU."""
-    monkeypatch.setattr(gpu, "_pass_s", lambda yolo, shape, batch, device: batch * shape[0] * shape[1] / 1e6)
-    images = sorted(map(str, coco_images.glob("*.jpg")))[:4]
-    shapes, squares = gpu.forward_rates(images, str(coco_weights), FP32, 2, "cpu")
-    assert squares == pytest.approx(1e6 / 640**2)
-    assert shapes > squares, "rectangles have fewer pixels"
+    described = peer_exports._dataset(coco_images.parent, tmp_path)
+    folder = Path(check_det_dataset(str(described))["val"])
+    assert folder.resolve() == (tmp_path / "images").resolve()
+    assert len(list(folder.glob("*.jpg"))) == len(list(coco_images.glob("*.jpg")))
 
 
 def test_all_of_them_are_run_as_the_readme_has_them():
     assert set(ARGUMENTS) <= set(ALL) <= set(NAMES)
     assert "benchmarks.peers --rounds 3 --repeat 4" in (Path(ROOT) / "README.md").read_text(encoding="utf-8")
     assert command("peers")[2:] == ["benchmarks.peers", "--repeat", "4", "--save"]
-
-
-def test_without_a_gpu_there_is_nothing_to_measure(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    done = run("benchmarks.gpu")
-    assert done.returncode == 1
-    assert done.stderr.strip() == "no CUDA device here (nvidia-smi shows none): nothing to measure"
 
 
 def test_scaling_says_what_each_count_of_workers_does():

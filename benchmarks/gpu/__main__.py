@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu --json gpu.jsonl --save
 
-Steps, in the order of importance:
+Steps, in the order of importance, or as --steps names them:
 
 {steps}
 
@@ -20,6 +20,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +32,7 @@ from benchmarks.gpu.inputs import FULL, TINY, Inputs, Sizes, cpus, links
 from benchmarks.gpu.journal import Journal, read
 from benchmarks.gpu.outcome import HEADER, Outcome
 from benchmarks.gpu.steps import STEPS, installed, machine, units
-from benchmarks.record import parser, report
+from benchmarks.record import Place, parser, report, stamp
 from farm.machine.inspection import inspect_machine
 
 BEYOND_S = 20.0  # the limit, that a step which has begun may take
@@ -118,12 +120,20 @@ def measure(args: argparse.Namespace, cards: list[str], journal: Journal) -> Non
 def tell(lines: list[dict[str, Any]], save: bool) -> None:
     """The verdict, the table and the goals."""
     outcome = Outcome(lines)
-    card = outcome.cards[0] if outcome.cards else ""
-    where = f"{len(outcome.cards)} × {card}" if card else "no GPU: a rehearsal, its numbers mean nothing"
-    failed = [f"- failed: {line['step']}: {line['error'].strip().splitlines()[-1]}" for line in outcome.failed]
-    goals = [f"- {each}" for each in (*outcome.verdict(), *outcome.goals())]
-    setting = f"Photographs from the file cache, {where}, {cpus()} CPUs; `python -m benchmarks.gpu`"
-    report("GPU", HEADER, outcome.table(), [*goals, *failed, "", setting], save and bool(card), card)
+    about = outcome.machine or {"cards": [], "stamp": stamp(), "cpus": cpus(), "images": "none"}
+    cards = about["cards"]
+    where = f"{len(cards)} × {cards[0]}" if cards else "no GPU: a rehearsal, its numbers mean nothing"
+    failed = [f"- failed: {line['step']}: {last_words(line['error'])}" for line in outcome.failed]
+    said = [f"- {each}" for each in (*outcome.verdict(), *outcome.goals(), *outcome.details())]
+    images = f"{about['images']}, all from the file cache"
+    notes = [*said, *failed, "", f"{where}, {about['cpus']} CPUs; {images}; `python -m benchmarks.gpu`"]
+    place = Place(cards[0], f"{cards[0]}, {about['stamp']}") if cards else None
+    report("GPU", HEADER, outcome.table(), notes, save and bool(cards), place)
+
+
+def last_words(error: str) -> str:
+    """The last line of a traceback."""
+    return (error.strip() or "no word of why").splitlines()[-1]
 
 
 def main() -> None:
@@ -132,10 +142,11 @@ def main() -> None:
     if args.from_json:
         tell(read(args.from_json), args.save)
         return
-    cards = list(inspect_machine().cuda_devices) if args.device == "cuda" else []
+    cards = list(map(str, inspect_machine().cuda_devices)) if args.device == "cuda" else []
     if args.device == "cuda" and not cards:
         raise SystemExit("no CUDA device here (nvidia-smi shows none): nothing to measure")
     journal = Journal(args.json)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as at a time limit: the table is told
     try:
         measure(args, cards, journal)
     finally:

@@ -20,7 +20,7 @@ from benchmarks.gpu.inputs import Inputs
 from benchmarks.gpu.settings import Setting
 
 LOOK_S = 0.1
-AFTER_KILL_S = 1.5  # until the run is stopped: the worker is being replaced
+AFTER_KILL_S = 1.0  # until the run is stopped: the worker is being replaced
 LAST_CHARACTERS = 400
 
 

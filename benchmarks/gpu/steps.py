@@ -7,8 +7,10 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from benchmarks import record
 from benchmarks.gpu import limits
 from benchmarks.gpu.alone import Lines
 from benchmarks.gpu.farm_run import farm_run
@@ -52,9 +54,9 @@ class Unit:
 
 
 def units(inputs: Inputs, choices: dict[str, Sequence[Any]], wanted: Sequence[str]) -> Iterator[Unit]:
-    """In the order of STEPS. `choices`: by field of a Setting, the best guess first."""
-    for step in STEPS:
-        if step in wanted and (inputs.on_cuda or step not in ON_CUDA):
+    """In the order of `wanted`, names of STEPS. `choices`: by field of a Setting, the best guess first."""
+    for step in wanted:
+        if inputs.on_cuda or step not in ON_CUDA:
             for unit in _units_of(step, inputs, choices):
                 yield unit if inputs.on_cuda else replace(unit, limit_s=PATIENCE * unit.limit_s)
 
@@ -65,8 +67,7 @@ def _units_of(step: str, inputs: Inputs, choices: dict[str, Sequence[Any]]) -> I
     if step == "smoke":
         yield Unit("smoke", smoke, (inputs, TASKS[:1], in_smoke(runs[0], ways)), SMOKE_S)
     elif step == "tasks":
-        whole = [way for way in ways if way.graphs != "off"]
-        yield Unit("smoke", smoke, (inputs, TASKS[1:], [replace(way, batch=runs[0].batch) for way in whole]), SMOKE_S)
+        yield Unit("smoke", smoke, (inputs, TASKS[1:], runs[:1]), SMOKE_S)
     elif step in ("farm", "settings"):
         for setting in runs[:1] if step == "farm" else runs[1:]:
             limit_s = FARM_S if setting.backend == "torch" else ENGINE_S
@@ -76,15 +77,15 @@ def _units_of(step: str, inputs: Inputs, choices: dict[str, Sequence[Any]]) -> I
     elif step == "network":
         yield Unit("network", network, (inputs, ways, choices["batch"]), STEP_S)
     elif step == "kill":
-        yield Unit("kill", kill, (inputs, runs[0], FARM_S), STEP_S)
+        yield Unit("kill", kill, (inputs, runs[0], STEP_S * (1 if inputs.on_cuda else PATIENCE)), STEP_S)
     else:
         functions = {"decode": limits.on_cpus, "device-decode": limits.on_device, "copies": limits.copies}
         yield Unit(step, functions[step], (inputs,), STEP_S)
 
 
 def in_smoke(first: Setting, ways: Sequence[Setting]) -> list[Setting]:
-    """Image by image, and in batches: every way to execute the network; and the first choice as it is."""
-    each = [replace(way, batch=batch) for way in ways for batch in (1, first.batch) if batch > 1 or way.graphs != "on"]
+    """Every way to execute the network, image by image where graphs are off; and the first choice as it is."""
+    each = [replace(way, batch=1 if way.graphs == "off" else first.batch) for way in ways]
     return list(dict.fromkeys([*each, replace(first, processes=ways[0].processes)]))
 
 
@@ -104,4 +105,6 @@ def machine(inputs: Inputs, cards: Sequence[str]) -> dict[str, Any]:
     said = ""
     if inputs.on_cuda and shutil.which(SMI[0]):
         said = subprocess.run(SMI, capture_output=True, text=True, check=False).stdout.strip()
-    return {"cards": list(cards), "nvidia_smi": said, "cpus": cpus(), "versions": versions}
+    images = f"{len(inputs.photographs)} photographs under {len(inputs.listed)} names, {Path(inputs.weights).name}"
+    about = {"cards": list(cards), "nvidia_smi": said, "cpus": cpus(), "images": images}
+    return {**about, "stamp": record.stamp(), "versions": versions}
