@@ -4,7 +4,9 @@ Every way labels the same folder with the same weights and arguments in a proces
 so that what the machine does meanwhile meets all of them alike. Two rates: `whole` counts from the call to its return,
 imports included; `steady` is that of the second half of the images, from the moment half of them are labelled to the
 last, so that workers that start one after the other, shapes that are compiled for the first time and cold caches are
-left out for everybody alike. MegaDetector's runner is missing: a package that it needs did not build here.
+left out for everybody alike. The strongest peers are OpenVINO exports that one process runs on all cores
+(peer_exports.py); how far farm is ahead of the fastest of them is said below the table. MegaDetector's runner is
+missing: a package that it needs did not build here.
 
     python -m benchmarks.peers --rounds 3 --repeat 4
 """
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -30,6 +32,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import farm
+from benchmarks import peer_exports
 from benchmarks.record import parser, report
 from farm.api import Hooks
 from farm.models.backends import has_bf16
@@ -73,6 +76,12 @@ def yolo_predict(images: list[str], weights: str, workers: int) -> tuple[float, 
         for result in YOLO(weights).predict(listed.name, stream=True, verbose=False, device="cpu"):
             clock.tick(len(result.boxes))
     return clock.result()
+
+
+def export_predict(images: list[str], weights: str, workers: int, precision: str) -> tuple[float, float, int]:
+    """The same with an OpenVINO export, whose network runs on all cores while the next image is decoded."""
+    with peer_exports.computing_in(precision):
+        return yolo_predict(images, weights, workers)
 
 
 def threads(images: list[str], weights: str, workers: int) -> tuple[float, float, int]:
@@ -263,6 +272,7 @@ WAYS: dict[str, Way] = {
     "mpire": mpire_pool,
     "Ray Data": ray_data,
     "DataChain": data_chain,
+    **{name: partial(export_predict, precision=each.precision) for name, each in peer_exports.here().items()},
     "farm": farm_run,
     "farm, onnxruntime": partial(farm_run, backend="onnxruntime"),
     "farm, openvino": partial(farm_run, backend="openvino"),
@@ -283,7 +293,19 @@ def alone(way: str, listed: str, weights: str, workers: int) -> tuple[float, flo
     return whole, steady, boxes
 
 
-def rounds(images: list[str], weights: str, workers: int, count: int) -> Iterator[tuple[str, float, float, int]]:
+def exported(listed: list[str], weights: str, data: Path, folder: Path) -> dict[str, str]:
+    """The network of each way: the export where there is one, and the weights."""
+    networks = dict.fromkeys(WAYS, weights)
+    folder.mkdir()
+    config = farm_config(listed, weights, str(folder))
+    for number, (name, export) in enumerate(peer_exports.here().items()):
+        networks[name] = peer_exports.made(export, weights, data / "coco", config, folder / str(number))
+    return networks
+
+
+def rounds(
+    images: list[str], networks: Mapping[str, str], workers: int, count: int
+) -> Iterator[tuple[str, float, float, int]]:
     """Every way once a round, each round beginning with another."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
         listed.write("\n".join(images))
@@ -291,7 +313,7 @@ def rounds(images: list[str], weights: str, workers: int, count: int) -> Iterato
         for number in range(count):
             names = list(WAYS)
             for name in names[number % len(names) :] + names[: number % len(names)]:
-                seconds, steady, boxes = alone(name, listed.name, weights, workers)
+                seconds, steady, boxes = alone(name, listed.name, networks[name], workers)
                 whole = len(images) / seconds
                 print(f"round {number + 1}: {name}: {whole:.1f} whole, {steady:.1f} steady images/s", flush=True)
                 yield name, whole, steady, boxes
@@ -318,7 +340,9 @@ def main() -> None:
         for name in WAYS:  # models are converted before anything is timed; int8 depends on the images
             if name.startswith("farm, "):
                 alone(name, str(listed), weights, args.workers)
-        for name, *numbers in rounds(listed.read_text().splitlines(), weights, args.workers, args.rounds):
+        paths = listed.read_text().splitlines()
+        networks = exported(paths, weights, args.data, Path(folder) / "exports")
+        for name, *numbers in rounds(paths, networks, args.workers, args.rounds):
             seen[name].append(tuple(numbers))  # type: ignore[arg-type]
     whole = {name: statistics.median(n[0] for n in found) for name, found in seen.items()}
     steady = {name: statistics.median(n[1] for n in found) for name, found in seen.items()}
@@ -335,6 +359,7 @@ def main() -> None:
     command = f"python -m benchmarks.peers --rounds {args.rounds} --workers {args.workers} --repeat {args.repeat}"
     setting = f"{len(images) * args.repeat} COCO images, yolo11n, imgsz 640, CPU"
     notes = [f"{setting}; medians of {args.rounds} interleaved rounds; steady: of the second half; `{command}`"]
+    notes += ["", *(f"- {line}" for line in peer_exports.goals(steady))]
     header = ["way", "images/s whole", "images/s steady", "÷ YOLO.predict, steady", "boxes"]
     report("Peers: the same images, the same weights", header, rows, notes, args.save)
 

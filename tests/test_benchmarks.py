@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import peer_exports
 from benchmarks.__main__ import ALL, ARGUMENTS, command
-from benchmarks.forward import STAGES, Round, row
+from benchmarks.forward import STAGES, Round, goals, row
 from benchmarks.peers import steady_rate
 from tests.support.harness import ROOT
 
-PARTS = ("record", "live_weights")  # of others
+PARTS = ("record", "live_weights", "peer_exports")  # of others
 NAMES = sorted(path.stem for path in (Path(ROOT) / "benchmarks").glob("*.py") if path.stem[0] != "_")
 
 
@@ -39,6 +40,45 @@ def test_a_row_of_forward_says_what_stands_in_the_way():
     )
     assert (cells["farm"], cells["alone"], cells["share"], cells["alone_ms"]) == ("18.0", "20.0", "0.90", "100.0")
     assert (cells["forward"], cells["decode"], cells["send"]) == ("120.0", "4.0", "0.0")
+
+
+def test_the_goals_of_forward_and_where_the_rest_goes():
+    rounds = [Round(60.0, 75.0, {"forward": 12.0, "decode": 0.3, "encode": 0.1, "idle": 9.0}, images=100)] * 3
+    reached, told = "0.80 of the network alone", "6.7 ms an image beside the network, of which its stages take 4.0"
+    assert goals(("openvino", "int8"), rounds, 2) == f"openvino int8: {reached}; the goal is 0.85: missed; {told}"
+    assert goals(("openvino", "bf16"), rounds, 2) == f"openvino bf16: {reached}; {told}"
+
+
+def test_the_goals_beside_exports_are_measured_by_the_fastest_of_each_precision():
+    steady = {
+        "farm, onnxruntime": 33.0, "farm, openvino": 30.0, "farm, int8 (openvino)": 60.0,
+        "YOLO.predict, openvino": 30.0, "YOLO.predict, openvino dynamic": 28.0,
+        "YOLO.predict, openvino int8": 40.0, "YOLO.predict, farm's openvino int8": 35.0,
+    }  # fmt: skip
+    assert peer_exports.goals(steady) == [
+        "fp32: farm, onnxruntime is 1.10 × the fastest export in one process (YOLO.predict, openvino); "
+        "the goal is 1.15: missed",
+        "int8: farm, int8 (openvino) is 1.50 × the fastest export in one process (YOLO.predict, openvino int8); "
+        "the goal is 1.7: missed",
+    ]
+    assert peer_exports.goals({"farm, openvino": 30.0}) == []
+
+
+@pytest.mark.timeout(180)
+def test_an_export_is_what_a_user_would_make(coco_images, coco_weights, tmp_path):
+    """And is told to compute in fp32 where it is called so."""
+    pytest.importorskip("openvino")
+    made = peer_exports.made(peer_exports.Export("fp32"), str(coco_weights), coco_images.parent, {}, tmp_path / "one")
+    images = sorted(map(str, coco_images.glob("*.jpg")))[:4]
+    networks = []
+    with peer_exports.computing_in("fp32"):
+        from ultralytics import YOLO
+
+        yolo = YOLO(made)
+        assert sum(len(result.boxes) for result in yolo.predict(images, verbose=False, device="cpu")) > 0
+        networks.append(yolo.predictor.model.backend.ov_compiled_model)
+    assert str(networks[0].get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+    assert not networks[0].input().get_partial_shape().is_dynamic
 
 
 def test_all_of_them_are_run_as_the_readme_has_them():

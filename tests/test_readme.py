@@ -81,7 +81,7 @@ def test_the_table_beside_others_is_the_measured_one():
     """Every row of numbers stands in the results file, in this order."""
     measured = [row[1:] for row in rows(section(RESULTS.read_text(encoding="utf-8"), "## Peers: "))]
     told = [row[1:] for row in rows(section(README, "## How it compares")) if re.fullmatch(r"[\d.]+", row[1])]
-    assert len(told) == 12
+    assert len(told) >= 12
     assert told == [row for row in measured if re.fullmatch(r"[\d.]+", row[0])]
 
 

@@ -116,7 +116,7 @@ class Postprocessor:
         places = geometries(shape, originals, counts)
         if self.task == "obb":
             return _oriented(rows, counts, places)
-        boxes = np.ascontiguousarray(rows[:, :ROW])
+        boxes = rows[:, :ROW].copy()  # masks are cropped to boxes in pixels of the input
         scale_boxes(boxes[:, :BOX], places)
         if self.outlines is not None:
             found = self.outlines.polygons(protos, rows, boxes[:, :BOX], counts, shape, originals)

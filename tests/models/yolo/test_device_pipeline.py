@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.live_weights import MANY, SIDE, build, save
 from farm.config.sections import ModelConfig
 from farm.images.decoding import decode
 from farm.models import load_model
@@ -15,7 +16,6 @@ from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.device_pipeline import DevicePipeline, Parts
 from farm.models.yolo.postprocessing import Postprocessor
 from tests.support import cuda as fake
-from tests.support.live_weights import MANY, SIDE, build, save
 
 FULL = 3
 TASKS = ("detect", "segment", "pose", "obb", "classify")
