@@ -17,7 +17,7 @@ import psutil
 from farm.models.backends.by_shape import Network
 from farm.models.backends.openvino_kept import KeptNetworks
 
-SEEN_BEFORE = 64  # batches of a shape before it is compiled for, which costs as much as it saves in about as many
+SEEN_BEFORE = 64  # batches of a shape before it is compiled for, which is paid back in 50 (fp32) to 150 of them (int8)
 SEEN_BEFORE_READ = 16  # batches before one that is kept is read: whoever compiled for it has seen the shape often
 SHAPES_KEPT = 40  # as many as letterboxing to 640 pixels makes
 SHAPES_BYTES = 256 << 20  # in a worker, for all shapes together; one of yolo11n takes 20 to 40 MiB
