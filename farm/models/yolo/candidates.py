@@ -19,7 +19,7 @@ ROW = 6  # values of a row before the task's own: x1, y1, x2, y2 (oriented: cx, 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Candidates on the host. From a device they are there when the copy is done: see `Compacted.to_host`.
+    """Candidates on the host. From a device they are there when the copy is done (device_pipeline.py).
 
     rows    (cap, 6 + extra) float32; the first `counts.sum()` hold, unless there were more than the cap
     counts  (images,) int32
@@ -46,18 +46,9 @@ class Compacted:
     width: int
     protos: Any = None
 
-    def to_host(self, into: Any = None) -> Candidates:
-        """Begin the one copy to the host, on the current stream: done when an event behind it is. On the CPU: none.
-
-        `into`: pinned int32 memory of the buffer's length, or None for fresh.
-        """
-        whole = self.buffer
-        if whole.device.type != "cpu":
-            import torch
-
-            whole = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=True) if into is None else into
-            whole.copy_(self.buffer, non_blocking=True)
-        return on_host(whole, self.images, self.width)
+    def to_host(self) -> Candidates:
+        """In one copy from a device, on the current stream, which is waited for. On the CPU nothing is copied."""
+        return on_host(self.buffer.cpu(), self.images, self.width)
 
 
 def on_host(buffer: Any, images: int, width: int) -> Candidates:

@@ -1,6 +1,7 @@
 """Candidates where the output lies: without waiting for a device, in one copy, and what happens where room is short."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from farm.models.yolo.candidates import on_host
+from tests.support import cuda as fake
 from tests.support.recorded_outputs import LIVE, of_each, same
 
 WAIT = (
@@ -90,3 +92,21 @@ def test_an_output_without_places(coco, cap, half):
         found = empty.ours(cap)
         assert same(found, empty.theirs())
     assert found.counts.tolist() == [0] * len(coco.originals)
+
+
+class OfDevice(torch.Tensor):
+    """Numbers that a copy on a stream brings to the host (tests/support/cuda.py)."""
+
+    device = property(lambda self: SimpleNamespace(type="cuda"))
+
+
+def test_rows_that_nobody_waits_for_are_waited_for_here(coco, monkeypatch):
+    """Those of exports that a runtime runs on the device by itself: no event stands behind them."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory=False, **options: empty(*args, **options))
+    compacted = coco.post.compact(coco.raw, None)
+    expected = compacted.to_host()
+    with fake.install(monkeypatch):
+        found = replace(compacted, buffer=compacted.buffer.as_subclass(OfDevice)).to_host()
+    assert expected.total > 0
+    assert np.array_equal(found.counts, expected.counts) and np.array_equal(found.rows, expected.rows)
