@@ -44,7 +44,7 @@ from farm.ipc.heartbeat import Heartbeats
 from farm.ipc.messages import Stop
 from farm.models import load_model
 from farm.models.yolo.encode import encode, encode_results
-from farm.models.yolo.letterbox import letterbox_into
+from farm.models.yolo.letterbox import letterbox_into, letterboxed
 from farm.models.yolo.pinned_slots import PinnedSlots
 from farm.models.yolo.postprocessing import Postprocessor
 from farm.worker.heartbeat_writer import HeartbeatWriter
@@ -130,8 +130,8 @@ def recorded(yolo: Any, images: Iterable[str], batch: int) -> dict[Shape, Any]:
     prepared = defaultdict(list)
     for path in images:
         image = decode(path, MAX_PIXELS)
-        letterboxed = yolo.prepare(image, image.shape[:2])
-        prepared[letterboxed.shape[:2]].append(letterboxed)
+        image_of_it = yolo.prepare(image, image.shape[:2])
+        prepared[image_of_it.shape[:2]].append(image_of_it)
     outputs = {}
     with torch.inference_mode():
         for shape, members in prepared.items():
@@ -206,6 +206,8 @@ def in_slots(yolo: Any, batch: int) -> tuple[Prepare, Gather]:
     def prepare(image: np.ndarray, _shape: Shape) -> Any:
         plan = letterbox.plan(*image.shape[:2])
         slot = slots.take((*plan.padded, 3))
+        if slot is None:
+            return letterboxed(image, plan)
         letterbox_into(image, slot.pixels, plan)
         return slot
 

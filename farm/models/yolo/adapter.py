@@ -121,7 +121,8 @@ class YoloModel:
     def prepare(self, image: Any, shape: tuple[int, int]) -> Prepared:
         """The image letterboxed alone (or, for classification, resized and cropped). Safe in several threads.
 
-        For a device it lies in a slot of its batch's memory. What the device has decoded is letterboxed there, later.
+        For a device it lies in a slot of its batch's memory, where there is room for one. What the device has decoded
+        is letterboxed there, later.
         """
         if not isinstance(image, np.ndarray):
             assert self._letterbox is not None
@@ -133,9 +134,10 @@ class YoloModel:
         if self._letterbox is None or image.dtype != np.uint8 or image.ndim != 3:
             return self._pre_transform([image])[0]
         plan = self._letterbox.plan(*image.shape[:2])
-        if self._pipeline.slots is None:
+        slots = self._pipeline.slots
+        slot = None if slots is None else slots.take((*plan.padded, image.shape[2]))
+        if slot is None:
             return letterbox.letterboxed(image, plan)
-        slot = self._pipeline.slots.take((*plan.padded, image.shape[2]))
         letterbox.letterbox_into(image, slot.pixels, plan)
         return slot
 

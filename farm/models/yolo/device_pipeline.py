@@ -83,7 +83,7 @@ class DevicePipeline:
         self._network = WithAnchors(parts.predictor.inference, heads)
         self._rows = parts.postprocessor.cap(1)
         self._full = 0
-        self._stacked = PinnedSlots(1, device != "cpu")  # memory for images that lie in no slots
+        self._stacked = self._slots_for(1)  # memory for images that lie in no slots
         self.slots: PinnedSlots | None = None
         self._memory = InputMemory(device, bool(network.fp16), channels_last, prod(parts.predictor.imgsz))
         self._graphs = CudaGraphs(heads, self._same, self._memory.of) if graphs else None
@@ -97,7 +97,7 @@ class DevicePipeline:
     def full_batch(self, images: int) -> None:
         """Batches of so many images are worth a graph, and lie in one piece of memory: they come again and again."""
         self._full = images
-        self.slots = PinnedSlots(images, self._device != "cpu")
+        self.slots = self._slots_for(images)
 
     @property
     def has_graphs(self) -> bool:
@@ -148,6 +148,9 @@ class DevicePipeline:
             fill = partial(_into, images)
             self._computed(images.shape, fill, self._rows * len(images), len(images))
         current.wait_stream(computing)
+
+    def _slots_for(self, batch: int) -> PinnedSlots:
+        return PinnedSlots(batch, False) if self._device == "cpu" else PinnedSlots(batch, True, device=self._device)
 
     def _launch(self, prepared: Sequence[Prepared], originals: Sequence[tuple[int, int]], cap: int, full: int) -> Batch:
         import torch

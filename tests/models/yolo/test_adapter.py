@@ -12,6 +12,8 @@ from farm.config.sections import ModelConfig
 from farm.errors import ModelError
 from farm.images.decoding import decode
 from farm.models import load_model
+from farm.models.base import is_slot
+from farm.models.yolo.pinned_slots import PinnedSlots
 
 FIELDS = ("class_id", "confidence", "x1", "y1", "x2", "y2")
 
@@ -156,6 +158,14 @@ def test_batches_may_be_begun_before_others_are_finished(model, prepared):
     launched = [model.launch([image], [shape]) for image, shape in prepared]
     found = [model.encode(model.finish(each)) for each in launched]
     assert found == [model.encode(model.predict([image], [shape])) for image, shape in prepared]
+
+
+def test_an_image_for_which_there_is_no_slot_lies_in_memory_of_its_own(model, monkeypatch):
+    monkeypatch.setattr(model, "_pipeline", SimpleNamespace(slots=PinnedSlots(8, pin=False, open_bytes=1)))
+    wide, tall = np.full((64, 96, 3), 7, np.uint8), np.full((96, 64, 3), 7, np.uint8)
+    one, other = model.prepare(wide, (64, 96)), model.prepare(tall, (96, 64))
+    assert is_slot(one) and isinstance(other, np.ndarray)
+    assert np.array_equal(one.pixels.transpose(1, 0, 2), other)
 
 
 @pytest.mark.parametrize("weights", ["yolo11n.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml"])

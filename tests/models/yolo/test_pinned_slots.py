@@ -4,14 +4,18 @@ import gc
 import threading
 import weakref
 from collections import Counter, defaultdict
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from farm.models.yolo import pinned_slots
 from farm.models.yolo.pinned_slots import PinnedSlots
+from farm.worker.shape_batcher import ShapeBatcher
 
-SHAPE, OTHER = (4, 6, 3), (6, 4, 3)
+SHAPE, OTHER, THIRD = (4, 6, 3), (6, 4, 3), (2, 12, 3)
 
 
 def warmed(batch, **options):
@@ -94,13 +98,49 @@ def test_open_slabs_are_bounded_in_bytes():
     first = slots.take(SHAPE)
     second = slots.take(OTHER)
     assert slots.take(SHAPE).slab is first.slab, "both have room"
-    third = slots.take((2, 12, 3))
-    assert second.batch_of == 1, "the one that was used longest ago is closed"
-    assert slots.take(SHAPE).slab is first.slab
-    fourth = slots.take(OTHER)
-    assert fourth.slab is not second.slab and third.batch_of == 1
-    first.pixels[:], second.pixels[:], third.pixels[:] = 1, 2, 3
-    assert [int(slot.pixels.max()) for slot in (first, second, third)] == [1, 2, 3]
+    assert slots.take(THIRD) is None, "there is no more"
+    assert slots.take(SHAPE).slab is first.slab and slots.take(OTHER).slab is second.slab
+    assert slots.take(THIRD).batch_of == 2, "the one that was full has made room"
+
+
+def test_a_slab_that_gets_no_more_images_makes_room():
+    slots = warmed(8, open_bytes=8 * 72 + 2 * 72)
+    second = slots.take(OTHER)
+    for _ in range(pinned_slots.STALE_BATCHES * 8):
+        slots.take(SHAPE)
+        assert not second.slab.closed
+    slots.take(SHAPE)
+    third = slots.take(THIRD)
+    assert third.batch_of == 2 and second.batch_of == 1
+    second.pixels[:], third.pixels[:] = 2, 3
+    assert [int(slot.pixels.max()) for slot in (second, third)] == [2, 3]
+
+
+def test_shapes_that_take_turns_neither_fill_the_memory_nor_part_their_batches(monkeypatch):
+    """Twenty shapes, of which four have room: live slabs stay near the bound, and batches are full."""
+    batch, shapes = 8, [(4 + number, 6, 3) for number in range(20)]
+    bound, live, sizes, most = 4 * batch * 23 * 6 * 3, weakref.WeakSet(), [], 0
+    slots, batcher = PinnedSlots(batch, pin=False, open_bytes=bound), ShapeBatcher(batch)
+    make = PinnedSlots._opened
+    monkeypatch.setattr(PinnedSlots, "_opened", lambda self, shape: kept(live, make(self, shape)))
+    for number in range(20 * 100):
+        shape = shapes[number % 20]
+        prepared = slots.take(shape) or np.zeros(shape, np.uint8)
+        full = batcher.add(SimpleNamespace(prepared=prepared))
+        del prepared
+        most = max(most, sum(slab.nbytes for slab in live))
+        if full is not None:
+            sizes.append(len(full))
+            slots.gathered([decoded.prepared for decoded in full])
+        del full
+    assert most < 2 * bound
+    assert np.mean(sizes[len(sizes) // 2 :]) > 0.9 * batch
+
+
+def kept(live, slab):
+    if slab is not None:
+        live.add(slab)
+    return slab
 
 
 def test_one_slab_is_opened_however_small_the_bound():
@@ -112,13 +152,16 @@ def test_slots_are_handed_out_once_to_sixteen_threads():
     """Each thread writes its own number into its slots; at the end every slot has the number of whom it was given."""
     slots = PinnedSlots(8, pin=False, open_bytes=3000)
     start, per_thread, threads = threading.Barrier(16), 120, 16
-    taken = defaultdict(list)
+    taken, refused = defaultdict(list), []
 
     def decode(number):
         random = np.random.default_rng(number)
         start.wait()
         for _ in range(per_thread):
             slot = slots.take(SHAPE if random.random() < 0.7 else (int(random.integers(1, 9)), 6, 3))
+            if slot is None:
+                refused.append(number)
+                continue
             slot.pixels[:] = number
             taken[number].append(slot)
             if random.random() < 0.1:
@@ -130,7 +173,7 @@ def test_slots_are_handed_out_once_to_sixteen_threads():
     for thread in running:
         thread.join(60)
     every = [slot for number in range(threads) for slot in taken[number]]
-    assert len(every) == threads * per_thread
+    assert len(every) + len(refused) == threads * per_thread and len(every) > len(refused)
     assert max(Counter((id(slot.slab), slot.index) for slot in every).values()) == 1
     assert all((slot.pixels == number).all() for number in range(threads) for slot in taken[number])
     assert sum(slab.nbytes for slab in slots._open.values()) == slots._open_bytes <= 3000
@@ -153,8 +196,6 @@ def test_a_slab_lives_as_long_as_anything_refers_to_it():
 
 def test_memory_that_cannot_be_pinned(monkeypatch, capfd):
     """As a machine that lets no process lock so much: torch raises, and says so as CUDA does."""
-    import torch
-
     empty, asked = torch.empty, []
 
     def refused(shape, **options):
@@ -172,8 +213,6 @@ def test_memory_that_cannot_be_pinned(monkeypatch, capfd):
 
 
 def test_memory_is_pinned_where_a_device_copies_from_it(monkeypatch):
-    import torch
-
     empty, asked = torch.empty, []
     monkeypatch.setattr(
         torch, "empty", lambda shape, dtype, pin_memory: asked.append(shape) or empty(shape, dtype=dtype)
@@ -182,3 +221,27 @@ def test_memory_is_pinned_where_a_device_copies_from_it(monkeypatch):
     slots.gathered([slots.take(SHAPE), np.zeros(SHAPE, np.uint8)])
     assert asked == [(2, *SHAPE), (2, *SHAPE)]
     assert pinned_slots.OPEN_BYTES >= 32 * 640 * 640 * 3
+
+
+def test_torch_asks_the_device_that_copies_in_whatever_thread(monkeypatch):
+    """A thread that was told of none is on the first: torch would make a context there, of hundreds of megabytes."""
+    empty, current, asked = torch.empty, threading.local(), []
+
+    @contextmanager
+    def device(name):
+        before, current.name = getattr(current, "name", "cuda:0"), name
+        yield
+        current.name = before
+
+    def made(shape, dtype, pin_memory):
+        asked.append(getattr(current, "name", "cuda:0"))
+        return empty(shape, dtype=dtype)
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch, "empty", made)
+    slots = PinnedSlots(8, pin=True, device="cuda:1")
+    thread = threading.Thread(target=slots.take, args=(SHAPE,))
+    thread.start()
+    thread.join(10)
+    slots.gathered([np.zeros(SHAPE, np.uint8)])
+    assert asked == ["cuda:1", "cuda:1"]
