@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -163,6 +164,7 @@ class FakeCuda(TorchDispatchMode):
         self.routed: list[Any] = []
         self.pools: Counter[Any] = Counter()
         self.told: set[tuple[int, int]] = set()
+        self.set: list[tuple[int, Any]] = []  # threads, by their numbers, that were given a device
         self.replays = self.emptied = 0
         self.drift, self.stuck, self.is_lost, self.may_wait = 0.0, False, False, True
         self.free_bytes = 1 << 40
@@ -290,6 +292,7 @@ def install(monkeypatch: Any) -> FakeCuda:
         "stream": cuda.on,
         "current_stream": lambda device=None: cuda.current,
         "current_device": lambda: 0,
+        "set_device": lambda device: cuda.set.append((threading.get_ident(), device)),
         "CUDAGraph": lambda: CUDAGraph(cuda),
         "graph_pool_handle": lambda: (0, next(pools)),
         "mem_get_info": lambda device=None: (cuda.free_bytes, 1 << 40),

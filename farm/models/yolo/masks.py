@@ -55,7 +55,8 @@ class Outlines:
                 continue
             if len(waiting) >= 2 * THREADS:
                 found += waiting.popleft().result()
-            waiting.append(self._threads().submit(_outlines_of_device, *_leaving(masks), boxes[part], original))
+            threads = self._threads(masks.device)
+            waiting.append(threads.submit(_outlines_of_device, *_leaving(masks), boxes[part], original))
         for each in waiting:
             found += each.result()
         return found
@@ -68,9 +69,13 @@ class Outlines:
             return ops.process_mask_native(proto, rows[:, ROW:], rows[:, :BOX], original)
         return ops.process_mask(proto, rows[:, ROW:], rows[:, :BOX], shape, upsample=True)
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _threads(self, device: Any) -> ThreadPoolExecutor:
+        """They wait for this device. A thread that is told of none asks the first, and takes memory of it."""
+        import torch
+
         if not self.pool:
-            self.pool.append(ThreadPoolExecutor(THREADS, thread_name_prefix="contours"))
+            tell = torch.cuda.set_device
+            self.pool.append(ThreadPoolExecutor(THREADS, "contours", initializer=tell, initargs=(device,)))
         return self.pool[0]
 
 

@@ -45,12 +45,17 @@ def checked(device: str) -> Callable[[], DecodeList]:
 
 
 def lists(device: str) -> DecodeList:
-    """Decodes lists on a stream of its own. Raises ImportError, OSError where torchcodec cannot be loaded."""
+    """Decodes lists on a stream of its own, in the thread that asks for it: the device is that thread's from now on.
+
+    A thread that was told of none would go back to the first device after each list, and take memory of it. Raises
+    ImportError, OSError where torchcodec cannot be loaded.
+    """
     import torch
     import torchcodec  # noqa: F401  (registers its operators)
 
     warnings.filterwarnings("ignore", NOT_WRITABLE, UserWarning)
     decode_jpegs = torch.ops.torchcodec_ns.decode_jpegs_cuda.default
+    torch.cuda.set_device(device)
     stream, target = torch.cuda.Stream(device), torch.device(device)
 
     def decode(jpegs: Sequence[BaselineJpeg]) -> Sequence[Any]:

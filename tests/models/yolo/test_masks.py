@@ -75,6 +75,8 @@ def test_masks_of_a_device_become_polygons_in_threads(live, monkeypatch, name):
         outlined.append(threading.current_thread().name)
         return found
 
+    told = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: told.append((threading.current_thread().name, device)))
     monkeypatch.setattr(masks, "THREADS", 1)
     with torch.inference_mode():
         expected = recorded.theirs()
@@ -85,3 +87,4 @@ def test_masks_of_a_device_become_polygons_in_threads(live, monkeypatch, name):
     assert len(made) == np.count_nonzero(expected.counts) > 3
     assert max(most) <= 3, "two that wait, and one that is made"
     assert all(thread.startswith("contours") for thread in outlined)
+    assert told == [(outlined[0], OnTheWay.device)], "where they wait, and no other device"

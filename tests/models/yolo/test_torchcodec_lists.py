@@ -1,6 +1,7 @@
 """torchcodec's operator as it is called, in a stand-in of the same schema: streams, layout, and what is tried at start."""
 
 import sys
+import threading
 import types
 
 import numpy as np
@@ -55,6 +56,21 @@ def test_a_list_is_decoded_on_a_stream_of_its_own_which_is_waited_for(operator, 
     assert waited == [stream] and stream is not operator.cuda.default
     other(jpegs[:1])
     assert operator.calls[1][3] is not stream and operator.cuda.current is operator.cuda.default
+
+
+def test_the_device_is_that_of_the_thread_that_decodes(operator):
+    jpeg = baseline_jpeg(saved(rgb(0), "JPEG", subsampling=0), "x.jpg", 10**6)
+    numbers = []
+
+    def decode():
+        numbers.append(threading.get_ident())
+        torchcodec_lists.lists("cpu")([jpeg])
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    thread.join(10)
+    assert len(operator.calls) == 1
+    assert operator.cuda.set == [(numbers[0], "cpu")]
 
 
 def test_a_device_that_decodes_the_sample_is_taken(operator):
