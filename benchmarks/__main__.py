@@ -13,7 +13,7 @@ from benchmarks.record import plot
 
 COSTS = [
     *("overhead", "scaling", "start", "weights", "kinds", "large_images", "library", "engines"),
-    *("resume", "export", "nodes"),
+    *("resume", "export", "nodes", "worker_loop"),
 ]
 ALL = ["peers", "forward", "streams", *COSTS, "faults"]
 ARGUMENTS = {"peers": ["--repeat", "4"]}  # as in README; other defaults are its own

@@ -74,9 +74,11 @@ def made(export: Export, weights: str, coco: Path, config: Mapping[str, Any], fo
 
 
 def _dataset(coco: Path, folder: Path) -> Path:
-    """The images under links: Ultralytics writes beside their labels."""
+    """The images and labels under links, file by file: Ultralytics writes where it finds their folder."""
     for name in ("images", "labels"):
-        os.symlink((coco / name).resolve(), folder / name)
+        (folder / name).mkdir()
+        for file in (coco / name).iterdir():
+            os.symlink(file.resolve(), folder / name / file.name)
     lines = (coco / "coco.yaml").read_text().splitlines()
     described = folder / "coco.yaml"
     described.write_text("\n".join(f"path: {folder}" if line.startswith("path:") else line for line in lines))

@@ -14,7 +14,6 @@ the choice of candidates.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import queue
 import secrets
@@ -37,13 +36,17 @@ from farm.config.types import MAX_PIXELS
 from farm.core.items import Lease
 from farm.core.key_set import item_key
 from farm.core.placement import Placement
+from farm.core.schema import BOXES
 from farm.images.decoder_threads import DecoderThreads
 from farm.images.decoding import decode
 from farm.ipc.channel import Writer, channel
 from farm.ipc.heartbeat import Heartbeats
 from farm.ipc.messages import Stop
 from farm.models import load_model
-from farm.models.yolo.encode import encode_results
+from farm.models.yolo.encode import encode, encode_results
+from farm.models.yolo.letterbox import letterbox_into
+from farm.models.yolo.pinned_slots import PinnedSlots
+from farm.models.yolo.postprocessing import Postprocessor
 from farm.worker.heartbeat_writer import HeartbeatWriter
 from farm.worker.initializer import Initialized
 from farm.worker.loop import Worker
@@ -56,6 +59,10 @@ WARM_IMAGES = 256
 Shape = tuple[int, int]
 Finish = Callable[[Shape, Sequence[Shape]], Mapping[str, pa.Array]]
 """From an input's (height, width) and those of the originals of a batch to its columns."""
+Prepare = Callable[[np.ndarray, Shape], Any]
+"""A model's `prepare`."""
+Gather = Callable[[Sequence[Any]], Any]
+"""Makes what is copied to a device of a batch of prepared images."""
 
 
 # A device that is made up
@@ -88,9 +95,11 @@ class StandIn:
 
     task, channels, needs_pixels, overlaps = "detect", 3, True, True
 
-    def __init__(self, yolo: Any, finish: Finish, prepare: Any, gather: Any, device_ms: float) -> None:
-        """`prepare` is the model's. `gather`: makes what is copied to a device of a batch of prepared images."""
-        self.names = yolo.names
+    def __init__(
+        self, names: Mapping[int, str], finish: Finish, prepare: Prepare, gather: Gather, device_ms: float
+    ) -> None:
+        """`device_ms` is what the device takes for an image."""
+        self.names = names
         self.prepare = prepare
         self._finish = finish
         self._gather = gather
@@ -156,32 +165,28 @@ def of_results(yolo: Any, raw: Mapping[Shape, Any]) -> Finish:
     return finish
 
 
-def of_candidates(yolo: Any, raw: Mapping[Shape, Any]) -> Finish | None:
-    """farm's own, from where the device has chosen the candidates; None where there is none."""
-    from farm.models.yolo import encode, postprocessing
-
-    if not hasattr(postprocessing, "Postprocessor"):
-        return None
-    post = postprocessing.Postprocessor.for_predictor(yolo._predictor, "detect")
-    chosen: dict[tuple[Shape, int], Any] = {}
+def of_candidates(yolo: Any, raw: Mapping[Shape, Any]) -> Finish:
+    """farm's own, from where the device has chosen the candidates and copied them back."""
+    post = Postprocessor.for_predictor(yolo._predictor, "detect")
+    assert post is not None
+    chosen = {
+        (shape, count): post.compact(output[:count], None).to_host()
+        for shape, output in raw.items()
+        for count in range(1, len(output) + 1)
+    }
 
     def finish(shape: Shape, shapes: Sequence[Shape]) -> Mapping[str, pa.Array]:
-        return encode.encode(post.found(chosen[shape, len(shapes)], shape, shapes))
+        return encode(post.found(chosen[shape, len(shapes)], shape, shapes))
 
-    for shape, output in raw.items():
-        for count in range(1, len(output) + 1):
-            chosen[shape, count] = post.compact(output[:count], None).to_host()
     return finish
 
 
 def of_nothing(_shape: Shape, shapes: Sequence[Shape]) -> Mapping[str, pa.Array]:
     """No detections at all: what is left is the loop, the rows and the messages."""
-    from farm.core.schema import BOXES
-
     return {"boxes": pa.array([[]] * len(shapes), BOXES)}
 
 
-def stacked(batch: int) -> Callable[[Sequence[np.ndarray]], None]:
+def stacked(batch: int) -> Gather:
     """Images copied side by side, into memory that is kept."""
     memory: dict[Any, np.ndarray] = {}
 
@@ -194,20 +199,14 @@ def stacked(batch: int) -> Callable[[Sequence[np.ndarray]], None]:
     return gather
 
 
-def in_slots(yolo: Any, batch: int) -> tuple[Any, Any] | None:
-    """(prepare, gather) of images that decoding threads write where a device copies from; None where there is none."""
-    if importlib.util.find_spec("farm.models.yolo.pinned_slots") is None:
-        return None
-    from farm.models.yolo.letterbox import letterbox_into, plan
-    from farm.models.yolo.pinned_slots import PinnedSlots
-
-    slots = PinnedSlots(batch, False)
-    size, stride = yolo._predictor.imgsz, int(yolo._predictor.model.stride)
+def in_slots(yolo: Any, batch: int) -> tuple[Prepare, Gather]:
+    """Images that decoding threads write where a device copies from: nothing is left to gather."""
+    slots, letterbox = PinnedSlots(batch, False), yolo._letterbox
 
     def prepare(image: np.ndarray, _shape: Shape) -> Any:
-        planned = plan(image.shape[0], image.shape[1], size, stride)
-        slot = slots.take((*planned.shape, 3))
-        letterbox_into(image, slot.pixels, planned)
+        plan = letterbox.plan(*image.shape[:2])
+        slot = slots.take((*plan.padded, 3))
+        letterbox_into(image, slot.pixels, plan)
         return slot
 
     return prepare, slots.gathered
@@ -238,7 +237,9 @@ class Bench:
         began, cpu = time.perf_counter(), time.thread_time()
         worker.run()
         spent = time.thread_time() - cpu, time.perf_counter() - began
+        labelled = int(self._beats.row(0)["images"])
         self._close()
+        assert labelled == sum(len(lease.seqs) for lease in leases), labelled
         return spent
 
     def _read(self) -> None:
@@ -279,15 +280,14 @@ def thread_cost(model: Any, images: Sequence[str], count: int, batch: int, decod
 def models(yolo: Any, images: Sequence[str], batch: int, device_ms: float) -> dict[str, StandIn]:
     """The ways, from the dearest to what is left when all else is taken away."""
     raw = recorded(yolo, images, batch)
-    gather = stacked(batch)
-    candidates, slots = of_candidates(yolo, raw), in_slots(yolo, batch)
-    made = {"Results, stacked": StandIn(yolo, of_results(yolo, raw), yolo.prepare, gather, device_ms)}
-    if candidates is not None:
-        made["arrays of a batch, stacked"] = StandIn(yolo, candidates, yolo.prepare, gather, device_ms)
-    if candidates is not None and slots is not None:
-        made["arrays of a batch, slots"] = StandIn(yolo, candidates, *slots, device_ms)
-    made["nothing found, nothing stacked"] = StandIn(yolo, of_nothing, yolo.prepare, len, device_ms)
-    return made
+    results, candidates = of_results(yolo, raw), of_candidates(yolo, raw)
+    ways: dict[str, tuple[Finish, Prepare, Gather]] = {
+        "Results an image, stacked": (results, yolo.prepare, stacked(batch)),
+        "arrays of a batch, stacked": (candidates, yolo.prepare, stacked(batch)),
+        "arrays of a batch, slots": (candidates, *in_slots(yolo, batch)),
+        "nothing found, slots": (of_nothing, *in_slots(yolo, batch)),
+    }
+    return {name: StandIn(yolo.names, *way, device_ms) for name, way in ways.items()}
 
 
 def main() -> None:

@@ -81,6 +81,15 @@ def test_an_export_is_what_a_user_would_make(coco_images, coco_weights, tmp_path
     assert not networks[0].input().get_partial_shape().is_dynamic
 
 
+def test_images_of_an_export_in_int8_lie_where_ultralytics_may_write(coco_images, tmp_path):
+    from ultralytics.data.utils import check_det_dataset
+
+    described = peer_exports._dataset(coco_images.parent, tmp_path)
+    folder = Path(check_det_dataset(str(described))["val"])
+    assert folder.resolve() == (tmp_path / "images").resolve()
+    assert len(list(folder.glob("*.jpg"))) == len(list(coco_images.glob("*.jpg")))
+
+
 def test_all_of_them_are_run_as_the_readme_has_them():
     assert set(ARGUMENTS) <= set(ALL) <= set(NAMES)
     assert "benchmarks.peers --rounds 3 --repeat 4" in (Path(ROOT) / "README.md").read_text(encoding="utf-8")

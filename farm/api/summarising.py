@@ -72,7 +72,14 @@ def _bottleneck(runnable: Runnable, outcome: Outcome) -> str:
     devices = {placement.device for placement in prepared.placements} - {"cpu"}
     known = [use.busy for use in outcome.devices if use.busy is not None]
     busy = sum(known) / len(known) if known else None
-    crew = Crew(len(prepared.placements), prepared.placements[0].decoders, len(devices), outcome.labelling_s, busy)
+    crew = Crew(
+        len(prepared.placements),
+        prepared.placements[0].decoders,
+        len(devices),
+        outcome.labelling_s,
+        busy,
+        prepared.config.model.decode,
+    )
     model = prepared.config.model
     return bottleneck(outcome.stage_s, crew, model.factory or backend, faster(model, backend, prepared.device))
 

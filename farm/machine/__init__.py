@@ -17,6 +17,7 @@ exit_reasons         an exit code in words: SIGSEGV, out of memory
 
 child                what every child process does first: signals, leaving with its parent
 processes            which process is meant, and whether it is gone
+allocator            memory that was freed stays with the process
 forks                what a fork of this process must not keep
 fork_server          what farm puts into multiprocessing's fork server
 daemonic             children of a process that multiprocessing calls daemonic

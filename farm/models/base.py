@@ -11,16 +11,22 @@ import pyarrow as pa
 from farm.machine.shortage import is_out_of_memory as is_memory_refused
 
 Prepared = Any
-"""An image as it enters a batch: an ndarray, or a slot, which is a place in memory that a whole batch shares.
+"""An image as it enters a batch: an ndarray, or what stands for one.
 
-A slot has `shape`, `dtype` and `nbytes` as an array does, `batch_key` (hashable), which the images of its batch have in
-common, and `batch_of`, how many its batch gathers. It stays valid as long as somebody refers to it, so that a batch
-that failed can be given to the model again, in parts. Whoever is done with an image lets go of its slot.
+That has `shape`, `dtype` and `nbytes` as an array does, and `batch_key` (hashable), which the images of a batch have in
+common. A slot is a place in memory that is a batch's: the memory is its `batch_key`, which can be referred to weakly,
+and `batch_of` is how many slots there are of it in all. It stays valid as long as somebody refers to it, so that a
+batch that failed can be given to the model again, in parts. Whoever is done with an image lets go of it.
 """
 
 
+def is_slot(prepared: Prepared) -> bool:
+    """Does it lie in memory that its batch shares?"""
+    return hasattr(prepared, "batch_of")
+
+
 def batch_key(prepared: Prepared) -> Hashable:
-    """What the images of a batch have in common: a slot says so itself. A float image shares none with bytes."""
+    """What the images of a batch have in common. A float image shares none with bytes."""
     own: Hashable | None = getattr(prepared, "batch_key", None)
     return (*prepared.shape, prepared.dtype.num) if own is None else own
 

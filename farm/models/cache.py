@@ -6,6 +6,7 @@
         manifest.json                 what it was made of; name, size and digest of its content
         <content>                     a file, or a folder
         <name>.json                   what was found out about the content, with a digest of its own
+        <shape>.compiled              what OpenVINO has compiled of the content, with a digest of its own
         .making-*                     what is not finished: taken away by the next who has the lock
 
 Runs in every process that loads or converts weights, and in the command line. What lies here is believed only when it
@@ -41,6 +42,8 @@ SHARED_WEIGHTS, BACKENDS, WEIGHTS = "mapped", "backends", "weights"  # kinds; th
 FORMAT = 1  # of an entry; another number makes everything anew
 LOCK, USED, MANIFEST = "lock", "used", "manifest.json"
 MAKING = ".making-"
+COMPILED = ".compiled"  # in names of what a backend has compiled of the content, which lies beside it
+UNFINISHED = (f"{MAKING}*", ".*.json.*", f".*{COMPILED}.*")
 POLL_S = 0.05  # between looks at a lock that another process has
 LEASE_S = 5.0  # for whoever removes an entry at this moment; after that it is used without a lease
 NOTE_S = 60.0  # between notes that a lock is waited for
@@ -210,7 +213,7 @@ class Entry:
 
     def sweep(self) -> None:
         """Remove what a killed process has begun and not finished. The caller has the lock."""
-        for left in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(".*.json.*")):
+        for left in (left for name in UNFINISHED for left in self.folder.glob(name)):
             remove(left, ignore_errors=True)
 
     @contextlib.contextmanager

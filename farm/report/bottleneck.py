@@ -22,7 +22,8 @@ LIMIT_SHARE = 0.35  # of the workers' time spent waiting, from which what they w
 class Crew:
     """Who was at work: workers, decoding threads of each, GPUs (0: on the CPU), for how many seconds.
 
-    `devices_busy`: the share of the time in which GPUs computed, by their driver; None where it does not say.
+    `devices_busy`: the share of the time in which GPUs computed, by their driver; None where it does not say. `decode`:
+    how images were decoded, as the config says it.
     """
 
     workers: int
@@ -30,6 +31,7 @@ class Crew:
     devices: int
     labelling_s: float
     devices_busy: float | None = None
+    decode: str = "exact"
 
     def busy(self, stage_s: Mapping[str, float]) -> str:
         """How busy decoding threads and GPUs were, in words."""
@@ -90,7 +92,8 @@ def _decoding_bound(stage_s: Mapping[str, float], waiting: float, crew: Crew) ->
             f"read-bound: {seen}, most of it waiting for the disk; copy the images nearer, or add decoders "
             f"(workers.decoders) to read ahead"
         )
+    on_device = "model.decode=device, or " if crew.devices and crew.decode == "exact" else ""
     return (
-        f"decode-bound: {seen}; add decoders (workers.decoders) where cores are free, or, {ANEW}, use "
+        f"decode-bound: {seen}; add decoders (workers.decoders) where cores are free, or, {ANEW}, use {on_device}"
         f"model.decode=reduced if the images are far larger than model.imgsz"
     )

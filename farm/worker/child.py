@@ -13,7 +13,7 @@ from typing import Any
 
 from farm.ipc.channel import Writer
 from farm.ipc.heartbeat import Heartbeats
-from farm.machine import child, standard_streams
+from farm.machine import allocator, child, standard_streams
 from farm.models import load_model
 from farm.worker.heartbeat_writer import HeartbeatWriter
 from farm.worker.initializer import init_failed
@@ -29,6 +29,7 @@ def main(spec: WorkerSpec, leases: Any, control: socket.socket, results: socket.
     child.offer_to_oom_killer()
     child.name_process(f"farm-worker-{spec.index}")
     os.environ.update(spec.environment)
+    allocator.keep_freed_memory()
     try:
         heartbeat = _begin(spec)
     except (OSError, RuntimeError, MemoryError) as error:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from farm.core.rows import Decoded
-from farm.models.base import batch_key, batch_of
+from farm.models.base import batch_key, batch_of, is_slot
 
 PATIENCE_BATCHES = 64  # that come after an image of a rare shape: then it waits for no more of its shape
 
@@ -33,9 +35,9 @@ class ShapeBatcher:
     """Gathers so many images of a shape before they are a batch."""
 
     def __init__(self, gathered: int) -> None:
-        self._gathered = gathered
-        self._patience = PATIENCE_BATCHES * max(1, gathered)
-        self._gatherings: dict[Hashable, _Gathering] = {}  # the one that was begun first comes first
+        self._gathered = max(1, gathered)
+        self._gatherings: dict[Hashable, _Gathering] = {}
+        self._given: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # images of slots' memory, before it was full
         self._count = 0
         self._come = 0
 
@@ -44,7 +46,7 @@ class ShapeBatcher:
         return self._count
 
     def add(self, decoded: Decoded) -> list[Decoded] | None:
-        """The batch that is full with this image, or one that has waited for long enough; None where none is."""
+        """The batch that is full with this image, or another that waits in vain; None where none does."""
         key = batch_key(decoded.prepared)
         gathering = self._gatherings.get(key)
         if gathering is None:
@@ -52,16 +54,33 @@ class ShapeBatcher:
         gathering.images.append(decoded)
         self._count += 1
         self._come += 1
-        if len(gathering.images) >= batch_of(decoded.prepared, self._gathered):
+        if self._is_full(key, gathering):
             return self._take(key)
-        oldest, waiting = next(iter(self._gatherings.items()))
-        return self._take(oldest) if self._come - waiting.since > self._patience else None
+        return self._take_vain() if self._come % self._gathered == 0 else None
 
     def take_fullest(self) -> list[Decoded]:
         """The largest batch that there is."""
         return self._take(max(self._gatherings, key=lambda key: len(self._gatherings[key].images)))
 
+    def _is_full(self, key: Hashable, gathering: _Gathering) -> bool:
+        """Of slots that share memory, those that were given away are counted too: as many fewer come."""
+        prepared = gathering.images[-1].prepared
+        wanted = batch_of(prepared, self._gathered)
+        if is_slot(prepared):
+            wanted -= self._given.get(key, 0)
+        return len(gathering.images) >= wanted
+
+    def _take_vain(self) -> list[Decoded] | None:
+        """A batch of a shape that is too rare, or of memory that was closed since its last image came."""
+        patience = PATIENCE_BATCHES * self._gathered
+        for key, gathering in self._gatherings.items():
+            if self._come - gathering.since > patience or self._is_full(key, gathering):
+                return self._take(key)
+        return None
+
     def _take(self, key: Hashable) -> list[Decoded]:
         batch = self._gatherings.pop(key).images
         self._count -= len(batch)
+        if is_slot(batch[0].prepared):
+            self._given[key] = self._given.get(key, 0) + len(batch)
         return batch

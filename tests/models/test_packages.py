@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,10 @@ def test_a_fingerprint_has_the_versions_of_what_is_imported():
     prepared = Prepared(config, FailedImages("none", "/a", lambda: iter(())), places, "0")
     fingerprint = fingerprint_of(prepared, Executable("m.pt", "torch"))
     assert fingerprint["opencv-python version"] == package_version("cv2") is not None
+    assert "torchcodec version" not in fingerprint
+    on_device = config.model_copy(update={"model": config.model.model_copy(update={"decode": "device"})})
+    fingerprint = fingerprint_of(replace(prepared, config=on_device), Executable("m.pt", "torch"))
+    assert (fingerprint["model.decode"], "torchcodec version" in fingerprint) == ("device", True)
 
 
 def test_the_version_is_that_of_the_project():

@@ -1,5 +1,7 @@
 """Where the time went, in a sentence that says what to change."""
 
+from dataclasses import replace
+
 import pytest
 
 from farm.report.bottleneck import Crew, bottleneck
@@ -55,3 +57,12 @@ def test_times_of_processes_that_share_a_device_are_not_added_up():
 
 def test_nothing_is_said_of_a_short_run():
     assert bottleneck({"forward": 1.0}, CPU, "torch", "") == ""
+
+
+def test_decoding_on_the_device_is_named_where_there_is_one_that_does_not_do_it_yet():
+    stages = {"forward": 40, "wait": 60, "decode": 80}
+    named = [
+        "model.decode=device" in bottleneck(stages, crew, "torch", "")
+        for crew in (CPU, GPU, replace(GPU, decode="device"), replace(GPU, decode="reduced"))
+    ]
+    assert named == [False, True, False, False]

@@ -10,6 +10,7 @@ import pytest
 
 from farm.config.sections import ModelConfig
 from farm.core.items import Item, Lease
+from farm.core.lease_size import read_ahead
 from farm.core.leases import LeaseBook
 from farm.core.outages import RETRY_POLICY, Outage
 from farm.core.placement import Placement
@@ -165,6 +166,16 @@ def test_a_worker_is_fed_once_it_is_ready(bench):
     assert b.book.held_by(b.first.uid) > 0
     assert [start.worker for start in b.group.take_starts()] == [0]
     assert b.group.take_starts() == ()
+
+
+def test_a_worker_whose_device_works_by_itself_is_given_all_that_it_decodes_ahead(bench):
+    b = bench()
+    b.begin(b.first)
+    b.say(b.second, Ready(b.second.uid, "detect", {0: "thing"}, 1, overlaps=True))
+    b.feed(200)
+    b.feed(0)
+    leased = [max(len(lease.seqs) for lease in b.taken(worker)) for worker in (b.first, b.second)]
+    assert leased[1] >= read_ahead(1, overlaps=True) > leased[0]
 
 
 def test_what_a_dead_worker_held_is_leased_again_only_when_its_results_are_read(bench):

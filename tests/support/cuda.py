@@ -39,6 +39,8 @@ class Stream:
     device: Any
     cuda: FakeCuda
     pending: list[Callable[[], None]] = field(default_factory=list)
+    kernels: int = 0  # that it was given
+    waited_for: int = 0  # of them
     cuda_stream: int = field(default_factory=itertools.count(1).__next__)
 
     def __hash__(self) -> int:
@@ -63,12 +65,14 @@ class Event:
         self._cuda, self._timing, self.blocking = cuda, enable_timing, blocking
         self._stream: Stream | None = None
         self._at, self._recorded_s = 0, 0.0
+        self._kernels = 0
         self.ident = next(cuda.events)
         cuda.races._handle_event_creation(self.ident)
 
     def record(self, stream: Stream) -> None:
         self._cuda.check()
         self._stream, self._at, self._recorded_s = stream, len(stream.pending), time.perf_counter()
+        self._kernels = stream.kernels
         self._cuda.races._handle_event_record(self.ident, stream.cuda_stream)
 
     def wait(self, stream: Stream) -> None:
@@ -86,6 +90,7 @@ class Event:
             raise TimeoutError("an event that never comes")
         assert self._stream is not None, "an event that was not recorded"
         self._cuda.complete(self._stream, self._at)
+        self._stream.waited_for = self._kernels
         self._cuda.races._handle_event_synchronization(self.ident)
 
     def elapsed_time(self, end: Event) -> float:
@@ -259,6 +264,7 @@ class FakeCuda(TorchDispatchMode):
             self._kernel(func._schema.name, read, [*written, *new])
 
     def _kernel(self, name: str, read: list[Any], written: list[Any]) -> None:
+        self.current.kernels += 1
         writes = {_address(t) for t in written}
         reads = {_address(t) for t in read} - writes
         names = {key: [name] for key in reads | writes}

@@ -54,6 +54,7 @@ def test_a_worker_that_is_ready_says_what_its_model_is():
     told = ready(spec(), FakeModel(task="pose", kpt_shape=(17, 3)))
     assert (told.uid, told.task, told.names[0], told.kpt_shape) == (5, "pose", "thing", (17, 3))
     assert told.own_bytes > 0
+    assert not told.overlaps and ready(spec(), FakeModel(overlaps=True)).overlaps
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_an_image_of_a_rare_shape_waits_for_so_many_others_and_no_more(gathered)
 
 
 class Slab:
-    """Memory for `size` images of one shape."""
+    """Memory for `size` images of one shape, until it is closed."""
 
     def __init__(self, size):
         self.size = size
@@ -71,7 +71,11 @@ class Slot:
     shape, dtype, nbytes = (2, 3, 3), np.dtype(np.uint8), 18
 
     def __init__(self, slab):
-        self.batch_key, self.batch_of = slab, slab.size
+        self.batch_key = slab
+
+    @property
+    def batch_of(self):
+        return self.batch_key.size
 
 
 def in_slot(seq, slab):
@@ -89,6 +93,40 @@ def test_images_in_slots_are_gathered_by_slab_until_it_is_full():
     assert seqs(shapes.add(in_slot(5, slab))) == [0, 3, 5]
     assert len(shapes) == 1
     assert shape_of(in_slot(0, slab)) == shape_of(decoded(1)), "they need the same room"
+
+
+def test_what_comes_of_a_slab_after_it_was_begun_is_a_batch_when_all_of_it_is_there():
+    """Of a slab that is closed when its first images are launched; the others are in the hands of decoding threads."""
+    shapes, slab = ShapeBatcher(4), Slab(4)
+    assert shapes.add(in_slot(0, slab)) is None
+    assert seqs(shapes.take_fullest()) == [0]
+    slab.size = 3
+    assert shapes.add(in_slot(1, slab)) is None
+    assert seqs(shapes.add(in_slot(2, slab))) == [1, 2]
+
+
+def test_a_slab_that_is_closed_while_its_images_wait_is_a_batch_soon():
+    shapes, slab = ShapeBatcher(4), Slab(4)
+    shapes.add(in_slot(0, slab))
+    slab.size = 1
+    later = [shapes.add(decoded(seq, (seq, 1, 3))) for seq in range(1, 5)]
+    assert [seqs(batch) for batch in later if batch is not None] == [[0]]
+
+
+class OnDevice:
+    """An image that the device decodes: gathered by a key of its own, in memory of its own."""
+
+    shape, dtype, nbytes, batch_key = (2, 3, 3), np.dtype(np.uint8), 100, ((2, 3, 3), "device")
+
+
+def test_what_says_itself_what_it_is_gathered_by_need_not_be_a_slot():
+    shapes = ShapeBatcher(2)
+    first, second, third = (replace(decoded(seq), prepared=OnDevice()) for seq in range(3))
+    assert shapes.add(first) is None
+    assert seqs(shapes.take_fullest()) == [0]
+    assert shapes.add(second) is None
+    assert shapes.add(decoded(9)) is None
+    assert seqs(shapes.add(third)) == [1, 2]
 
 
 def test_a_slab_is_let_go_with_its_batch():

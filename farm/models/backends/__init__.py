@@ -8,7 +8,7 @@ base             Backend: what farm knows of one             by_shape         a 
 torch            checkpoints as they are                     cuda_graphs      full batches of torch on CUDA
 onnxruntime      ONNX Runtime, and its threads               openvino_shapes  by_shape for OpenVINO
 openvino         OpenVINO: threads, precision, shapes        processor        what the processor can compute with
-tensorrt         engines for the GPUs of one machine
+tensorrt         engines for the GPUs of one machine     openvino_kept    what was compiled for shapes, on disk
 
 A new backend is a module here with its `Backend`, a name in BACKENDS below, and the same name in `model.backend`
 (farm.config.sections). Ultralytics must be able to export to it and to run it. Conversion, comparison and the thread

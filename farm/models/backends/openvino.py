@@ -16,8 +16,10 @@ from typing import Any
 
 from farm.models.backends.base import Backend
 from farm.models.backends.by_shape import ByShape
-from farm.models.backends.openvino_shapes import SEEN_BEFORE, SHAPES_KEPT, ShapeCompiler
+from farm.models.backends.openvino_kept import KeptNetworks
+from farm.models.backends.openvino_shapes import SEEN_BEFORE, SEEN_BEFORE_READ, SHAPES_KEPT, ShapeCompiler, run_with
 
+LATENCY = {"PERFORMANCE_HINT": "LATENCY"}  # as Ultralytics compiles
 SAFE_SIDE = 128  # pixels; 96 were seen to be safe
 
 
@@ -49,8 +51,14 @@ def limited(threads: int, precision: str) -> Iterator[None]:
         if getattr(self, "read_model", None) is not None:
             _keep_rectangles(self)
         if hint != "bf16" and getattr(self, "dynamic", False):
-            read = partial(openvino.Core().read_model, next(Path(weight).glob("*.xml"), weight))
-            self.forward = ByShape(self.forward, ShapeCompiler(read, self.compile_model), SEEN_BEFORE, SHAPES_KEPT)
+            core = openvino.Core()
+            settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, **LATENCY}
+            read = partial(core.read_model, next(Path(weight).glob("*.xml"), weight))
+            load = partial(core.import_model, device_name="CPU", config=settings)
+            kept = KeptNetworks.beside(Path(weight), [openvino.get_version(), settings])
+            compiler = ShapeCompiler(read, self.compile_model, load, kept)
+            sooner = ByShape(self.forward, compiler.read, SEEN_BEFORE_READ, SHAPES_KEPT) if kept else self.forward
+            self.forward = ByShape(sooner, compiler, SEEN_BEFORE, SHAPES_KEPT)
 
     openvino.Core.compile_model = compile_limited
     runtime.load_model = load_for_shapes
@@ -63,12 +71,12 @@ def limited(threads: int, precision: str) -> Iterator[None]:
 
 def _keep_rectangles(backend: Any) -> None:
     """Let an int8 model run with dynamic shapes where that is safe; it has been compiled so."""
-    dynamic, for_one_shape = backend.ov_compiled_model, backend.forward
+    dynamic, for_one_shape = run_with(backend.ov_compiled_model), backend.forward
 
     def forward(images: Any) -> list[Any]:
         if min(images.shape[2:]) < SAFE_SIDE:
             return for_one_shape(images)  # type: ignore[no-any-return]
-        return list(dynamic(images.cpu().numpy()).values())
+        return dynamic(images)  # type: ignore[no-any-return]
 
     backend.forward = forward
     backend.dynamic = True

@@ -15,3 +15,13 @@ def has_bf16() -> bool:
     except (OSError, StopIteration):
         return False
     return not BF16_FLAGS.isdisjoint(flags.split())
+
+
+def identity() -> str:
+    """Its model and all that it offers, as Linux tells it: what is compiled for a processor is for such ones alone."""
+    try:
+        lines = CPU_INFO.read_text().split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return ""
+    told = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part", "Features")
+    return "\n".join(line for line in lines if line.split(":")[0].strip() in told)

@@ -77,7 +77,7 @@ class YoloModel:
             streams = CudaStreams(self._device) if self.overlaps else None
             return PredictorPipeline(predictor, self.task, self.input_of, self.channels, streams)
         half, is_torch = bool(predictor.model.fp16), predictor.model.format == "pt"
-        channels_last = half and is_torch  # as it was loaded
+        channels_last = is_torch and bool(getattr(predictor.args, "channels_last", False))  # as it was loaded
         convert = DeviceInput.checked(self._device, half, channels_last, self.channels)
         parts = Parts(predictor, postprocessor, CudaStreams(self._device), convert)
         return DevicePipeline(parts, self._device, is_torch and self._config.cuda_graphs is not False, channels_last)
@@ -180,10 +180,10 @@ class YoloModel:
             torch.cuda.empty_cache()
             return 1
         room = room_bytes(self._device, share)
-        if self._pipeline.has_graphs:
-            room //= 2  # what graphs compute in is theirs alone
         if self.device_decoder is not None:
             room -= READY_BYTES  # decoded images wait there
+        if self._pipeline.has_graphs:
+            room //= 2  # what graphs compute in is theirs alone
         return largest_batch(wanted, room, MEASURED_BATCHES, peaks)
 
     def release_memory(self) -> None:

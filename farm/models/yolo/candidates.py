@@ -98,10 +98,13 @@ def compact_probs(raw: Any) -> Compacted:
 
 
 def _nonzero(above: Any, cap: int | None) -> Any:
-    """Where it is true, (cap,): the first places again where there are fewer. Without a cap as many as there are."""
+    """Where it is true, (cap,); filled up with the first place. Without a cap as many as there are.
+
+    Of no places at all there is none to fill up with: prompt-free YOLOE has as many as its filter lets through.
+    """
     import torch
 
-    if cap is None:
+    if cap is None or not above.numel():
         return above.reshape(-1).nonzero().view(-1)
     return torch.nonzero_static(above.reshape(-1), size=cap, fill_value=0).view(-1)
 

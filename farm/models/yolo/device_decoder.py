@@ -71,8 +71,11 @@ class DeviceDecoder:
         return self._health.is_good
 
     def submit(self, jpeg: BaselineJpeg, waiting: Waiting) -> None:
-        """Decode it, soon; returns at once. May be called from any thread, and not after `close`."""
-        self._jobs.put(_Job(jpeg, waiting))
+        """Decode it, soon; returns at once. May be called from any thread. After `close` it is given back."""
+        if self._close.alive:
+            self._jobs.put(_Job(jpeg, waiting))
+        else:
+            waiting.done(None, 0.0)
 
     def decode(self, jpeg: BaselineJpeg) -> Any:
         """Decode it, and wait: what `Waiting.done` is given."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from farm.models.yolo.candidates import ROW
+from farm.models.yolo.candidates import BOX, ROW
 from farm.models.yolo.scaling import Shape, geometry, scale_points
 
 THREADS = 4  # for contours; images whose masks wait for one of them are held in memory, so they are twice as many
@@ -32,40 +32,41 @@ class Outlines:
     def polygons(
         self, protos: Any, rows: np.ndarray, scaled: np.ndarray, counts: np.ndarray, shape: Shape,
         originals: Sequence[Shape],
-    ) -> list[np.ndarray | None]:  # fmt: skip
+    ) -> Polygons:  # fmt: skip
         """Of all rows of a batch, (k, 2) float32 in pixels of the originals; None where a mask is empty.
 
         `rows` (n, 6 + c) have boxes in pixels of the input, `scaled` (n, 4) in those of the originals.
         """
-        ends = np.cumsum(counts).tolist()
+        import torch
+
+        boxes = scaled if self.retina else rows[:, :BOX]
+        given = torch.from_numpy(np.concatenate([boxes, rows[:, BOX:]], axis=1)).to(protos.device, non_blocking=True)
         waiting: deque[Future[Polygons]] = deque()
         found: Polygons = []
-        for proto, end, count, original in zip(protos, ends, counts.tolist(), originals, strict=True):
+        end = 0
+        for proto, count, original in zip(protos, counts.tolist(), originals, strict=True):
+            part = slice(end, end + count)
+            end += count
             if not count:
                 continue
-            part = slice(end - count, end)
-            boxes = scaled[part] if self.retina else rows[part, :4]
-            masks = self._masks(proto, rows[part], boxes, shape, original)
+            masks = self._masks(proto, given[part], shape, original)
             if masks.device.type == "cpu":
-                found += outlines(masks.numpy(), boxes, original)
+                found += outlines(masks.numpy(), boxes[part], original)
                 continue
-            while len(waiting) >= 2 * THREADS:
+            if len(waiting) >= 2 * THREADS:
                 found += waiting.popleft().result()
-            waiting.append(self._threads().submit(_outlines_of_device, *_leaving(masks), boxes, original))
+            waiting.append(self._threads().submit(_outlines_of_device, *_leaving(masks), boxes[part], original))
         for each in waiting:
             found += each.result()
         return found
 
-    def _masks(self, proto: Any, rows: np.ndarray, boxes: np.ndarray, shape: Shape, original: Shape) -> Any:
-        """(n, height, width) uint8 where the prototypes lie."""
-        import torch
+    def _masks(self, proto: Any, rows: Any, shape: Shape, original: Shape) -> Any:
+        """(n, height, width) uint8 where the prototypes and the rows lie."""
         from ultralytics.utils import ops
 
-        given = torch.from_numpy(rows).to(proto.device, non_blocking=True)
         if self.retina:
-            given[:, :4] = torch.from_numpy(boxes).to(proto.device, non_blocking=True)
-            return ops.process_mask_native(proto, given[:, ROW:], given[:, :4], original)
-        return ops.process_mask(proto, given[:, ROW:], given[:, :4], shape, upsample=True)
+            return ops.process_mask_native(proto, rows[:, ROW:], rows[:, :BOX], original)
+        return ops.process_mask(proto, rows[:, ROW:], rows[:, :BOX], shape, upsample=True)
 
     def _threads(self) -> ThreadPoolExecutor:
         if not self.pool:

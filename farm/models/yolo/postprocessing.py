@@ -62,6 +62,7 @@ class Postprocessor:
             agnostic=bool(args.agnostic_nms),
             rotated=task == "obb",
             chosen=bool(getattr(network, "end2end", False)),
+            device=str(predictor.device),
         )
         return cls(
             task,

@@ -15,6 +15,7 @@ import numpy as np
 from farm.models.yolo.candidates import BOX, Candidates
 
 MAX_NMS = 30_000  # candidates of an image, the surest first: non_max_suppression's max_nms
+FEW_ROTATED = 64  # candidates of an image whose pairs the host compares in 0.8 ms; of 1,000 it takes 150, and more room
 MAX_WH = 7680  # pixels between the boxes of one class and those of the next: its max_wh
 
 
@@ -22,7 +23,8 @@ MAX_WH = 7680  # pixels between the boxes of one class and those of the next: it
 class Suppression:
     """How detections are chosen of candidates: Ultralytics' arguments of the same names.
 
-    `chosen`: an end-to-end head has suppressed already. `rotated`: boxes are cx, cy, w, h, and their angle is last.
+    `chosen`: an end-to-end head has suppressed already. `rotated`: boxes are cx, cy, w, h, and their angle is last;
+    where there are many, `device` compares them.
     """
 
     iou: float
@@ -31,6 +33,7 @@ class Suppression:
     agnostic: bool = False
     rotated: bool = False
     chosen: bool = False
+    device: str = "cpu"
 
     def kept(self, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """Rows that are kept, (n, 6 + extra), a copy, the surest first in each image; and how many each image has."""
@@ -54,7 +57,7 @@ class Suppression:
         """Where the kept rows of each image lie."""
         import torch
 
-        kernel = self._rotated_kernel() if self.rotated else _kernel()
+        kernel = self._suppress_rotated if self.rotated else _kernel()
         boxes = torch.from_numpy(self._apart(rows)).split(counts)
         scores = torch.from_numpy(np.ascontiguousarray(rows[:, BOX])).split(counts)
         kept, start = [], 0
@@ -73,12 +76,12 @@ class Suppression:
             return np.concatenate([rows[:, :2] + moved, rows[:, 2:BOX], rows[:, -1:]], axis=1)
         return rows[:, :BOX] + moved
 
-    @staticmethod
-    def _rotated_kernel() -> Callable[..., Any]:
+    def _suppress_rotated(self, boxes: Any, scores: Any, iou: float) -> Any:
         from ultralytics.utils.metrics import batch_probiou
         from ultralytics.utils.nms import TorchNMS
 
-        return lambda boxes, scores, iou: TorchNMS.fast_nms(boxes, scores, iou, iou_func=batch_probiou)
+        device = self.device if len(boxes) > FEW_ROTATED else "cpu"
+        return TorchNMS.fast_nms(boxes.to(device), scores.to(device), iou, iou_func=batch_probiou).cpu()
 
 
 def _kernel() -> Callable[..., Any]:

@@ -175,6 +175,8 @@ def test_threads_end_when_all_that_waits_is_decoded(decoder):
     made.close()
     made.close()
     assert is_alive()
+    (late,) = submit(made, [photo()])
+    assert late.outcome.is_set() and late.pixels is None
     fake.go_on.set()
     assert all(map(is_right, ended(images)))
     assert until(lambda: not is_alive())

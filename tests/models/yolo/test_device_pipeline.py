@@ -143,6 +143,14 @@ def test_what_another_stream_reads_is_told_to_torch(models, images, cuda):
     assert {stream for _, stream in cuda.told} == {computing.cuda_stream}
 
 
+def test_what_masks_are_made_of_is_kept_until_they_are_made(models, images, cuda):
+    """Its memory goes back to the network's stream, which does not wait for the other one."""
+    device = Device(models("segment"), cuda)
+    device.find(images[:2])
+    beside = device.pipeline._parts.streams._beside
+    assert 0 < beside.kernels == beside.waited_for
+
+
 def test_more_candidates_than_rows_are_run_again_with_more(models, images, cuda, monkeypatch):
     monkeypatch.setattr(postprocessing, "CANDIDATES_PER_IMAGE", 1)
     device = Device(models("detect"), cuda)
