@@ -18,6 +18,6 @@ python -m benchmarks.nodes            how many nodes one driver can keep busy: a
 python -m benchmarks.faults           the same faults in farm and in what people use today
 python -m benchmarks.gpu              farm beside YOLO.predict at its best on a GPU, and what limits both
 
-record.py prints and keeps results: with `--save` in benchmarks/results/<machine>.md, with the date. live_weights.py
-makes models of any task that find plenty without training, for gpu and for tests.
+record.py prints and keeps results: with `--save` in benchmarks/results/<machine>.md, with the date.
+live_weights.py makes models of any task that find plenty without training, for gpu and for tests.
 """

@@ -73,7 +73,7 @@ def _pass_s(yolo: Any, shape: tuple[int, int], batch: int, inputs: Inputs) -> tu
     wait = torch.cuda.synchronize if inputs.on_cuda else lambda: None
     with torch.inference_mode():
         images = torch.rand(batch, 3, *shape, device=inputs.device, dtype=torch.float16 if half else torch.float32)
-        if half:
+        if getattr(yolo._predictor.args, "channels_last", False):  # as it was loaded
             images = images.contiguous(memory_format=torch.channels_last)
         for _ in range(WARM if inputs.sizes.passes > 1 else 1):
             yolo.infer(images)

@@ -7,7 +7,7 @@ preload         what the fork server imports
 
 predictor_pipeline  a batch by Ultralytics' predictor       device_pipeline  a batch through a CUDA device
 cuda_streams    copying, network and masks side by side     anchors          a head's anchors, kept for every shape
-device_memory   how many images fit on a device
+device_memory   how many images fit on a device             input_memory     what the network takes, batch by batch
 
 postprocessing  a network's raw output → what was found, in these steps:
 candidates      what lies above the confidence              scaling         pixels of the input → of the originals

@@ -7,7 +7,11 @@
 All but copying and masks happens on one stream, so that what a batch leaves on the device (its input, the outputs of a
 graph) is overwritten by the next one only when it was read. What `finish` needs of the device (prototypes of masks) is
 copied out of a graph's memory. Where a batch has more candidates than there are rows for, it is run again with more
-rows, and so are the batches after it. Runs in workers.
+rows, and so are the batches after it.
+
+A checkpoint always runs full batches. cuDNN plans each convolution anew for another number of images, which takes a
+second for a small network, and its pass some milliseconds: a batch with fewer images is filled up with what the memory
+holds, and nothing is taken of the rest. Runs in workers.
 """
 
 from __future__ import annotations
@@ -23,17 +27,17 @@ from typing import Any
 import numpy as np
 
 from farm.models.backends.cuda_graphs import CudaGraphs, alike
-from farm.models.base import Prepared, pixels_of
+from farm.models.base import Prepared, is_out_of_memory, pixels_of
 from farm.models.yolo.anchors import WithAnchors, anchored_modules
 from farm.models.yolo.candidates import Candidates, Compacted, on_host
 from farm.models.yolo.cuda_streams import CudaStreams, timed_event
 from farm.models.yolo.device_image import is_on_device, source_of
 from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.found import Found
+from farm.models.yolo.input_memory import InputMemory, Shape
 from farm.models.yolo.pinned_slots import PinnedSlots
 from farm.models.yolo.postprocessing import Postprocessor
 
-Shape = tuple[int, int, int, int]  # (n, C, H, W)
 ON_DEVICE = ("segment", "obb")  # tasks whose postprocessing asks the device for masks, or for overlaps of many boxes
 
 
@@ -41,8 +45,8 @@ ON_DEVICE = ("segment", "obb")  # tasks whose postprocessing asks the device for
 class Batch:
     """One that was launched. It holds its images, so that it can be run again.
 
-    `shape`: of the network's input. `candidates` and `protos` hold once `done`, an event, has come;
-    there is room for `cap` candidates. Seconds are the host's.
+    `shape`: of the network's input, which may have room for more images. `candidates` and `protos` hold once `done`,
+    an event, has come; there is room for `cap` candidates. Seconds are the host's.
     """
 
     prepared: Sequence[Prepared]
@@ -83,6 +87,8 @@ class DevicePipeline:
         self._network = WithAnchors(parts.predictor.inference, heads)
         self._rows = parts.postprocessor.cap(1)
         self._full = 0
+        self._fills_up = network.format == "pt"
+        self._too_large: set[Shape] = set()  # full batches that there was no memory for
         self._stacked = self._slots_for(1)  # memory for images that lie in no slots
         self.slots: PinnedSlots | None = None
         self._memory = InputMemory(device, bool(network.fp16), channels_last, prod(parts.predictor.imgsz))
@@ -105,7 +111,7 @@ class DevicePipeline:
 
     def launch(self, prepared: Sequence[Prepared], originals: Sequence[tuple[int, int]]) -> Batch:
         """Begin a batch of one shape; `originals` are (height, width) of the images."""
-        return self._launch(prepared, originals, self._rows * len(prepared), self._full)
+        return self._launch(prepared, originals)
 
     def is_done(self, batch: Batch) -> bool:
         """Has the device done with it? Where it cannot be asked any more, `finish` says why."""
@@ -152,31 +158,44 @@ class DevicePipeline:
     def _slots_for(self, batch: int) -> PinnedSlots:
         return PinnedSlots(batch, False) if self._device == "cpu" else PinnedSlots(batch, True, device=self._device)
 
-    def _launch(self, prepared: Sequence[Prepared], originals: Sequence[tuple[int, int]], cap: int, full: int) -> Batch:
+    def _launch(
+        self, prepared: Sequence[Prepared], originals: Sequence[tuple[int, int]], with_graph: bool = True
+    ) -> Batch:
         import torch
 
         stream = self._parts.streams.computing
         began = time.perf_counter()
         with torch.inference_mode(), torch.cuda.stream(stream):
-            shape, fill = self._source(prepared)
+            shape, fill = self._filled_up(*self._source(prepared))
             begun = timed_event(stream)
             ready = time.perf_counter()
-            compacted = self._computed(shape, fill, cap, full)
-            candidates = _to_host(compacted)
+            cap = self._rows * shape[0]
+            try:
+                compacted = self._computed(shape, fill, cap, self._full if with_graph else 0)
+                candidates = _to_host(compacted, len(prepared))
+            except Exception as error:
+                if is_out_of_memory(error):
+                    self._too_large.add((self._full, *shape[1:]))
+                raise
             done = timed_event(stream)
         forward_s = time.perf_counter() - ready
-        return Batch(
-            prepared, originals, shape, candidates, compacted.protos, cap, begun, done, ready - began, forward_s
-        )
+        protos = None if compacted.protos is None else compacted.protos[: len(prepared)]
+        return Batch(prepared, originals, shape, candidates, protos, cap, begun, done, ready - began, forward_s)
 
     def _again(self, batch: Batch) -> Batch:
         """A batch that had more candidates than rows, with rows for all of them."""
-        total = batch.candidates.total
-        while self._rows * len(batch.originals) < total:
+        while self._rows * batch.shape[0] < batch.candidates.total:
             self._rows *= 2
         if self._graphs is not None:
             self._graphs.clear()  # which have room for fewer
-        return self._launch(batch.prepared, batch.originals, self._rows * len(batch.originals), full=0)
+        return self._launch(batch.prepared, batch.originals, with_graph=False)
+
+    def _filled_up(self, shape: Shape, fill: Callable[[Any], Any]) -> tuple[Shape, Callable[[Any], Any]]:
+        """A batch as part of a full one, where that is better and there is memory for it."""
+        full = (self._full, *shape[1:])
+        if not self._fills_up or shape[0] >= self._full or full in self._too_large:
+            return shape, fill
+        return full, partial(self._memory.fill_part, full, shape[0], fill)
 
     def _source(self, prepared: Sequence[Prepared]) -> tuple[Shape, Callable[[Any], Any]]:
         """Shape (n, C, H, W) of a batch, and what puts it into memory of that shape, or into memory of its own.
@@ -210,32 +229,6 @@ class DevicePipeline:
         return alike(_numbers(replayed, self._exact), _numbers(expected, self._exact), self._exact)
 
 
-class InputMemory:
-    """Memory for the inputs of all graphs: one batch's, of the largest shape, seen as one of each shape."""
-
-    def __init__(self, device: str, half: bool, channels_last: bool, largest: int) -> None:
-        """`largest`: height × width of the largest shape that is common."""
-        self._device = device
-        self._half = half
-        self._channels_last = channels_last
-        self._largest = largest
-        self._memory: Any = None
-
-    def of(self, shape: Shape) -> Any:
-        """A tensor (n, C, H, W) in it. For a batch that is too large it begins anew; graphs keep what they have."""
-        import torch
-
-        images, channels, height, width = shape
-        if self._memory is None or self._memory.numel() < prod(shape):
-            numbers = images * channels * max(self._largest, height * width)
-            kind = torch.float16 if self._half else torch.float32
-            self._memory = torch.empty(numbers, dtype=kind, device=self._device)
-        dense = self._memory[: prod(shape)]
-        if self._channels_last:
-            return dense.view(images, height, width, channels).permute(0, 3, 1, 2)
-        return dense.view(shape)
-
-
 def _wait(batch: Batch) -> float:
     """Sleep until the device has done with a batch: the seconds that it took there."""
     batch.done.synchronize()
@@ -246,15 +239,16 @@ def _into(made: Any, out: Any) -> Any:
     return made if out is None else out.copy_(made)
 
 
-def _to_host(compacted: Compacted) -> Candidates:
+def _to_host(compacted: Compacted, images: int) -> Candidates:
     """Begin the one copy back, into memory that nothing else has: torch keeps it for reuse, until it is copied and let
-    go of."""
+    go of. What was found in more than the first `images` is left out: it lies behind theirs."""
     import torch
 
     buffer = compacted.buffer
     whole = torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=buffer.is_cuda)
     whole.copy_(buffer, non_blocking=True)
-    return on_host(whole, compacted.images, compacted.width)
+    there = on_host(whole, compacted.images, compacted.width)
+    return Candidates(there.rows, there.counts[:images])
 
 
 def _numbers(compacted: Compacted, as_bits: bool) -> list[Any]:

@@ -112,7 +112,9 @@ class Postprocessor:
         Nothing of it shares memory with `host`. `protos` are those of `Compacted`.
         """
         if self.task == "classify":
-            return Found(self.task, np.zeros(len(originals), np.int32), NO_BOXES, probs=host.rows.copy())
+            return Found(
+                self.task, np.zeros(len(originals), np.int32), NO_BOXES, probs=host.rows[: len(originals)].copy()
+            )
         rows, counts = self.suppression.kept(host)
         places = geometries(shape, originals, counts)
         if self.task == "obb":

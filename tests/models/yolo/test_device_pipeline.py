@@ -82,8 +82,11 @@ class Device:
     def find(self, images):
         return self.finish(self.launch(images))
 
-    def expected(self, images):
-        return self.model.encode(self.model.predict(*self.prepared(images)))
+    def expected(self, images, full=FULL):
+        """Of a batch of `full` images: convolutions of fewer round otherwise."""
+        count, filled = len(images), [*images, *images[:1] * (full - len(images))]
+        columns = self.model.encode(self.model.predict(*self.prepared(filled)))
+        return {name: column.slice(0, count) for name, column in columns.items()}
 
 
 def parts_of(images):
@@ -105,12 +108,35 @@ def test_batches_on_the_device_are_those_of_the_cpu(models, images, cuda, task):
     assert sum(map(len, device.expected(images)["boxes"].to_pylist())) > 10 or task == "classify"
 
 
-def test_batches_that_are_not_full_get_no_graph(models, images, cuda):
-    device = Device(models("detect"), cuda, full=FULL + 1)
-    device.find(images[:1])  # anchors of a shape are made once
-    for batch in parts_of(images):
-        assert device.finish(device.launch(batch, may_wait=False)) == device.expected(batch)
-    assert cuda.replays == 0
+def counted(device, monkeypatch):
+    """How many images the network is given, each time."""
+    network, given = device.pipeline._network, []
+    monkeypatch.setattr(device.pipeline, "_network", lambda batch: (given.append(len(batch)), network(batch))[1])
+    return given
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_batch_that_is_not_full_is_filled_up(models, images, cuda, monkeypatch, task):
+    """cuDNN plans for each number of images anew. What the memory held before is in no image."""
+    device = Device(models(task), cuda)
+    given = counted(device, monkeypatch)
+    for batch in (images[:FULL], images[3:4], images[4:6], images[6:7], images[7:9]):
+        assert device.find(batch) == device.expected(batch)
+    assert set(given) == {FULL}
+    assert cuda.replays > 0, "and has a graph"
+
+
+def test_a_full_batch_without_memory_is_not_what_its_parts_are_filled_up_to(models, images, cuda, monkeypatch):
+    device = Device(models("detect"), cuda, graphs=False)
+    given = counted(device, monkeypatch)
+    cuda.fail(torch.OutOfMemoryError(NO_MEMORY), launching)
+    with pytest.raises(torch.OutOfMemoryError):
+        device.launch(images[:FULL])
+    for batch in (images[:2], images[2:3]):
+        assert device.find(batch) == device.expected(batch, full=len(batch))
+    wide = [np.ascontiguousarray(image.transpose(1, 0, 2)) for image in images[:2]]
+    assert device.find(wide) == device.expected(wide)
+    assert given == [FULL, 2, 1, FULL], "another shape may have memory for a full one"
 
 
 def test_nothing_is_waited_for_also_where_only_the_number_of_images_changes(models, images, cuda):
