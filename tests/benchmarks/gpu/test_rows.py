@@ -4,8 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.gpu import smoke
 from benchmarks.gpu.rows import Labeller, compared, found_in
 from farm.core.schema import BOXES, TASK_COLUMNS
+from farm.models.backends.cuda_graphs import SEEN_BEFORE
 from farm.models.yolo.pinned_slots import PinnedSlots
 
 TWO = [[100, 100, 200, 200, 0.9, 1], [300, 100, 400, 300, 0.5, 2]]
@@ -124,3 +126,12 @@ def test_batches_are_of_one_shape_and_two_of_them_are_in_flight():
     assert [images for _, images, _ in model.calls] == [4, 4, 4]
     assert max(flying for *_, flying in model.calls) == 2
     assert model.flying == 0
+
+
+def test_a_few_images_are_enough_for_replays_that_are_read():
+    """A graph is recorded after SEEN_BEFORE batches of its shape, beside a pass without it."""
+    (_, way, _), *_ = [each for each in smoke._ways([], True) if each[1].graphs == "on"]
+    frequent = [np.zeros((4, 6, 3), np.uint8)] * 6  # of sixteen COCO photographs
+    model = InSlots()
+    dict(Labeller(model, way.batch).label(frequent * smoke.ROUNDS))
+    assert len(model.calls) > SEEN_BEFORE + 1
