@@ -86,8 +86,12 @@ class CudaGraphs:
         computed: list[Any] = []
 
         def record() -> Graph | None:
-            pixels = fill(self._input_of(shape))
-            computed.extend(compute(pixels) for _ in range(WARM_PASSES))
+            try:
+                pixels = fill(self._input_of(shape))
+                computed.extend(compute(pixels) for _ in range(WARM_PASSES))
+            except Exception as error:
+                self._is_full = self._is_full or is_out_of_memory(error)  # without the graph it may fit
+                raise
             return self._recorded(compute, pixels, computed[-1])
 
         may_record = not (self._is_full or _PROCESS.failed)

@@ -240,6 +240,18 @@ def test_no_memory_while_recording_costs_the_graph_and_not_the_batch(models, ima
     assert not any(cuda.pools.values()), "what was recorded is let go"
 
 
+def test_no_memory_before_recording_costs_the_graph_and_the_batch_once(models, images, cuda):
+    device = Device(models("detect"), cuda)
+    for batch in parts_of(images)[:2]:
+        device.find(batch)
+    cuda.fail(torch.OutOfMemoryError(NO_MEMORY), launching)
+    with pytest.raises(torch.OutOfMemoryError):
+        device.launch(images[:FULL])
+    for batch in parts_of(images):
+        assert device.find(batch) == device.expected(batch)
+    assert (cuda.replays, cuda.routed) == (0, [])
+
+
 def test_a_recording_that_breaks_is_the_last_one_in_the_process(models, images, cuda, capsys):
     def break_off(name, is_recording):
         if recording(name, is_recording):
