@@ -52,6 +52,24 @@ class Watched(FakeModel):
         return [count for event, count in self.events if event == "launch"]
 
 
+class Late(Watched):
+    """Decodes a poisoned image only when the device has work. `begun_s`: since when it has."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.begun_s, self.is_busy = 0.0, threading.Event()
+
+    def prepare(self, image, shape):
+        if image[0, 0, 0] == POISON:
+            assert self.is_busy.wait(30)
+        return super().prepare(image, shape)
+
+    def launch(self, prepared, shapes):
+        self.begun_s = self.begun_s or time.monotonic()
+        self.is_busy.set()
+        return super().launch(prepared, shapes)
+
+
 class Bench:
     """A worker in this thread, whose leases are put beforehand, and what it has said."""
 
@@ -150,18 +168,6 @@ def test_the_next_batch_is_begun_before_the_last_is_finished_also_where_nothing_
 def test_a_batch_that_is_not_full_waits_for_more_while_the_device_is_busy(bench):
     """The sixth image is decoded only when the device has the first four; the fifth is not launched alone."""
 
-    class Late(Watched):
-        is_busy = threading.Event()
-
-        def prepare(self, image, shape):
-            if image[0, 0, 0] == POISON:
-                assert self.is_busy.wait(30)
-            return super().prepare(image, shape)
-
-        def launch(self, prepared, shapes):
-            self.is_busy.set()
-            return super().launch(prepared, shapes)
-
     made = bench(poisoned=(5,), made=Late, sleep_ms=50)
     made.lease(*range(8))
     made.run()
@@ -170,20 +176,6 @@ def test_a_batch_that_is_not_full_waits_for_more_while_the_device_is_busy(bench)
 
 def test_a_device_without_work_waits_for_a_full_batch_only_for_a_while(bench):
     """The fourth image is decoded only when the device has work: it gets the three that there are, after FILL_S."""
-
-    class Late(Watched):
-        begun_s = 0.0
-        is_busy = threading.Event()
-
-        def prepare(self, image, shape):
-            if image[0, 0, 0] == POISON:
-                assert self.is_busy.wait(30)
-            return super().prepare(image, shape)
-
-        def launch(self, prepared, shapes):
-            self.begun_s = self.begun_s or time.monotonic()
-            self.is_busy.set()
-            return super().launch(prepared, shapes)
 
     made = bench(poisoned=(3,), made=Late)
     made.lease(*range(6))

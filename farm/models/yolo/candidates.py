@@ -50,6 +50,19 @@ class Compacted:
         """In one copy from a device, on the current stream, which is waited for. On the CPU nothing is copied."""
         return on_host(self.buffer.cpu(), self.images, self.width)
 
+    def begin_to_host(self, images: int) -> Candidates:
+        """The same without waiting: they are there when what the current stream was given is done.
+
+        Into memory that nothing else has: torch keeps it for reuse, until it is copied and let go of. What was found in
+        more than the first `images` is left out: it lies behind theirs.
+        """
+        import torch
+
+        whole = torch.empty(self.buffer.shape, dtype=self.buffer.dtype, pin_memory=self.buffer.is_cuda)
+        whole.copy_(self.buffer, non_blocking=True)
+        there = on_host(whole, self.images, self.width)
+        return Candidates(there.rows, there.counts[:images])
+
 
 def on_host(buffer: Any, images: int, width: int) -> Candidates:
     """The rows and counts of a buffer on the host: views, so that it may be filled later."""

@@ -29,7 +29,7 @@ import numpy as np
 from farm.models.backends.cuda_graphs import CudaGraphs, alike
 from farm.models.base import Prepared, is_out_of_memory, pixels_of
 from farm.models.yolo.anchors import WithAnchors, anchored_modules
-from farm.models.yolo.candidates import Candidates, Compacted, on_host
+from farm.models.yolo.candidates import Candidates, Compacted
 from farm.models.yolo.cuda_streams import CudaStreams, timed_event
 from farm.models.yolo.device_image import is_on_device, source_of
 from farm.models.yolo.device_input import DeviceInput
@@ -172,7 +172,7 @@ class DevicePipeline:
             cap = self._rows * shape[0]
             try:
                 compacted = self._computed(shape, fill, cap, self._full if with_graph else 0)
-                candidates = _to_host(compacted, len(prepared))
+                candidates = compacted.begin_to_host(len(prepared))
             except Exception as error:
                 if is_out_of_memory(error):
                     self._too_large.add((self._full, *shape[1:]))
@@ -237,18 +237,6 @@ def _wait(batch: Batch) -> float:
 
 def _into(made: Any, out: Any) -> Any:
     return made if out is None else out.copy_(made)
-
-
-def _to_host(compacted: Compacted, images: int) -> Candidates:
-    """Begin the one copy back, into memory that nothing else has: torch keeps it for reuse, until it is copied and let
-    go of. What was found in more than the first `images` is left out: it lies behind theirs."""
-    import torch
-
-    buffer = compacted.buffer
-    whole = torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=buffer.is_cuda)
-    whole.copy_(buffer, non_blocking=True)
-    there = on_host(whole, compacted.images, compacted.width)
-    return Candidates(there.rows, there.counts[:images])
 
 
 def _numbers(compacted: Compacted, as_bits: bool) -> list[Any]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from farm.core.schema import KEYPOINT, OBB, POINT, TASK_COLUMNS
 from farm.models.arrays import box_structs, lists, structs
-from farm.models.yolo.found import Found, found_in_results
+from farm.models.yolo.found import Found
 
 
 def encode(found: Found) -> dict[str, pa.Array]:
@@ -30,11 +30,6 @@ def encode(found: Found) -> dict[str, pa.Array]:
     if found.keypoints is not None:
         encoded["keypoints"] = lists(found.counts, _objects(found.keypoints))
     return encoded
-
-
-def encode_results(task: str, results: Sequence[Any]) -> dict[str, pa.Array]:
-    """The same of a batch of Ultralytics' Results."""
-    return encode(found_in_results(task, results))
 
 
 def _contours(contours: Sequence[np.ndarray]) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Raw outputs that the tests of postprocessing share."""
+"""What tests of a model on its device share: raw outputs, and one thread of torch."""
 
 import pytest
 import torch
@@ -6,6 +6,15 @@ import torch
 from tests.support.recorded_outputs import record, record_live
 
 PHOTOGRAPHS = 24
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """torch's threads wait for one another while other tests run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

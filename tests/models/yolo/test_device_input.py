@@ -15,12 +15,7 @@ KERNEL = {"convert": "kernel", "letterbox": "kernel"}
 TORCH = {"convert": "torch", "letterbox": "torch"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # more wait for one another while other tests run
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "float16"])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from farm.core.schema import BOXES, TASK_COLUMNS
-from farm.models.yolo.encode import encode, encode_results
+from farm.models.yolo.encode import encode
+from farm.models.yolo.found import found_in_results
 from tests.support.recorded_outputs import LIVE
 
 
@@ -47,7 +48,7 @@ def test_columns_hold_what_results_hold(coco, live, name, conf):
     with torch.inference_mode():
         results = recorded.results()
         columns = encode(recorded.ours())
-        assert columns == encode_results(recorded.task, results)
+        assert columns == encode(found_in_results(recorded.task, results))
     types = {"boxes": BOXES, **{field.name: field.type for field in TASK_COLUMNS[recorded.task]}}
     assert {column: array.type for column, array in columns.items()} == types
     for array in columns.values():

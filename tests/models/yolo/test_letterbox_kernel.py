@@ -20,12 +20,7 @@ DTYPES = {False: torch.float32, True: torch.float16}
 LAST = {False: torch.contiguous_format, True: torch.channels_last}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # more wait for one another while other tests run
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

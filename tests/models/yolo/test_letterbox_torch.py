@@ -8,13 +8,7 @@ import torch
 from farm.models.yolo.letterbox import Letterbox, Resize, letterboxed
 from farm.models.yolo.letterbox_torch import letterbox
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # more wait for one another while other tests run
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_real_images_and_noise_have_opencvs_pixels(coco_images):
