@@ -43,7 +43,8 @@ from farm.ipc.channel import Writer, channel
 from farm.ipc.heartbeat import Heartbeats
 from farm.ipc.messages import Stop
 from farm.models import load_model
-from farm.models.yolo.encode import encode, encode_results
+from farm.models.yolo.encode import encode
+from farm.models.yolo.found import found_in_results
 from farm.models.yolo.letterbox import letterbox_into, letterboxed
 from farm.models.yolo.pinned_slots import PinnedSlots
 from farm.models.yolo.postprocessing import Postprocessor
@@ -160,7 +161,7 @@ def of_results(yolo: Any, raw: Mapping[Shape, Any]) -> Finish:
         batch = torch.empty(1).expand(len(shapes), 3, *shape)
         with torch.inference_mode():
             results = list(yolo._predictor.postprocess(raw[shape][: len(shapes)], batch, originals))
-        return encode_results("detect", results)
+        return encode(found_in_results("detect", results))
 
     return finish
 

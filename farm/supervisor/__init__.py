@@ -13,6 +13,7 @@ collector_link     the collector: started, told, heard, replaced
 result_reader      batches: read from the ring, counted, handed on
 failed_rows        rows of images that were given up on
 description        task and class names, as the first worker tells them
+device_watch       how busy CUDA devices are, for the summary
 snapshots          what a run looks like at one moment
 run_context        what these share: the run's terms, shared memory, launcher, event loop
 

@@ -1,7 +1,7 @@
 """Anything that Ultralytics' YOLO() loads, as a Model: driven below `predict()`. Lives in a worker's process.
 
-`loading` sets a predictor up as Ultralytics does it; from then on the predictor's own preprocess, inference and
-postprocess are called directly.
+`loading` sets a predictor up as Ultralytics does it. Its network is called directly. What stands before and behind it
+is farm's own, with Ultralytics' numbers, but for predictors that have a way of their own (predictor_pipeline.py).
 
 Parity: Ultralytics letterboxes a batch of mixed original shapes to a square, an image alone to the smallest
 rectangle. Here every image is letterboxed as if it were alone, and only equal shapes are batched, so that labels
@@ -31,7 +31,7 @@ from farm.models.yolo.device_memory import MEASURED_BATCHES, largest_batch, peak
 from farm.models.yolo.device_pipeline import DevicePipeline, Parts
 from farm.models.yolo.encode import encode
 from farm.models.yolo.found import Found
-from farm.models.yolo.postprocessing import TASKS_ON_HOST, Postprocessor, on_host, with_polygons
+from farm.models.yolo.postprocessing import Postprocessor
 from farm.models.yolo.predictor_pipeline import PredictorPipeline
 from farm.models.yolo.preprocessing import as_floats, resize_as_whole
 
@@ -73,7 +73,6 @@ class YoloModel:
         predictor = self._predictor
         postprocessor = Postprocessor.for_predictor(predictor, self.task) if self.overlaps else None
         if postprocessor is None:
-            self._speed_up_postprocessing()
             streams = CudaStreams(self._device) if self.overlaps else None
             return PredictorPipeline(predictor, self.task, self.input_of, self.channels, streams)
         half, is_torch = bool(predictor.model.fp16), predictor.model.format == "pt"
@@ -97,13 +96,6 @@ class YoloModel:
         """Its worker ends."""
         if self.device_decoder is not None:
             self.device_decoder.close()
-
-    def _speed_up_postprocessing(self) -> None:
-        """Replace slow steps only: a device is neither filled with masks nor asked for each image by itself."""
-        if self.overlaps and self.task in TASKS_ON_HOST and hasattr(self._predictor, "construct_results"):
-            self._predictor.construct_results = on_host(self._predictor.construct_results)
-        if self.task == "segment":
-            self._predictor.construct_result = with_polygons(self._predictor.construct_result)
 
     def restore_threads(self) -> None:
         """Ultralytics' select_device gives torch all cores but one; the budget is applied again after it."""

@@ -78,3 +78,11 @@ def timed_event(stream: Any) -> Any:
     recorded = torch.cuda.Event(enable_timing=True, blocking=True)
     recorded.record(stream)
     return recorded
+
+
+def has_come(event: Any) -> bool:
+    """Has the device come to it? Where it cannot be asked any more, whoever waits for the event is told why."""
+    try:
+        return bool(event.query())
+    except Exception:
+        return True

@@ -30,7 +30,7 @@ from farm.models.backends.cuda_graphs import CudaGraphs, alike
 from farm.models.base import Prepared, is_out_of_memory, pixels_of
 from farm.models.yolo.anchors import WithAnchors, anchored_modules
 from farm.models.yolo.candidates import Candidates, Compacted
-from farm.models.yolo.cuda_streams import CudaStreams, timed_event
+from farm.models.yolo.cuda_streams import CudaStreams, has_come, timed_event
 from farm.models.yolo.device_image import is_on_device, source_of
 from farm.models.yolo.device_input import DeviceInput
 from farm.models.yolo.found import Found
@@ -115,10 +115,7 @@ class DevicePipeline:
 
     def is_done(self, batch: Batch) -> bool:
         """Has the device done with it? Where it cannot be asked any more, `finish` says why."""
-        try:
-            return bool(batch.done.query())
-        except Exception:
-            return True
+        return has_come(batch.done)
 
     def finish(self, batch: Batch) -> tuple[Found, Mapping[str, float]]:
         """What was found in a batch, and seconds by stage."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from farm.models.yolo.letterbox import PADDING, LetterboxPlan
+from farm.models.yolo.preprocessing import planes_as_input
 
 SOURCE = Path(__file__).with_name("letterbox.cu")
 BLOCK = 256  # threads, each of one pixel of a row
@@ -40,7 +41,7 @@ def table(device: str, half: bool) -> Any:
     import torch
 
     values = torch.arange(256, device=device, dtype=torch.uint8)
-    return (values.half() if half else values.float()).div_(255)
+    return planes_as_input(values, half)
 
 
 class LetterboxKernel:

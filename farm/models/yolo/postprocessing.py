@@ -5,14 +5,13 @@
     found     suppression, scaling, masks, keypoints of the whole batch                  host
 
 Numbers are those of Ultralytics' `postprocess` on the CPU, to the bit, as if each image were alone. Predictors that
-have a `postprocess` of their own (RT-DETR, FastSAM, NAS) keep it: see `found_by_predictor`.
+have a `postprocess` of their own (RT-DETR, FastSAM, NAS) keep it (predictor_pipeline.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from farm.models.yolo.candidates import (
 from farm.models.yolo.found import NO_BOXES, Found, oriented
 from farm.models.yolo.masks import Outlines
 from farm.models.yolo.scaling import Shape, geometries, scale_boxes, scale_oriented, scale_points
-from farm.models.yolo.suppression import Suppression
+from farm.models.yolo.suppression import Suppression, chosen
 
 CANDIDATES_PER_IMAGE = 256  # rows that the device has room for, times the batch: COCO has 37 at 0.25, and 207 at most
 
@@ -167,33 +166,5 @@ def _with_polygons(boxes: np.ndarray, counts: np.ndarray, polygons: Sequence[np.
     """Without the detections whose masks are empty, as Ultralytics leaves them out."""
     there = np.array([polygon is not None for polygon in polygons], bool)
     if not there.all():
-        images = np.repeat(np.arange(len(counts)), counts)
-        boxes, counts = boxes[there], np.bincount(images[there], minlength=len(counts))
+        boxes, counts = chosen(there, boxes, counts)
     return Found("segment", counts, boxes, polygons=[polygon for polygon in polygons if polygon is not None])
-
-
-TASKS_ON_HOST = ("detect", "pose", "obb")  # what is left to do with their detections needs no device
-
-
-def on_host(construct: Callable[..., Any]) -> Callable[..., Any]:
-    """`construct_results` with the detections of a whole batch brought from the device in one copy."""
-
-    def construct_on_host(found: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-        import torch
-
-        whole = torch.cat(list(found)).cpu()
-        return construct(list(whole.split([len(each) for each in found])), *args, **kwargs)
-
-    return construct_on_host
-
-
-def with_polygons(construct: Callable[..., Any]) -> Callable[..., Any]:
-    """`construct_result` with an image's masks made polygons at once: a whole batch of masks fills a device."""
-
-    def construct_with_polygons(*args: Any, **kwargs: Any) -> Any:
-        result = construct(*args, **kwargs)
-        if result.masks is not None:
-            result.masks = SimpleNamespace(xy=result.masks.xy)
-        return result
-
-    return construct_with_polygons

@@ -10,15 +10,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from farm.models.base import Prepared
-from farm.models.yolo.cuda_streams import CudaStreams, timed_event
+from farm.models.yolo.cuda_streams import CudaStreams, has_come, timed_event
 from farm.models.yolo.found import Found, found_in_results
 from farm.models.yolo.pinned_slots import PinnedSlots
 from farm.models.yolo.postprocessing import Postprocessor
+
+TASKS_ON_HOST = ("detect", "pose", "obb")  # what is left to do with their detections needs no device
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,17 @@ class PredictorPipeline:
         self._input_of = input_of
         self._channels = channels
         self._streams = streams
-        self._postprocessor = None if streams is not None else Postprocessor.for_predictor(predictor, task)
+        self._postprocessor = Postprocessor.for_predictor(predictor, task)
+        if self._postprocessor is None:
+            self._speed_up_postprocessing()
+
+    def _speed_up_postprocessing(self) -> None:
+        """Replace slow steps only: a device is neither filled with masks nor asked for each image by itself."""
+        predictor = self._predictor
+        if self._streams is not None and self._task in TASKS_ON_HOST and hasattr(predictor, "construct_results"):
+            predictor.construct_results = brought_to_host(predictor.construct_results)
+        if self._task == "segment":
+            predictor.construct_result = with_polygons(predictor.construct_result)
 
     def full_batch(self, images: int) -> None:
         """Batches of any size are launched alike."""
@@ -72,10 +85,7 @@ class PredictorPipeline:
 
     def is_done(self, batch: Batch) -> bool:
         """Has the network done with it? Where it cannot be asked any more, `finish` says why."""
-        try:
-            return batch.done is None or bool(batch.done.query())
-        except Exception:
-            return True
+        return batch.done is None or has_come(batch.done)
 
     def finish(self, batch: Batch) -> tuple[Found, Mapping[str, float]]:
         """What was found in a batch, and seconds by stage."""
@@ -127,3 +137,27 @@ class PredictorPipeline:
 
     def _event(self) -> Any:
         return None if self._streams is None else timed_event(self._streams.computing)
+
+
+def brought_to_host(construct: Callable[..., Any]) -> Callable[..., Any]:
+    """`construct_results` with the detections of a whole batch brought from the device in one copy."""
+
+    def construct_on_host(found: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        import torch
+
+        whole = torch.cat(list(found)).cpu()
+        return construct(list(whole.split([len(each) for each in found])), *args, **kwargs)
+
+    return construct_on_host
+
+
+def with_polygons(construct: Callable[..., Any]) -> Callable[..., Any]:
+    """`construct_result` with an image's masks made polygons at once: a whole batch of masks fills a device."""
+
+    def construct_with_polygons(*args: Any, **kwargs: Any) -> Any:
+        result = construct(*args, **kwargs)
+        if result.masks is not None:
+            result.masks = SimpleNamespace(xy=result.masks.xy)
+        return result
+
+    return construct_with_polygons

@@ -40,7 +40,7 @@ class Suppression:
         counts = candidates.counts
         rows = candidates.rows[: counts.sum()]
         if self.classes is not None:
-            rows, counts = _those(np.isin(rows[:, BOX + 1], self.classes), rows, counts)
+            rows, counts = chosen(np.isin(rows[:, BOX + 1], self.classes), rows, counts)
         if self.chosen:
             return self._first(rows, counts)
         if counts.max(initial=0) > MAX_NMS:
@@ -92,7 +92,8 @@ def _kernel() -> Callable[..., Any]:
     return torch.ops.torchvision.nms
 
 
-def _those(wanted: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def chosen(wanted: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The wanted rows (n,) bool of a batch, and how many each image has of them."""
     images = np.repeat(np.arange(len(counts)), counts)
     return rows[wanted], np.bincount(images[wanted], minlength=len(counts))
 

@@ -170,16 +170,16 @@ def test_an_image_for_which_there_is_no_slot_lies_in_memory_of_its_own(model, mo
 
 @pytest.mark.parametrize("weights", ["yolo11n.yaml", "yolo11n-pose.yaml", "yolo11n-obb.yaml"])
 def test_detections_that_leave_the_device_in_one_copy_are_the_same(paths, weights):
-    from farm.models.yolo.postprocessing import on_host
+    from farm.models.yolo.predictor_pipeline import brought_to_host
 
     model = load_model(ModelConfig(weights=weights, imgsz=160, conf=1e-7, max_det=20), "cpu", 1)
     assert model.kpt_shape == ((17, 3) if "pose" in weights else None)
     images = [decode(path, 10**9, model.channels)[:320, :320] for path in paths]
     batch = [model.prepare(image, image.shape[:2]) for image in images]
     shapes = [image.shape[:2] for image in images]
-    model._postprocessor = None
+    model._pipeline._postprocessor = None  # as of a predictor that has its own
     expected = model.encode(model.predict(batch, shapes))
-    model._predictor.construct_results = on_host(model._predictor.construct_results)
+    model._predictor.construct_results = brought_to_host(model._predictor.construct_results)
     assert model.encode(model.predict(batch, shapes)) == expected
 
 
