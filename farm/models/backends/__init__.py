@@ -67,7 +67,7 @@ def _check(backend: Backend, config: ModelConfig, device: str, is_there: Callabl
         able = [other.name for other in BACKENDS.values() if config.precision in other.precisions]
         raise ModelError(f"model.precision {config.precision} is not for model.backend {name}; {able[0]} has it")
     if device == "cpu" and not backend.on_cpu:
-        raise ModelError(f"model.backend {name} needs a CUDA device")
+        raise ModelError(f"model.backend {name} needs a CUDA device; set model.backend=auto")
     if name != "torch" and not is_there(name):
         raise ModelError(f"model.backend {name} is not installed: {backend.install}")
     if name != "torch" and config.prompts:
@@ -79,7 +79,7 @@ def _check(backend: Backend, config: ModelConfig, device: str, is_there: Callabl
         raise ModelError(f"model.backend {name} runs on the CPU only; set workers.devices=cpu{other}")
     if config.cuda_graphs is True and (device == "cpu" or name != "torch"):
         where = "the CPU" if device == "cpu" else f"model.backend {name}"
-        raise ModelError(f"model.cuda_graphs is for torch on CUDA, not for {where}; leave it out")
+        raise ModelError(f"model.cuda_graphs is for torch on CUDA, not for {where}; set model.cuda_graphs=auto")
     if config.precision == "int8" and not is_there("nncf"):
         raise ModelError('model.precision int8 needs NNCF: pip install "yolo-farm[openvino]"')
     if config.precision == "bf16" and not has_bf16():
